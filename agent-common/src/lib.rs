@@ -1,0 +1,236 @@
+//! The wire types that the kernel half and the user half share.
+//!
+//! Everything here crosses a ring buffer or a map, so it is plain integers in `repr(C)` structs
+//! with explicit padding; sizes are checked at compile time. Nothing here decides anything.
+#![no_std]
+#![forbid(unsafe_code)]
+
+/// Version of the event layout; stored in recordings, checked when one is replayed.
+pub const WIRE_VERSION: u32 = 1;
+
+/// What an event record is: the first byte of every record.
+pub mod kind {
+    /// [`Io`](super::Io): bytes moved over a socket.
+    pub const IO: u8 = 1;
+    /// [`Socket`](super::Socket): what a socket is; precedes its first [`Io`](super::Io).
+    pub const SOCKET: u8 = 2;
+    /// [`Process`](super::Process): a task forked.
+    pub const FORK: u8 = 3;
+    /// [`Process`](super::Process): a process replaced its program.
+    pub const EXEC: u8 = 4;
+    /// [`Process`](super::Process): a process (its last thread) ended.
+    pub const EXIT: u8 = 5;
+    /// [`Socket`](super::Socket): a socket began to listen.
+    pub const LISTEN: u8 = 6;
+    /// [`Socket`](super::Socket): a traced socket is closed for good.
+    pub const CLOSE: u8 = 7;
+}
+
+/// The sixteen bytes that begin every record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// One of [`kind`].
+    pub kind: u8,
+    /// Bits whose meaning depends on the kind: [`io_flags`] or [`socket_flags`].
+    pub flags: u8,
+    /// The CPU that wrote the record.
+    pub cpu: u16,
+    /// Counts the records of that CPU, lost ones included; a gap is a loss.
+    pub cpu_seq: u32,
+    /// `CLOCK_MONOTONIC`, nanoseconds, when the operation returned.
+    pub ts_ns: u64,
+}
+
+/// Bits of [`Header::flags`] in an [`Io`].
+pub mod io_flags {
+    /// Set when bytes left the process, clear when they entered it.
+    pub const OUTBOUND: u8 = 1;
+    /// The payload could not be read (io_uring, sendfile, splice, a page that is gone).
+    pub const NO_PAYLOAD: u8 = 1 << 1;
+    /// The last [`SUFFIX_BYTES`](super::SUFFIX_BYTES) bytes of the payload are the last bytes of
+    /// the operation, not those that follow the prefix.
+    pub const SUFFIX: u8 = 1 << 2;
+    /// [`Io::tcp_seq`] holds the sequence number behind the operation's last byte.
+    pub const TCP_SEQ: u8 = 1 << 3;
+    /// The socket was in non-blocking mode.
+    pub const NONBLOCKING: u8 = 1 << 4;
+    /// The operation ended the stream in its direction (a read returned 0).
+    pub const END: u8 = 1 << 5;
+    /// The operation failed; [`Io::len`] holds the positive errno.
+    pub const ERROR: u8 = 1 << 6;
+}
+
+/// How many of an operation's last bytes are kept when its payload is cut.
+pub const SUFFIX_BYTES: usize = 8;
+
+/// How a task's [`Io::task`] is to be read.
+pub mod task_kind {
+    /// The kernel thread is the task; [`Io::task`](super::Io::task) is 0.
+    pub const THREAD: u8 = 0;
+    /// A Go goroutine id.
+    pub const GOROUTINE: u8 = 1;
+    /// A Tokio task id.
+    pub const TOKIO: u8 = 2;
+    /// A Python context object.
+    pub const PYTHON_CONTEXT: u8 = 3;
+    /// A Node async id.
+    pub const NODE_ASYNC: u8 = 4;
+    /// A Java virtual thread.
+    pub const VIRTUAL_THREAD: u8 = 5;
+}
+
+/// One operation on a socket, followed by `copied` payload bytes (and padding to eight).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Io {
+    /// Kind [`kind::IO`], flags [`io_flags`].
+    pub header: Header,
+    /// The socket's id, unique while the agent runs.
+    pub socket: u64,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// The runtime's own id of its unit of work, if [`Io::task_kind`] says so.
+    pub task: u64,
+    /// Bytes that the operation moved.
+    pub len: u32,
+    /// Number of this operation on this socket, from 0, lost ones included.
+    pub op: u32,
+    /// TCP sequence number behind the last byte.
+    pub tcp_seq: u32,
+    /// Nanoseconds between the socket's last segment (in or out) and [`Header::ts_ns`]; capped.
+    pub segment_age_ns: u32,
+    /// Payload bytes that follow.
+    pub copied: u16,
+    /// One of [`task_kind`].
+    pub task_kind: u8,
+    /// Reserved, zero.
+    pub pad: u8,
+    /// The syscall's number on this architecture.
+    pub syscall: u32,
+}
+
+/// Bits of [`Header::flags`] in a [`Socket`].
+pub mod socket_flags {
+    /// A peer connected to this socket; it came from `accept`.
+    pub const ACCEPTED: u8 = 1;
+    /// This side connected.
+    pub const CONNECTED: u8 = 1 << 1;
+    /// The socket was in use before the agent saw it.
+    pub const OLDER: u8 = 1 << 2;
+}
+
+/// Address families as in `<sys/socket.h>`.
+pub mod family {
+    /// Unix domain.
+    pub const UNIX: u16 = 1;
+    /// IPv4.
+    pub const INET: u16 = 2;
+    /// IPv6.
+    pub const INET6: u16 = 10;
+}
+
+/// What a socket is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Socket {
+    /// Kind [`kind::SOCKET`], [`kind::LISTEN`] or [`kind::CLOSE`], flags [`socket_flags`].
+    pub header: Header,
+    /// The id that [`Io::socket`] uses.
+    pub socket: u64,
+    /// Process that was seen using it first.
+    pub tgid: u32,
+    /// Network namespace, the inode of `/proc/PID/ns/net`.
+    pub netns: u32,
+    /// Local IP address; IPv4 as an IPv4-mapped IPv6 address. For Unix sockets: the kernel's
+    /// identity of this end in the first eight bytes, native order.
+    pub local: [u8; 16],
+    /// Remote IP address; for Unix sockets the identity of the other end.
+    pub remote: [u8; 16],
+    /// Local port, host order.
+    pub local_port: u16,
+    /// Remote port, host order.
+    pub remote_port: u16,
+    /// One of [`family`].
+    pub family: u16,
+    /// Reserved, zero.
+    pub pad: u16,
+}
+
+/// Longest executable path kept in a [`Process`].
+pub const PATH_BYTES: usize = 128;
+
+/// A fork, exec or exit.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Kind [`kind::FORK`], [`kind::EXEC`] or [`kind::EXIT`].
+    pub header: Header,
+    /// The process (for a fork: the new task's process).
+    pub tgid: u32,
+    /// The thread (for a fork: the new task).
+    pub tid: u32,
+    /// For a fork: the forking process, else 0.
+    pub parent_tgid: u32,
+    /// For a fork: the forking thread, else 0.
+    pub parent_tid: u32,
+    /// When the process started, `CLOCK_BOOTTIME`, nanoseconds; with the tgid it is its identity.
+    pub start_ns: u64,
+    /// For an exec: the path as it was given to the kernel, zero-terminated, cut if longer.
+    pub path: [u8; PATH_BYTES],
+}
+
+/// Bits of a value in the map of selected processes.
+pub mod select {
+    /// Its socket traffic is captured.
+    pub const TRACED: u32 = 1;
+    /// Forked children are selected with the same bits.
+    pub const FOLLOW: u32 = 1 << 1;
+    /// A rule may match: captured until user space has decided.
+    pub const UNDECIDED: u32 = 1 << 2;
+    /// User space decided against it.
+    pub const IGNORED: u32 = 1 << 3;
+}
+
+/// What the kernel keeps for a selected process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Selected {
+    /// Bits of [`select`].
+    pub bits: u32,
+    /// Most payload bytes copied from one operation.
+    pub payload_limit: u32,
+    /// Events of this process that found the ring full.
+    pub lost: u64,
+}
+
+/// Reasons why the kernel half dropped or could not complete something: indexes of its counters.
+pub mod counter {
+    /// Events written.
+    pub const EVENTS: u32 = 0;
+    /// Events lost because the ring was full.
+    pub const RING_FULL: u32 = 1;
+    /// Operations whose payload could not be read.
+    pub const UNREADABLE: u32 = 2;
+    /// Operations by io_uring, seen with their size only.
+    pub const IO_URING: u32 = 3;
+    /// Operations of 32-bit programs, seen with their size only.
+    pub const COMPAT: u32 = 4;
+    /// Sockets for which no storage could be had.
+    pub const NO_STORAGE: u32 = 5;
+    /// Forked children that found the map of selected processes full.
+    pub const NO_SELECTION: u32 = 6;
+    /// How many counters there are.
+    pub const COUNT: u32 = 8;
+}
+
+const _: () = {
+    assert!(size_of::<Header>() == 16);
+    assert!(size_of::<Io>() == 72);
+    assert!(size_of::<Socket>() == 72);
+    assert!(size_of::<Process>() == 40 + PATH_BYTES);
+    assert!(size_of::<Selected>() == 16);
+    assert!(align_of::<Io>() == 8 && align_of::<Socket>() == 8 && align_of::<Process>() == 8);
+};

@@ -1,0 +1,7 @@
+//! remora: zero-code tracing for running Linux processes.
+//!
+//! The library behind the `remora` binary. See ARCHITECTURE.md for the map.
+
+pub mod export;
+pub mod protocol;
+pub mod span;

@@ -1,0 +1,115 @@
+//! Protocol parsers: bytes of one connection in, messages out.
+//!
+//! Parsers are sans-I/O state machines. They never read a clock, a socket or a file, never panic,
+//! and hold no more memory than their bounds say, whatever a peer sends.
+
+use std::borrow::Cow;
+
+/// Which way bytes moved, as seen by the process that owns the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Read by the process.
+    Inbound,
+    /// Written by the process.
+    Outbound,
+}
+
+impl Direction {
+    /// The other way.
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Inbound => Self::Outbound,
+            Self::Outbound => Self::Inbound,
+        }
+    }
+}
+
+/// The bytes of one I/O operation, as far as they were copied.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// The first bytes.
+    pub prefix: &'a [u8],
+    /// How many bytes the operation moved; never less than `prefix.len()`.
+    pub len: u64,
+    /// The operation's last bytes where `prefix` is cut and they are known, else empty.
+    pub suffix: &'a [u8],
+}
+
+/// Numbers the exchanges of one connection, from 0.
+pub type ExchangeNo = u32;
+
+/// Why a message ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its own framing said so.
+    Complete,
+    /// The stream ended, and by the protocol's rules that ends the message.
+    CloseDelimited,
+    /// The stream ended or was reset in mid-message.
+    Aborted,
+    /// Its end was not seen (bytes lost or not copied); the next message bounds it.
+    Unseen,
+}
+
+/// A parsed request head.
+#[derive(Clone, Debug)]
+pub struct RequestHead<'a> {
+    /// The method, as sent.
+    pub method: &'a str,
+    /// The request target, as sent (origin, absolute, authority or asterisk form).
+    pub target: Cow<'a, str>,
+    /// Minor version: 0 or 1.
+    pub minor_version: u8,
+    /// Headers, as sent; empty names do not occur.
+    pub headers: &'a [Header<'a>],
+    /// Whether the head was cut (longer than the bound, or not copied whole).
+    pub truncated: bool,
+}
+
+/// A parsed response head.
+#[derive(Clone, Debug)]
+pub struct ResponseHead<'a> {
+    /// The status code.
+    pub status: u16,
+    /// Minor version: 0 or 1.
+    pub minor_version: u8,
+    /// Headers, as sent.
+    pub headers: &'a [Header<'a>],
+    /// Whether the head was cut.
+    pub truncated: bool,
+}
+
+/// A header field, folded lines joined.
+#[derive(Clone, Debug)]
+pub struct Header<'a> {
+    /// Its name, as sent.
+    pub name: &'a str,
+    /// Its value, trimmed.
+    pub value: Cow<'a, [u8]>,
+}
+
+/// What a parser tells about a connection, in order. The caller attaches times: each event belongs
+/// to the operation whose segment was being fed.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// The first byte of a request, `offset` bytes into this segment. `direction` tells the role:
+    /// inbound requests are served, outbound ones are made.
+    RequestStart { exchange: ExchangeNo, direction: Direction, offset: u64 },
+    /// The head is complete (or as complete as it will get).
+    RequestHead { exchange: ExchangeNo, head: RequestHead<'a> },
+    /// The last byte of a request. May come after the exchange's `ResponseEnd` (early response).
+    RequestEnd { exchange: ExchangeNo, body_bytes: u64, end: End },
+    /// A 1xx response other than 101.
+    Interim { exchange: ExchangeNo, status: u16 },
+    /// The first byte of the final response, `offset` bytes into this segment.
+    ResponseStart { exchange: ExchangeNo, offset: u64 },
+    /// The final response's head.
+    ResponseHead { exchange: ExchangeNo, head: ResponseHead<'a> },
+    /// The last byte of the final response, or what ended it. For an upgrade (101) or a CONNECT
+    /// that succeeded it follows the head at once.
+    ResponseEnd { exchange: ExchangeNo, body_bytes: u64, end: End },
+    /// The exchange will have no (further) response: closed, reset or out of step.
+    Abandoned { exchange: ExchangeNo },
+    /// Bytes that belong to no message the parser knows.
+    Unknown { direction: Direction, bytes: u64 },
+}
