@@ -228,7 +228,7 @@ pub mod counter {
 
 const _: () = {
     assert!(size_of::<Header>() == 16);
-    assert!(size_of::<Io>() == 72);
+    assert!(size_of::<Io>() == 64);
     assert!(size_of::<Socket>() == 72);
     assert!(size_of::<Process>() == 40 + PATH_BYTES);
     assert!(size_of::<Selected>() == 16);
