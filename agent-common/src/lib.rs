@@ -24,6 +24,8 @@ pub mod kind {
     pub const LISTEN: u8 = 6;
     /// [`Socket`](super::Socket): a traced socket is closed for good.
     pub const CLOSE: u8 = 7;
+    /// [`Socket`](super::Socket): the process will send no more on a traced socket (a FIN is out).
+    pub const SHUTDOWN: u8 = 8;
 }
 
 /// The sixteen bytes that begin every record.
@@ -136,7 +138,7 @@ pub mod family {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Socket {
-    /// Kind [`kind::SOCKET`], [`kind::LISTEN`] or [`kind::CLOSE`], flags [`socket_flags`].
+    /// Kind [`kind::SOCKET`], [`kind::LISTEN`], [`kind::SHUTDOWN`] or [`kind::CLOSE`], flags [`socket_flags`].
     pub header: Header,
     /// The id that [`Io::socket`] uses.
     pub socket: u64,
@@ -144,11 +146,11 @@ pub struct Socket {
     pub tgid: u32,
     /// Network namespace, the inode of `/proc/PID/ns/net`.
     pub netns: u32,
-    /// Local IP address; IPv4 as an IPv4-mapped IPv6 address. For Unix sockets: the kernel's
-    /// identity of this end in the first eight bytes, native order.
-    pub local: [u8; 16],
+    /// Local IP address as it lies in memory (network order), IPv4 as an IPv4-mapped IPv6 address.
+    /// For Unix sockets the first word is the kernel's identity of this end.
+    pub local: [u64; 2],
     /// Remote IP address; for Unix sockets the identity of the other end.
-    pub remote: [u8; 16],
+    pub remote: [u64; 2],
     /// Local port, host order.
     pub local_port: u16,
     /// Remote port, host order.

@@ -3,5 +3,7 @@
 //! The library behind the `remora` binary. See ARCHITECTURE.md for the map.
 
 pub mod export;
+pub mod platform;
+pub mod probe;
 pub mod protocol;
 pub mod span;

@@ -1,0 +1,112 @@
+//! Where fields lie in this kernel's structs. User space resolves them from
+//! `/sys/kernel/btf/vmlinux` and writes them into read-only data before loading, so that the
+//! verifier sees constants. Nothing is baked in at compile time.
+
+use core::ptr;
+
+/// Byte offsets of kernel struct fields, filled in by user space.
+///
+/// The layout is mirrored by `remora::probe::offsets`.
+#[repr(C)]
+pub struct Offsets {
+    /// `sock.__sk_common.skc_family`
+    pub skc_family: u32,
+    /// `sock.__sk_common.skc_num`
+    pub skc_num: u32,
+    /// `sock.__sk_common.skc_dport`
+    pub skc_dport: u32,
+    /// `sock.__sk_common.skc_rcv_saddr`
+    pub skc_rcv_saddr: u32,
+    /// `sock.__sk_common.skc_daddr`
+    pub skc_daddr: u32,
+    /// `sock.__sk_common.skc_v6_rcv_saddr`
+    pub skc_v6_rcv_saddr: u32,
+    /// `sock.__sk_common.skc_v6_daddr`
+    pub skc_v6_daddr: u32,
+    /// `sock.__sk_common.skc_net.net`
+    pub skc_net: u32,
+    /// `net.ns.inum`
+    pub net_inum: u32,
+    /// `sock.sk_type`
+    pub sk_type: u32,
+    /// `tcp_sock.write_seq`
+    pub tcp_write_seq: u32,
+    /// `tcp_sock.copied_seq`
+    pub tcp_copied_seq: u32,
+    /// `tcp_sock.tcp_clock_cache`
+    pub tcp_clock_cache: u32,
+    /// `unix_sock.peer`
+    pub unix_peer: u32,
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.group_leader`
+    pub task_group_leader: u32,
+    /// `task_struct.start_boottime`
+    pub task_start_boottime: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `signal_struct.live`
+    pub signal_live: u32,
+    /// `task_struct.io_uring`
+    pub task_io_uring: u32,
+    /// `linux_binprm.filename`
+    pub binprm_filename: u32,
+}
+
+/// Overridden at load time.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = Offsets {
+    skc_family: 0,
+    skc_num: 0,
+    skc_dport: 0,
+    skc_rcv_saddr: 0,
+    skc_daddr: 0,
+    skc_v6_rcv_saddr: 0,
+    skc_v6_daddr: 0,
+    skc_net: 0,
+    net_inum: 0,
+    sk_type: 0,
+    tcp_write_seq: 0,
+    tcp_copied_seq: 0,
+    tcp_clock_cache: 0,
+    unix_peer: 0,
+    task_pid: 0,
+    task_tgid: 0,
+    task_group_leader: 0,
+    task_start_boottime: 0,
+    task_signal: 0,
+    signal_live: 0,
+    task_io_uring: 0,
+    binprm_filename: 0,
+};
+
+/// Reads one offset. Volatile, because the compiler must not fold the zero it sees here; the
+/// verifier knows the real value since the map behind it is frozen.
+macro_rules! offset {
+    ($field:ident) => {
+        $crate::offsets::read(&raw const $crate::offsets::OFFSETS.$field)
+    };
+}
+pub(crate) use offset;
+
+/// Reads the offset behind `field`, one of [`OFFSETS`].
+#[inline(always)]
+pub fn read(field: *const u32) -> usize {
+    // SAFETY: `field` is a field of a static that lives as long as the program.
+    unsafe { ptr::read_volatile(field) as usize }
+}
+
+/// Loads the field of type `T` at `offset` from a kernel pointer that the verifier tracks by its
+/// BTF type.
+///
+/// # Safety
+/// `base` comes from the program's typed context or was loaded from such a pointer; the verifier
+/// rejects the program if `offset` is not that of a field of this size.
+#[inline(always)]
+pub unsafe fn load<T: Copy>(base: *const u8, offset: usize) -> T {
+    // SAFETY: the verifier checks the access against the type behind `base`; a fault at run time
+    // (an object that is gone) reads zeroes.
+    unsafe { ptr::read_volatile(base.add(offset).cast::<T>()) }
+}

@@ -1,0 +1,200 @@
+//! Which processes are selected, and how that follows fork, exec and exit.
+
+use core::ptr;
+
+use agent_common::{Header, PATH_BYTES, Process, Selected, counter, kind, select};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::HashMap;
+
+use crate::emit;
+use crate::offsets::{load, offset};
+
+/// The selected processes, by tgid in the initial pid namespace. Its size is set at load time.
+#[map(name = "SELECTED")]
+static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
+
+/// Non-zero while a rule may match programs that start: every exec is then told and captured until
+/// user space has decided. Overridden at load time.
+#[unsafe(no_mangle)]
+static RULES: u32 = 0;
+
+/// Bytes copied from operations of a process that no one has decided on. Overridden at load time.
+#[unsafe(no_mangle)]
+static PAYLOAD_LIMIT: u32 = 4096;
+
+/// The agent's own tgid, never captured. Overridden at load time.
+#[unsafe(no_mangle)]
+static AGENT_TGID: u32 = 0;
+
+/// Ports whose listeners are to be selected (`--port`).
+#[map(name = "PORTS")]
+static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
+
+const CAPTURED: u32 = select::TRACED | select::UNDECIDED;
+
+/// What is kept for `tgid`, if its traffic is to be captured.
+#[inline(always)]
+pub fn selected(tgid: u32) -> Option<*mut Selected> {
+    let selected = SELECTED.get_ptr_mut(&tgid)?;
+    // SAFETY: a value of the map, alive while the program runs.
+    if unsafe { (*selected).bits } & CAPTURED != 0 { Some(selected) } else { None }
+}
+
+/// Most payload bytes to copy from one operation of this process.
+#[inline(always)]
+pub fn payload_limit(selected: *mut Selected) -> u32 {
+    // SAFETY: a value of the map, alive while the program runs.
+    unsafe { (*selected).payload_limit }
+}
+
+/// Whether it is to be told that this process listens on this port. Selects it if a rule names the
+/// port, so that its first request is seen.
+#[inline(always)]
+pub fn listens(tgid: u32, port: u16) -> bool {
+    if let Some(entry) = SELECTED.get_ptr_mut(&tgid) {
+        // SAFETY: a value of the map, alive while the program runs.
+        let bits = unsafe { &mut (*entry).bits };
+        if *bits & CAPTURED != 0 {
+            return true;
+        }
+        if PORTS.get_ptr(&port).is_none() {
+            return false;
+        }
+        *bits = select::UNDECIDED | select::FOLLOW;
+        return true;
+    }
+    if PORTS.get_ptr(&port).is_none() {
+        return false;
+    }
+    // SAFETY: a static that lives as long as the program.
+    let payload_limit = unsafe { ptr::read_volatile(&raw const PAYLOAD_LIMIT) };
+    let entry = Selected { bits: select::UNDECIDED | select::FOLLOW, payload_limit, lost: 0 };
+    if SELECTED.insert(&tgid, &entry, 0).is_err() {
+        emit::count(counter::NO_SELECTION);
+    }
+    true
+}
+
+/// `sched_process_fork(parent, child)`.
+#[inline(always)]
+pub fn on_fork(parent: *const u8, child: *const u8) {
+    // SAFETY: typed task pointers from the tracepoint; the verifier checks every offset.
+    let parent_tgid = unsafe { load::<u32>(parent, offset!(task_tgid)) };
+    let Some(entry) = SELECTED.get_ptr_mut(&parent_tgid) else { return };
+    // SAFETY: as above.
+    let tgid = unsafe { load::<u32>(child, offset!(task_tgid)) };
+    // SAFETY: a value of the map, copied before the map changes.
+    let Selected { bits, payload_limit, .. } = unsafe { ptr::read(entry) };
+    if tgid != parent_tgid && bits & select::FOLLOW != 0 {
+        let child = Selected { bits, payload_limit, lost: 0 };
+        if SELECTED.insert(&tgid, &child, 0).is_err() {
+            emit::count(counter::NO_SELECTION);
+        }
+    }
+    if bits & CAPTURED == 0 {
+        return;
+    }
+    // SAFETY: as above.
+    let parent_tid = unsafe { load::<u32>(parent, offset!(task_pid)) };
+    // SAFETY: as above.
+    let tid = unsafe { load::<u32>(child, offset!(task_pid)) };
+    // SAFETY: as above.
+    let start_ns = unsafe { load::<u64>(child, offset!(task_start_boottime)) };
+    tell(kind::FORK, [tgid, tid, parent_tgid, parent_tid], start_ns, ptr::null());
+}
+
+/// `sched_process_exec(task, old_pid, binprm)`.
+#[inline(always)]
+pub fn on_exec(task: *const u8, binprm: *const u8) {
+    // SAFETY: typed task pointer from the tracepoint; the verifier checks every offset.
+    let tgid = unsafe { load::<u32>(task, offset!(task_tgid)) };
+    let known = SELECTED.get_ptr_mut(&tgid);
+    // SAFETY: a static that lives as long as the program.
+    let rules = unsafe { ptr::read_volatile(&raw const RULES) };
+    // SAFETY: as above.
+    let agent = unsafe { ptr::read_volatile(&raw const AGENT_TGID) };
+    match known {
+        None if rules == 0 || tgid == agent => return,
+        None => {
+            // SAFETY: a static that lives as long as the program.
+            let payload_limit = unsafe { ptr::read_volatile(&raw const PAYLOAD_LIMIT) };
+            let bits = select::UNDECIDED;
+            if SELECTED.insert(&tgid, &Selected { bits, payload_limit, lost: 0 }, 0).is_err() {
+                emit::count(counter::NO_SELECTION);
+            }
+        }
+        Some(entry) => {
+            // SAFETY: a value of the map, alive while the program runs.
+            let bits = unsafe { &mut (*entry).bits };
+            if *bits & select::IGNORED != 0 {
+                if rules == 0 {
+                    return;
+                }
+                *bits = select::UNDECIDED;
+            }
+        }
+    }
+    // SAFETY: typed task pointer; the leader carries the process's start.
+    let start_ns = unsafe { load::<u64>(task, offset!(task_start_boottime)) };
+    // SAFETY: typed binprm pointer from the tracepoint.
+    let path = unsafe { load::<*const u8>(binprm, offset!(binprm_filename)) };
+    tell(kind::EXEC, [tgid, tgid, 0, 0], start_ns, path);
+}
+
+/// `sched_process_exit(task)`: called for every thread; acts on the last.
+#[inline(always)]
+pub fn on_exit(task: *const u8) {
+    // SAFETY: typed task pointer from the tracepoint; the verifier checks every offset.
+    let tgid = unsafe { load::<u32>(task, offset!(task_tgid)) };
+    let Some(entry) = SELECTED.get_ptr_mut(&tgid) else { return };
+    // SAFETY: as above; `signal` is set while the task exits.
+    let signal = unsafe { load::<*const u8>(task, offset!(task_signal)) };
+    // SAFETY: typed pointer loaded from the task.
+    if unsafe { load::<u32>(signal, offset!(signal_live)) } != 0 {
+        return;
+    }
+    // SAFETY: a value of the map, alive while the program runs.
+    let bits = unsafe { (*entry).bits };
+    // User space reads what was lost before it forgets the process, so it removes the entry; an
+    // ignored one goes here.
+    if bits & CAPTURED == 0 {
+        let _ = SELECTED.remove(&tgid);
+        return;
+    }
+    let _ = SELECTED.remove(&tgid);
+    // SAFETY: as above.
+    let tid = unsafe { load::<u32>(task, offset!(task_pid)) };
+    tell(kind::EXIT, [tgid, tid, 0, 0], 0, ptr::null());
+}
+
+/// Writes a `Process` record; `path` may be null.
+#[inline(always)]
+fn tell(kind: u8, ids: [u32; 4], start_ns: u64, path: *const u8) {
+    let Some(notice) = emit::notice() else { return };
+    let header: Header = emit::header(kind, 0);
+    let process = &mut notice.process;
+    process.header = header;
+    let [tgid, tid, parent_tgid, parent_tid] = ids;
+    process.tgid = tgid;
+    process.tid = tid;
+    process.parent_tgid = parent_tgid;
+    process.parent_tid = parent_tid;
+    process.start_ns = start_ns;
+    let mut bytes = (size_of::<Process>() - PATH_BYTES) as u64;
+    if !path.is_null() {
+        bytes = size_of::<Process>() as u64;
+        let to = (&raw mut process.path).cast();
+        // SAFETY: `path` is the kernel's string; the helper copies at most PATH_BYTES and fails
+        // instead of faulting.
+        let read = unsafe { bpf_probe_read_kernel_str(to, PATH_BYTES as u32, path.cast()) };
+        if read < 0 {
+            process.path = [0; PATH_BYTES];
+        }
+    }
+    let record = (&raw mut *process).cast::<u8>();
+    // A starting program waits for a decision, so the reader is woken for it.
+    let now = kind == kind::EXEC;
+    // SAFETY: the record is a whole `Process` in a map value.
+    unsafe { emit::write(record, bytes, header.cpu_seq, now) };
+}

@@ -1,0 +1,57 @@
+//! The kernel's clocks, and how its monotonic time maps to wall time.
+#![expect(unsafe_code, reason = "clock_gettime is a syscall")]
+
+use crate::span::model::UnixNs;
+
+/// Nanoseconds of `CLOCK_MONOTONIC`: the time of every event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MonoNs(pub u64);
+
+impl MonoNs {
+    /// Nanoseconds since `earlier`; 0 if it is not earlier.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// What to add to monotonic time to get wall time. Measured again and again, because wall time is
+/// adjusted and monotonic time stands still during suspend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WallOffset {
+    /// Nanoseconds.
+    pub ns: i64,
+}
+
+impl WallOffset {
+    /// Reads both clocks; the wall clock between two looks at the monotonic one.
+    pub fn measure() -> Self {
+        let before = read(libc::CLOCK_MONOTONIC);
+        let wall = read(libc::CLOCK_REALTIME);
+        let after = read(libc::CLOCK_MONOTONIC);
+        let middle = before + (after - before) / 2;
+        Self { ns: wall as i64 - middle as i64 }
+    }
+
+    /// Wall time of a moment.
+    pub fn wall(self, at: MonoNs) -> UnixNs {
+        UnixNs(at.0.saturating_add_signed(self.ns))
+    }
+}
+
+/// Now.
+pub fn now() -> MonoNs {
+    MonoNs(read(libc::CLOCK_MONOTONIC))
+}
+
+/// Now, wall time.
+pub fn wall_now() -> UnixNs {
+    UnixNs(read(libc::CLOCK_REALTIME))
+}
+
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec. The two clocks used here exist on every Linux, so the
+    // call cannot fail.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

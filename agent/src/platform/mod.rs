@@ -1,0 +1,4 @@
+//! What this kernel and these privileges allow: types of the kernel, clocks, features.
+
+pub mod btf;
+pub mod clock;

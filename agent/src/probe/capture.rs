@@ -1,0 +1,339 @@
+//! Loading, attaching, draining and detaching the capture programs.
+#![expect(unsafe_code, reason = "marks the wire types as plain data for aya, and calls poll(2)")]
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use agent_common::{Selected, counter, select};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::{BtfTracePoint, FExit, Program, ProgramError};
+use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Pod};
+
+use super::offsets;
+use crate::platform::btf::{Btf, BtfError};
+
+/// The object with all programs, built by `cargo xtask build`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("REMORA_EBPF_OBJECT"));
+
+/// Why capturing could not begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The binary was built by plain `cargo build`.
+    #[error("this binary holds no eBPF object: build it with `cargo xtask build`")]
+    NoObject,
+    /// The kernel's types are missing or differ.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// The kernel's types could not be read a second time, for the loader.
+    #[error("cannot use kernel types")]
+    KernelTypes(#[source] aya::BtfError),
+    /// The object was refused.
+    #[error("cannot load the eBPF object")]
+    Load(#[source] Box<EbpfError>),
+    /// A program was refused or could not be attached.
+    #[error("cannot attach `{program}`")]
+    Attach {
+        /// The program.
+        program: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// A map could not be read or written.
+    #[error("cannot use map `{map}`")]
+    Map {
+        /// The map.
+        map: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<MapError>,
+    },
+    /// None of the capture sources works here.
+    #[error("no capture source works on this kernel: see `remora doctor`")]
+    NoSource,
+    /// Waiting for events failed.
+    #[error("cannot wait for events")]
+    Wait(#[source] io::Error),
+}
+
+/// How socket operations are seen, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `tp_btf` `sock_send_length` and `sock_recv_length`: only socket traffic pays.
+    SocketTracepoints,
+    /// `fexit` on the socket layer.
+    SocketFunctions,
+}
+
+impl Source {
+    /// Every source, best first.
+    pub const ALL: [Self; 2] = [Self::SocketTracepoints, Self::SocketFunctions];
+
+    /// What `--capture` and the logs call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SocketTracepoints => "socket",
+            Self::SocketFunctions => "fexit",
+        }
+    }
+}
+
+/// What the kernel half is told before it is loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// One source, or `None` for the best that works.
+    pub source: Option<Source>,
+    /// Size of the ring, a power of two.
+    pub ring_bytes: u32,
+    /// Most processes selected at one time.
+    pub processes_max: u32,
+    /// Bytes copied from one operation of a process that a rule may match.
+    pub payload_limit: u32,
+    /// Whether rules wait for programs that start.
+    pub rules: bool,
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct SelectedPod(Selected);
+
+// SAFETY: four integers without padding (agent-common checks the size), any bits are valid.
+unsafe impl Pod for SelectedPod {}
+
+/// Sums of the kernel half's counters, by [`counter`].
+pub type Counters = [u64; counter::COUNT as usize];
+
+/// The attached programs and their maps. Dropping it detaches everything.
+pub struct Capture {
+    source: Source,
+    ring: RingBuf<MapData>,
+    selected: HashMap<MapData, u32, SelectedPod>,
+    ports: HashMap<MapData, u16, u32>,
+    asleep: Array<MapData, u32>,
+    counters: PerCpuArray<MapData, u64>,
+    // Holds the programs and with them their links.
+    _ebpf: Ebpf,
+}
+
+const LIFECYCLE: [&str; 4] =
+    ["sched_process_fork", "sched_process_exec", "sched_process_exit", "inet_sock_set_state"];
+
+impl Capture {
+    /// Loads and attaches everything. Nothing is captured until a process is selected.
+    pub fn start(options: &Options) -> Result<Self, CaptureError> {
+        if OBJECT.is_empty() {
+            return Err(CaptureError::NoObject);
+        }
+        let offsets = offsets::resolve(&Btf::from_sys_fs()?)?;
+        let btf = AyaBtf::from_sys_fs().map_err(CaptureError::KernelTypes)?;
+        let rules = u32::from(options.rules);
+        let agent = std::process::id();
+        let wake_bytes = u64::from(options.ring_bytes / 2);
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("OFFSETS", offsets.as_slice(), true)
+            .override_global("RULES", &rules, true)
+            .override_global("AGENT_TGID", &agent, true)
+            .override_global("PAYLOAD_LIMIT", &options.payload_limit, true)
+            .override_global("WAKE_BYTES", &wake_bytes, true)
+            .map_max_entries("EVENTS", options.ring_bytes)
+            .map_max_entries("SELECTED", options.processes_max)
+            .load(OBJECT)
+            .map_err(|source| CaptureError::Load(Box::new(source)))?;
+        for program in LIFECYCLE {
+            attach_tracepoint(&mut ebpf, program, &btf)?;
+        }
+        let source = attach_source(&mut ebpf, options.source, &btf)?;
+        Ok(Self {
+            source,
+            ring: take(&mut ebpf, "EVENTS", RingBuf::try_from)?,
+            selected: take(&mut ebpf, "SELECTED", HashMap::try_from)?,
+            ports: take(&mut ebpf, "PORTS", HashMap::try_from)?,
+            asleep: take(&mut ebpf, "READER_ASLEEP", Array::try_from)?,
+            counters: take(&mut ebpf, "COUNTERS", PerCpuArray::try_from)?,
+            _ebpf: ebpf,
+        })
+    }
+
+    /// Which source was attached.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Captures `tgid` from here on; with `follow` its future children too.
+    pub fn select(
+        &mut self,
+        tgid: u32,
+        follow: bool,
+        payload_limit: u32,
+    ) -> Result<(), CaptureError> {
+        let bits = select::TRACED | if follow { select::FOLLOW } else { 0 };
+        self.put(tgid, Selected { bits, payload_limit, lost: 0 })
+    }
+
+    /// Remembers that `tgid` is not wanted, until it execs or exits.
+    pub fn ignore(&mut self, tgid: u32) -> Result<(), CaptureError> {
+        self.put(tgid, Selected { bits: select::IGNORED, payload_limit: 0, lost: 0 })
+    }
+
+    /// Forgets `tgid`.
+    pub fn deselect(&mut self, tgid: u32) {
+        // Gone already is as good: the kernel half removes exited processes itself.
+        let _ = self.selected.remove(&tgid);
+    }
+
+    /// Events of `tgid` that the kernel half lost; `None` if it is not selected.
+    pub fn lost(&self, tgid: u32) -> Option<u64> {
+        self.selected.get(&tgid, 0).ok().map(|selected| selected.0.lost)
+    }
+
+    /// Whether `tgid` is in the map, with these bits.
+    pub fn selection(&self, tgid: u32) -> Option<u32> {
+        self.selected.get(&tgid, 0).ok().map(|selected| selected.0.bits)
+    }
+
+    /// Selects whatever process begins to listen on `port`.
+    pub fn watch_port(&mut self, port: u16) -> Result<(), CaptureError> {
+        let map = "PORTS";
+        let result = self.ports.insert(port, 1, 0);
+        result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })
+    }
+
+    /// Hands every record that is ready to `sink`, at most `most`; returns how many.
+    pub fn drain(&mut self, most: usize, mut sink: impl FnMut(&[u8])) -> usize {
+        let mut count = 0;
+        while count < most {
+            let Some(record) = self.ring.next() else { break };
+            sink(&record);
+            count += 1;
+        }
+        count
+    }
+
+    /// Asks the kernel half to wake [`wait`](Self::wait) at the next record.
+    pub fn sleep_until_event(&mut self) -> Result<(), CaptureError> {
+        let map = "READER_ASLEEP";
+        let result = self.asleep.set(0, 1, 0);
+        result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })
+    }
+
+    /// Waits until the kernel half wakes the reader, `other` becomes readable or `timeout` is over.
+    /// True if `other` is readable.
+    pub fn wait(
+        &self,
+        other: &impl AsRawFd,
+        timeout: Option<Duration>,
+    ) -> Result<bool, CaptureError> {
+        let mut fds = [self.ring.as_raw_fd(), other.as_raw_fd()].map(|fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        });
+        // Rounded up, so that a short rest does not become a busy loop.
+        let millis = timeout.map_or(-1, |rest| rest.as_micros().div_ceil(1000).min(60_000) as i32);
+        // SAFETY: `fds` is an array of two valid entries that outlives the call.
+        let result = unsafe { libc::poll(fds.as_mut_ptr(), 2, millis) };
+        if result < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(CaptureError::Wait(error));
+            }
+        }
+        Ok(fds[1].revents != 0)
+    }
+
+    /// The kernel half's counters, summed over CPUs.
+    pub fn counters(&self) -> Result<Counters, CaptureError> {
+        let mut sums = Counters::default();
+        for (index, sum) in sums.iter_mut().enumerate() {
+            let map = "COUNTERS";
+            let values = self
+                .counters
+                .get(&(index as u32), 0)
+                .map_err(|source| CaptureError::Map { map, source: Box::new(source) })?;
+            *sum = values.iter().sum();
+        }
+        Ok(sums)
+    }
+
+    fn put(&mut self, tgid: u32, selected: Selected) -> Result<(), CaptureError> {
+        let map = "SELECTED";
+        let result = self.selected.insert(tgid, SelectedPod(selected), 0);
+        result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })
+    }
+}
+
+fn take<T>(
+    ebpf: &mut Ebpf,
+    map: &'static str,
+    convert: impl FnOnce(aya::maps::Map) -> Result<T, MapError>,
+) -> Result<T, CaptureError> {
+    let taken = ebpf.take_map(map).ok_or(CaptureError::NoObject)?;
+    convert(taken).map_err(|source| CaptureError::Map { map, source: Box::new(source) })
+}
+
+/// Attaches the wanted source, or the best one that this kernel accepts.
+fn attach_source(
+    ebpf: &mut Ebpf,
+    wanted: Option<Source>,
+    btf: &AyaBtf,
+) -> Result<Source, CaptureError> {
+    if let Some(source) = wanted {
+        return attach(ebpf, source, btf).map(|()| source);
+    }
+    for source in Source::ALL {
+        match attach(ebpf, source, btf) {
+            Ok(()) => return Ok(source),
+            Err(error) => {
+                tracing::info!(source = source.as_str(), error = ?error, "capture source refused");
+            }
+        }
+    }
+    Err(CaptureError::NoSource)
+}
+
+fn attach(ebpf: &mut Ebpf, source: Source, btf: &AyaBtf) -> Result<(), CaptureError> {
+    match source {
+        Source::SocketTracepoints => {
+            attach_tracepoint(ebpf, "sock_send_length", btf)?;
+            attach_tracepoint(ebpf, "sock_recv_length", btf)
+        }
+        Source::SocketFunctions => {
+            attach_fexit(ebpf, "tcp_sendmsg", btf)?;
+            attach_fexit(ebpf, "tcp_recvmsg", btf)
+        }
+    }
+}
+
+fn attach_tracepoint(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    btf: &AyaBtf,
+) -> Result<(), CaptureError> {
+    let program: &mut BtfTracePoint = program(ebpf, name)?;
+    program
+        .load(name, btf)
+        .and_then(|()| program.attach())
+        .map(drop)
+        .map_err(|source| CaptureError::Attach { program: name, source: Box::new(source) })
+}
+
+fn attach_fexit(ebpf: &mut Ebpf, name: &'static str, btf: &AyaBtf) -> Result<(), CaptureError> {
+    let program: &mut FExit = program(ebpf, name)?;
+    program
+        .load(name, btf)
+        .and_then(|()| program.attach())
+        .map(drop)
+        .map_err(|source| CaptureError::Attach { program: name, source: Box::new(source) })
+}
+
+fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, CaptureError>
+where
+    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let program = ebpf.program_mut(name).ok_or(CaptureError::NoObject)?;
+    program
+        .try_into()
+        .map_err(|source| CaptureError::Attach { program: name, source: Box::new(source) })
+}

@@ -1,0 +1,7 @@
+//! The edge to the kernel: the only place that names aya. Loads the eBPF object, attaches its
+//! programs, hands out the raw records and the maps behind them.
+
+mod capture;
+mod offsets;
+
+pub use capture::{Capture, CaptureError, Counters, Options, Source};
