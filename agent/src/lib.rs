@@ -2,6 +2,7 @@
 //!
 //! The library behind the `remora` binary. See ARCHITECTURE.md for the map.
 
+pub mod event;
 pub mod export;
 pub mod platform;
 pub mod probe;

@@ -3,7 +3,7 @@
 //! Parsers are sans-I/O state machines. They never read a clock, a socket or a file, never panic,
 //! and hold no more memory than their bounds say, whatever a peer sends.
 
-use std::borrow::Cow;
+pub mod http1;
 
 /// Which way bytes moved, as seen by the process that owns the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,12 +52,12 @@ pub enum End {
 }
 
 /// A parsed request head.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
     /// The method, as sent.
     pub method: &'a str,
     /// The request target, as sent (origin, absolute, authority or asterisk form).
-    pub target: Cow<'a, str>,
+    pub target: &'a str,
     /// Minor version: 0 or 1.
     pub minor_version: u8,
     /// Headers, as sent; empty names do not occur.
@@ -67,7 +67,7 @@ pub struct RequestHead<'a> {
 }
 
 /// A parsed response head.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct ResponseHead<'a> {
     /// The status code.
     pub status: u16,
@@ -80,17 +80,18 @@ pub struct ResponseHead<'a> {
 }
 
 /// A header field, folded lines joined.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Header<'a> {
     /// Its name, as sent.
     pub name: &'a str,
     /// Its value, trimmed.
-    pub value: Cow<'a, [u8]>,
+    pub value: &'a [u8],
 }
 
 /// What a parser tells about a connection, in order. The caller attaches times: each event belongs
 /// to the operation whose segment was being fed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the variants' docs name their fields")]
 pub enum Event<'a> {
     /// The first byte of a request, `offset` bytes into this segment. `direction` tells the role:
     /// inbound requests are served, outbound ones are made.

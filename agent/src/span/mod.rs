@@ -1,4 +1,13 @@
 //! Spans: what they are, how they are put together and who their parents are.
 
 pub mod attributes;
+mod exchange;
+mod finish;
+pub mod http;
+mod identity;
 pub mod model;
+pub mod propagation;
+pub mod redact;
+mod sockets;
+mod tasks;
+pub mod tracker;

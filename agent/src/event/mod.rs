@@ -1,0 +1,269 @@
+//! Raw records from the kernel half, as typed events. Bytes in, events out: a record that is not
+//! what it says is an error, never a guess.
+
+pub mod ids;
+
+use std::fmt;
+
+use agent_common::{SUFFIX_BYTES, family, io_flags, kind, task_kind};
+
+use crate::platform::clock::MonoNs;
+use crate::protocol::{Direction, Segment};
+use ids::{Address, SocketId, TaskId, Tgid, Tid};
+
+/// What happened.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// Bytes moved over a socket, or an attempt failed or found the end.
+    Io(Io<'a>),
+    /// A socket is about to be used for the first time.
+    Socket(Socket),
+    /// A process listens.
+    Listen(Socket),
+    /// The process will send no more on this socket.
+    Shutdown(SocketId, MonoNs),
+    /// The socket is closed in both directions.
+    Closed(SocketId, MonoNs),
+    /// A task started.
+    Fork {
+        /// When.
+        at: MonoNs,
+        /// The new task's process; differs from the parent's unless it is a thread.
+        tgid: Tgid,
+        /// The new task.
+        tid: Tid,
+        /// The forking process.
+        parent_tgid: Tgid,
+        /// The forking thread.
+        parent_tid: Tid,
+    },
+    /// A process replaced its program.
+    Exec {
+        /// When.
+        at: MonoNs,
+        /// The process.
+        tgid: Tgid,
+        /// The program's path as given to the kernel, possibly cut.
+        path: &'a [u8],
+    },
+    /// A process ended.
+    Exit {
+        /// When.
+        at: MonoNs,
+        /// The process.
+        tgid: Tgid,
+    },
+}
+
+/// An operation on a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Io<'a> {
+    /// When it returned.
+    pub at: MonoNs,
+    /// The socket.
+    pub socket: SocketId,
+    /// Who did it.
+    pub tgid: Tgid,
+    /// On which thread.
+    pub tid: Tid,
+    /// As which unit of work.
+    pub task: TaskId,
+    /// Which way.
+    pub direction: Direction,
+    /// Number of the operation on this socket.
+    pub op: u32,
+    /// TCP sequence number of its first byte.
+    pub tcp_seq: Option<u32>,
+    /// How long before its return the socket's last segment came or went.
+    pub segment_age_ns: u32,
+    /// Whether the socket was in non-blocking mode.
+    pub nonblocking: bool,
+    /// What came of it.
+    pub outcome: Outcome<'a>,
+}
+
+/// What came of an operation.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome<'a> {
+    /// Bytes moved.
+    Moved(Segment<'a>),
+    /// The stream's end was read.
+    End,
+    /// It failed with this errno.
+    Failed(u32),
+}
+
+/// What a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// When it was told.
+    pub at: MonoNs,
+    /// Its id.
+    pub id: SocketId,
+    /// The process that uses it.
+    pub tgid: Tgid,
+    /// Its network namespace.
+    pub netns: u32,
+    /// This end.
+    pub local: Address,
+    /// The other end.
+    pub remote: Address,
+}
+
+/// A record that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// Shorter than its kind demands.
+    Short {
+        /// The record's kind.
+        kind: u8,
+        /// Its length.
+        bytes: usize,
+    },
+    /// A kind that this version does not know.
+    UnknownKind(u8),
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short { kind, bytes } => write!(f, "record of kind {kind} has only {bytes} bytes"),
+            Self::UnknownKind(kind) => write!(f, "record of unknown kind {kind}"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Where a record stands in the order of its CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The CPU that wrote it.
+    pub cpu: u16,
+    /// Its number there.
+    pub seq: u32,
+}
+
+/// Reads one record. Layouts: `agent_common`.
+pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
+    let kind = record.first().copied().unwrap_or(0);
+    let short = DecodeError::Short { kind, bytes: record.len() };
+    let (header, body) = record.split_first_chunk::<16>().ok_or(short)?;
+    let flags = header[1];
+    let position = Position { cpu: u16_at(header, 2), seq: u32_at(header, 4) };
+    let at = MonoNs(u64_at(header, 8));
+    let event = match kind {
+        kind::IO => Event::Io(io(at, flags, body).ok_or(short)?),
+        kind::SOCKET => Event::Socket(socket(at, body).ok_or(short)?),
+        kind::LISTEN => Event::Listen(socket(at, body).ok_or(short)?),
+        kind::SHUTDOWN => Event::Shutdown(socket(at, body).ok_or(short)?.id, at),
+        kind::CLOSE => Event::Closed(socket(at, body).ok_or(short)?.id, at),
+        kind::FORK | kind::EXEC | kind::EXIT => process(kind, at, body).ok_or(short)?,
+        other => return Err(DecodeError::UnknownKind(other)),
+    };
+    Ok((position, event))
+}
+
+fn io(at: MonoNs, flags: u8, body: &[u8]) -> Option<Io<'_>> {
+    let (fixed, payload) = body.split_first_chunk::<48>()?;
+    let (tgid, tid) = (Tgid(u32_at(fixed, 8)), Tid(u32_at(fixed, 12)));
+    let task = match fixed[42] {
+        task_kind::THREAD => TaskId { tgid, kind: task_kind::THREAD, id: u64::from(tid.0) },
+        kind => TaskId { tgid, kind, id: u64_at(fixed, 16) },
+    };
+    let len = u32_at(fixed, 24);
+    let copied = usize::from(u16_at(fixed, 40));
+    let outcome = if flags & io_flags::ERROR != 0 {
+        Outcome::Failed(len)
+    } else if flags & io_flags::END != 0 {
+        Outcome::End
+    } else {
+        let payload = payload.get(..copied)?;
+        let suffix = if flags & io_flags::SUFFIX != 0 { SUFFIX_BYTES } else { 0 };
+        let (prefix, suffix) = payload.split_at_checked(copied.checked_sub(suffix)?)?;
+        Outcome::Moved(Segment { prefix, len: u64::from(len).max(copied as u64), suffix })
+    };
+    let moved = if matches!(outcome, Outcome::Moved(_)) { len } else { 0 };
+    let behind = u32_at(fixed, 32);
+    Some(Io {
+        at,
+        socket: SocketId(u64_at(fixed, 0)),
+        tgid,
+        tid,
+        task,
+        direction: if flags & io_flags::OUTBOUND != 0 {
+            Direction::Outbound
+        } else {
+            Direction::Inbound
+        },
+        op: u32_at(fixed, 28),
+        tcp_seq: (flags & io_flags::TCP_SEQ != 0).then(|| behind.wrapping_sub(moved)),
+        segment_age_ns: u32_at(fixed, 36),
+        nonblocking: flags & io_flags::NONBLOCKING != 0,
+        outcome,
+    })
+}
+
+fn socket(at: MonoNs, body: &[u8]) -> Option<Socket> {
+    let fixed = body.first_chunk::<56>()?;
+    let local = ip_at(fixed, 16);
+    let remote = ip_at(fixed, 32);
+    let (local, remote) = match u16_at(fixed, 52) {
+        family::UNIX => (Address::Unix(u64_at(fixed, 16)), Address::Unix(u64_at(fixed, 32))),
+        _ => (Address::tcp(local, u16_at(fixed, 48)), Address::tcp(remote, u16_at(fixed, 50))),
+    };
+    Some(Socket {
+        at,
+        id: SocketId(u64_at(fixed, 0)),
+        tgid: Tgid(u32_at(fixed, 8)),
+        netns: u32_at(fixed, 12),
+        local,
+        remote,
+    })
+}
+
+fn process(kind: u8, at: MonoNs, body: &[u8]) -> Option<Event<'_>> {
+    let (fixed, path) = body.split_first_chunk::<24>()?;
+    let tgid = Tgid(u32_at(fixed, 0));
+    Some(match kind {
+        kind::FORK => Event::Fork {
+            at,
+            tgid,
+            tid: Tid(u32_at(fixed, 4)),
+            parent_tgid: Tgid(u32_at(fixed, 8)),
+            parent_tid: Tid(u32_at(fixed, 12)),
+        },
+        kind::EXEC => {
+            let end = memchr::memchr(0, path).unwrap_or(path.len());
+            Event::Exec { at, tgid, path: path.get(..end)? }
+        }
+        _ => Event::Exit { at, tgid },
+    })
+}
+
+// The offsets below are constants within arrays of known size, so that every check folds away.
+
+#[inline(always)]
+fn u16_at<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[inline(always)]
+fn u32_at<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from(u16_at(bytes, at)) | (u32::from(u16_at(bytes, at + 2)) << 16)
+}
+
+#[inline(always)]
+fn u64_at<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | (u64::from(u32_at(bytes, at + 4)) << 32)
+}
+
+#[inline(always)]
+fn ip_at<const N: usize>(bytes: &[u8; N], at: usize) -> [u8; 16] {
+    let mut ip = [0; 16];
+    ip.copy_from_slice(&bytes[at..at + 16]);
+    ip
+}
+
+#[cfg(test)]
+mod tests;

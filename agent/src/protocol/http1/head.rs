@@ -1,0 +1,294 @@
+//! Message heads: where they end, what they say, how they frame the body.
+
+use crate::protocol::{Header, RequestHead, ResponseHead};
+
+/// Headers looked at without an allocation; and at all.
+const HEADERS: usize = 64;
+const HEADERS_MAX: usize = 512;
+
+/// Longest method that is believed (the longest registered one has 17 letters).
+const METHOD_BYTES_MAX: usize = 24;
+
+/// How a head says its body is framed (RFC 9112, section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    Length(u64),
+    Chunked,
+    /// A transfer coding other than chunked: up to the end of the stream.
+    UntilClose,
+    /// Nothing is said.
+    Absent,
+    /// What is said contradicts itself.
+    Invalid,
+}
+
+/// Where a head ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scan {
+    /// After this many bytes.
+    Complete(usize),
+    /// Not among these bytes.
+    Partial,
+    /// Not within the bound.
+    TooLong,
+}
+
+/// A head that came in pieces.
+#[derive(Debug, Default)]
+pub(super) struct HeadBuffer {
+    bytes: Vec<u8>,
+    scanned: usize,
+}
+
+impl HeadBuffer {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn extend(&mut self, bytes: &[u8], limit: usize) {
+        let room = limit.saturating_add(1).saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    }
+
+    /// Looks for the end, from where the last look stopped.
+    pub(super) fn scan(&mut self, limit: usize) -> Scan {
+        let scan = scan(&self.bytes, self.scanned, limit);
+        // An end may straddle: a line end and the blank line behind it are up to four bytes.
+        self.scanned = self.bytes.len().saturating_sub(3);
+        scan
+    }
+
+    pub(super) fn is_plausible(&self, request: bool) -> bool {
+        if request { may_be_request(&self.bytes) } else { may_be_response(&self.bytes) }
+    }
+}
+
+/// Looks for the blank line that ends a head, from `from` on.
+pub(super) fn scan(bytes: &[u8], from: usize, limit: usize) -> Scan {
+    let rest = bytes.get(from..).unwrap_or_default();
+    for at in memchr::memchr_iter(b'\n', rest) {
+        let behind = rest.get(at + 1..).unwrap_or_default();
+        let blank = match behind {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => continue,
+        };
+        let length = from + at + 1 + blank;
+        return if length <= limit { Scan::Complete(length) } else { Scan::TooLong };
+    }
+    if bytes.len() > limit { Scan::TooLong } else { Scan::Partial }
+}
+
+/// Blank lines before a message, which RFC 9112, section 2.2 asks to ignore.
+pub(super) fn blank_bytes(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()
+}
+
+/// Whether these bytes can begin a request. The more there are, the stricter.
+pub(super) fn may_be_request(bytes: &[u8]) -> bool {
+    let line_end = memchr::memchr(b'\n', bytes.get(..8192).unwrap_or(bytes));
+    let line = bytes.get(..line_end.unwrap_or(bytes.len())).unwrap_or_default();
+    let method = line.iter().take_while(|byte| is_method_byte(**byte)).count();
+    if method == 0 || method > METHOD_BYTES_MAX {
+        return false;
+    }
+    let Some(rest) = line.get(method..) else { return false };
+    match rest {
+        [] => line_end.is_none(),
+        [b' ', target @ ..] => match line_end {
+            None => target.first().is_none_or(|byte| is_target_start(*byte)),
+            Some(_) => target.first().is_some_and(|byte| is_target_start(*byte)) && ends_with_version(target),
+        },
+        _ => false,
+    }
+}
+
+/// Whether these bytes can only begin a request: a whole request line.
+pub(super) fn is_request(bytes: &[u8]) -> bool {
+    memchr::memchr(b'\n', bytes).is_some() && may_be_request(bytes)
+}
+
+const STATUS_LINE: &[u8] = b"HTTP/1.";
+
+/// Whether these bytes can begin a response.
+pub(super) fn may_be_response(bytes: &[u8]) -> bool {
+    let shared = bytes.len().min(STATUS_LINE.len());
+    bytes.get(..shared) == STATUS_LINE.get(..shared)
+}
+
+/// Whether these bytes can only begin a response.
+pub(super) fn is_response(bytes: &[u8]) -> bool {
+    bytes.starts_with(STATUS_LINE)
+        && bytes.get(8) == Some(&b' ')
+        && bytes.get(9..12).is_some_and(|code| code.iter().all(u8::is_ascii_digit))
+}
+
+/// Methods are case-sensitive, and every registered one is upper case; others are believed only in
+/// that form, since "hello world" must not begin a request.
+fn is_method_byte(byte: u8) -> bool {
+    byte.is_ascii_uppercase() || byte == b'-' || byte == b'_'
+}
+
+/// First byte of any form of request target: origin, asterisk, absolute, authority.
+fn is_target_start(byte: u8) -> bool {
+    matches!(byte, b'/' | b'*' | b'[' | b'?') || byte.is_ascii_alphanumeric()
+}
+
+fn ends_with_version(line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
+}
+
+/// Parses a request's head and shows it. Shows nothing if it is none.
+pub(super) fn parse_request(
+    bytes: &[u8],
+    truncated: bool,
+    show: &mut dyn FnMut(RequestHead<'_>, Framing),
+) {
+    with_whole_lines(bytes, truncated, &mut |bytes| {
+        let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
+        let mut many;
+        let config = {
+            let mut config = httparse::ParserConfig::default();
+            config.ignore_invalid_headers_in_requests(true);
+            config.allow_multiple_spaces_in_request_line_delimiters(true);
+            config
+        };
+        let mut request = httparse::Request::new(&mut []);
+        let mut result =
+            config.parse_request_with_uninit_headers(&mut request, bytes, &mut storage);
+        if result == Err(httparse::Error::TooManyHeaders) {
+            many = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
+            request = httparse::Request::new(&mut many);
+            result = config.parse_request(&mut request, bytes);
+        }
+        let too_many = result == Err(httparse::Error::TooManyHeaders);
+        if !matches!(result, Ok(httparse::Status::Complete(_))) && !too_many {
+            return;
+        }
+        let (Some(method), Some(target)) = (request.method, request.path) else { return };
+        let minor_version = request.version.unwrap_or(1);
+        with_headers(if too_many { &[] } else { request.headers }, &mut |headers| {
+            let framing = framing(headers);
+            let truncated = truncated || too_many;
+            show(RequestHead { method, target, minor_version, headers, truncated }, framing);
+        });
+    });
+}
+
+/// Parses a response's head and shows it. Shows nothing if it is none.
+pub(super) fn parse_response(
+    bytes: &[u8],
+    truncated: bool,
+    show: &mut dyn FnMut(ResponseHead<'_>, Framing),
+) {
+    with_whole_lines(bytes, truncated, &mut |bytes| {
+        let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
+        let mut many;
+        let config = {
+            let mut config = httparse::ParserConfig::default();
+            config.ignore_invalid_headers_in_responses(true);
+            config.allow_spaces_after_header_name_in_responses(true);
+            config.allow_multiple_spaces_in_response_status_delimiters(true);
+            config
+        };
+        let mut response = httparse::Response::new(&mut []);
+        let mut result =
+            config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage);
+        if result == Err(httparse::Error::TooManyHeaders) {
+            many = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
+            response = httparse::Response::new(&mut many);
+            result = config.parse_response(&mut response, bytes);
+        }
+        let too_many = result == Err(httparse::Error::TooManyHeaders);
+        if !matches!(result, Ok(httparse::Status::Complete(_))) && !too_many {
+            return;
+        }
+        let Some(status) = response.code else { return };
+        let minor_version = response.version.unwrap_or(1);
+        with_headers(if too_many { &[] } else { response.headers }, &mut |headers| {
+            let framing = framing(headers);
+            let truncated = truncated || too_many;
+            show(ResponseHead { status, minor_version, headers, truncated }, framing);
+        });
+    });
+}
+
+/// Gives the parser lines that it accepts: of a cut head the whole lines and a blank one, and
+/// folded lines (RFC 9112, section 5.2) joined.
+fn with_whole_lines(bytes: &[u8], truncated: bool, parse: &mut dyn FnMut(&[u8])) {
+    let folded = memchr::memchr_iter(b'\n', bytes)
+        .any(|at| matches!(bytes.get(at + 1), Some(b' ' | b'\t')));
+    if !truncated && !folded {
+        return parse(bytes);
+    }
+    let mut whole = bytes.to_vec();
+    if truncated {
+        whole.truncate(memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1));
+        whole.extend_from_slice(b"\r\n");
+    }
+    for at in 0..whole.len() {
+        if let Some([b'\n', b' ' | b'\t']) = whole.get(at..at + 2) {
+            if let Some(byte) = whole.get_mut(at) {
+                *byte = b' ';
+            }
+            if let Some(byte @ b'\r') = at.checked_sub(1).and_then(|at| whole.get_mut(at)) {
+                *byte = b' ';
+            }
+        }
+    }
+    parse(&whole);
+}
+
+/// Shows headers in the seam's form.
+fn with_headers<'a>(parsed: &[httparse::Header<'a>], show: &mut dyn FnMut(&[Header<'_>])) {
+    let mut few = [const { Header { name: "", value: &[] } }; HEADERS];
+    if let Some(slots) = few.get_mut(..parsed.len()) {
+        for (slot, header) in slots.iter_mut().zip(parsed) {
+            *slot = Header { name: header.name, value: header.value };
+        }
+        return show(slots);
+    }
+    let convert = |header: &httparse::Header<'a>| Header { name: header.name, value: header.value };
+    let all: Vec<Header<'_>> = parsed.iter().map(convert).collect();
+    show(&all);
+}
+
+/// RFC 9112, section 6.3: a transfer coding wins over a length; lengths must agree.
+fn framing(headers: &[Header<'_>]) -> Framing {
+    let mut length = None;
+    let mut coding = None;
+    for header in headers {
+        if header.name.eq_ignore_ascii_case("content-length") {
+            for value in header.value.split(|byte| *byte == b',') {
+                let Some(value) = parse_length(value) else { return Framing::Invalid };
+                if length.is_some_and(|length| length != value) {
+                    return Framing::Invalid;
+                }
+                length = Some(value);
+            }
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+            let last = header.value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+            let last = last.trim_ascii();
+            coding = Some(last.eq_ignore_ascii_case(b"chunked"));
+        }
+    }
+    match (coding, length) {
+        (Some(true), _) => Framing::Chunked,
+        (Some(false), _) => Framing::UntilClose,
+        (None, Some(length)) => Framing::Length(length),
+        (None, None) => Framing::Absent,
+    }
+}
+
+fn parse_length(value: &[u8]) -> Option<u64> {
+    let value = value.trim_ascii();
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(value).ok()?.parse().ok()
+}

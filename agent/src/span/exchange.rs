@@ -1,0 +1,81 @@
+//! One request and its response, as one process sees it: a span in the making.
+
+use std::sync::Arc;
+
+use slotmap::new_key_type;
+
+use super::attributes::Attributes;
+use super::model::{Confidence, Kind, Method, Name, Resource, SpanId, TraceId};
+use super::propagation::RemoteContext;
+use crate::event::ids::{TaskId, Tgid};
+use crate::platform::clock::{MonoNs, WallOffset};
+use crate::protocol::{End, ExchangeNo};
+
+new_key_type! {
+    /// An exchange that is not yet forgotten.
+    pub(super) struct ExchangeKey;
+    /// A socket that is not yet forgotten.
+    pub(super) struct SocketKey;
+}
+
+/// Who an exchange's parent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// No rule has named one (yet).
+    Unknown,
+    /// Another exchange on this host.
+    Local { key: ExchangeKey, method: Method, confidence: Confidence },
+    /// What the request's own trace header says.
+    Header,
+}
+
+/// What every span of a trace shares, once the trace's root is known.
+#[derive(Clone, Debug)]
+pub(super) struct Trace {
+    pub(super) id: TraceId,
+    pub(super) flags: u8,
+    pub(super) state: Arc<str>,
+    /// One mapping of time for all spans of a trace, so that their order survives a clock step.
+    pub(super) wall: WallOffset,
+}
+
+/// A span in the making.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) span_id: SpanId,
+    pub(super) kind: Kind,
+    pub(super) resource: Arc<Resource>,
+    pub(super) tgid: Tgid,
+    pub(super) socket: SocketKey,
+    pub(super) number: ExchangeNo,
+    /// The task that read (server) or wrote (client) the request's first byte.
+    pub(super) task: TaskId,
+    /// Whether the socket was in non-blocking mode then.
+    pub(super) nonblocking: bool,
+    /// The task's current server exchange when a client request began.
+    pub(super) within: Option<(ExchangeKey, Method, Confidence)>,
+    /// TCP sequence number of the request's first byte.
+    pub(super) request_seq: Option<u32>,
+    pub(super) origin: Origin,
+    /// The exchange at the other end of the connection is known.
+    pub(super) joined: bool,
+    pub(super) remote: Option<Box<RemoteContext>>,
+    pub(super) trace: Option<Trace>,
+    /// Exchanges that name this one as their parent and are not yet finished.
+    pub(super) children: u32,
+
+    pub(super) start: MonoNs,
+    pub(super) wall: WallOffset,
+    pub(super) end: Option<(MonoNs, Option<End>)>,
+    pub(super) head_seen: bool,
+    pub(super) responded: bool,
+    pub(super) name: Name,
+    pub(super) attributes: Attributes,
+    pub(super) status: Option<u16>,
+    pub(super) request_bytes: Option<u64>,
+    pub(super) response_bytes: Option<u64>,
+    /// Gaps in what was seen of the connection while this exchange was open.
+    pub(super) gaps: u32,
+    /// The span has been handed out; kept only for its children.
+    pub(super) done: bool,
+}

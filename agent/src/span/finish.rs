@@ -1,0 +1,139 @@
+//! The last step: an exchange that is over becomes a span.
+
+use std::borrow::Cow;
+use std::mem;
+use std::sync::Arc;
+
+use slotmap::SlotMap;
+
+use super::exchange::{Exchange, ExchangeKey, Origin, Trace};
+use super::http;
+use super::identity::IdSource;
+use super::model::{Confidence, Kind, Method, Parent, Span};
+
+/// Deepest chain of parents followed; a longer one is cut into traces.
+const DEPTH_MAX: usize = 1 << 12;
+
+/// Makes the span of an exchange that is over.
+pub(super) fn span(
+    exchanges: &mut SlotMap<ExchangeKey, Exchange>,
+    ids: &mut IdSource,
+    key: ExchangeKey,
+) -> Option<Span> {
+    let trace = trace(exchanges, ids, key)?;
+    let parent = parent(exchanges, key);
+    // What the other end read had been written, and the other end's clock was read earlier.
+    let read_by = exchanges.get(key).and_then(|exchange| match exchange.origin {
+        Origin::Local { key, method: Method::TcpSeq | Method::UnixPeer, .. } => {
+            exchanges.get(key).and_then(|client| client.end).map(|(at, _)| at)
+        }
+        _ => None,
+    });
+    let exchange = exchanges.get_mut(key)?;
+    let (mut end, how) = exchange.end?;
+    if let Some(read_by) = read_by {
+        end = end.min(read_by.max(exchange.start));
+    }
+    let mut attributes = mem::take(&mut exchange.attributes);
+    let (status, error_type) = http::outcome(exchange.kind, exchange.status, how);
+    if let Some(error_type) = error_type {
+        match error_type {
+            Cow::Borrowed(word) => attributes.constant("error.type", word),
+            Cow::Owned(word) => attributes.text("error.type", &word),
+        }
+    }
+    if let Some(bytes) = exchange.request_bytes {
+        attributes.int("http.request.body.size", bytes as i64);
+    }
+    if let Some(bytes) = exchange.response_bytes {
+        attributes.int("http.response.body.size", bytes as i64);
+    }
+    if exchange.task.kind == agent_common::task_kind::THREAD && exchange.task.id != 0 {
+        attributes.int("thread.id", exchange.task.id as i64);
+    }
+    if exchange.gaps > 0 {
+        attributes.int("remora.lost", i64::from(exchange.gaps));
+    }
+    Some(Span {
+        resource: Arc::clone(&exchange.resource),
+        trace_id: trace.id,
+        span_id: exchange.span_id,
+        parent,
+        trace_state: trace.state.as_ref().to_owned(),
+        trace_flags: trace.flags,
+        kind: exchange.kind,
+        name: mem::take(&mut exchange.name),
+        start: trace.wall.wall(exchange.start),
+        end: trace.wall.wall(end.max(exchange.start)),
+        attributes,
+        events: Vec::new(),
+        links: Vec::new(),
+        status,
+        status_message: String::new(),
+    })
+}
+
+fn parent(exchanges: &SlotMap<ExchangeKey, Exchange>, key: ExchangeKey) -> Option<Parent> {
+    let exchange = exchanges.get(key)?;
+    match exchange.origin {
+        Origin::Unknown => None,
+        Origin::Local { key: parent, method, confidence } => {
+            let parent = exchanges.get(parent)?;
+            let remote = parent.tgid != exchange.tgid || parent.kind == Kind::Client;
+            Some(Parent { span_id: parent.span_id, method, confidence, remote })
+        }
+        Origin::Header => {
+            let context = exchange.remote.as_deref()?;
+            let (method, confidence) = (Method::Header, Confidence::Exact);
+            let remote = exchange.kind == Kind::Server;
+            Some(Parent { span_id: context.span_id, method, confidence, remote })
+        }
+    }
+}
+
+/// The trace of an exchange: that of its root, decided when it is first asked for.
+fn trace(
+    exchanges: &mut SlotMap<ExchangeKey, Exchange>,
+    ids: &mut IdSource,
+    key: ExchangeKey,
+) -> Option<Trace> {
+    let mut chain = vec![key];
+    let trace = loop {
+        let here = *chain.last()?;
+        let exchange = exchanges.get(here)?;
+        if let Some(trace) = &exchange.trace {
+            break trace.clone();
+        }
+        match exchange.origin {
+            Origin::Local { key: parent, .. }
+                if chain.len() < DEPTH_MAX && exchanges.contains_key(parent) =>
+            {
+                chain.push(parent);
+            }
+            _ => break root(exchange, ids),
+        }
+    };
+    for key in chain {
+        if let Some(exchange) = exchanges.get_mut(key) {
+            exchange.trace = Some(trace.clone());
+        }
+    }
+    Some(trace)
+}
+
+/// W3C's "sampled" flag: set on every trace that remora begins, because it records it.
+const SAMPLED: u8 = 1;
+
+fn root(exchange: &Exchange, ids: &mut IdSource) -> Trace {
+    let wall = exchange.wall;
+    match (exchange.origin, exchange.remote.as_deref()) {
+        (Origin::Header, Some(context)) => Trace {
+            id: context.trace_id,
+            flags: context.flags,
+            state: context.trace_state.as_str().into(),
+            wall,
+        },
+        _ => Trace { id: ids.trace(), flags: SAMPLED, state: "".into(), wall },
+    }
+}
+

@@ -1,0 +1,230 @@
+//! What an HTTP exchange says, by the OpenTelemetry semantic conventions (1.44).
+//!
+//! Names are `{method}`: a route is never guessed from a path. Credentials are redacted here,
+//! before anything is kept.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use super::attributes::{Attributes, Value};
+use super::model::{Kind, Name, StatusCode};
+use super::redact::{self, REDACTED};
+use crate::protocol::{End, Header, RequestHead, ResponseHead};
+
+/// Bounds of text that a peer chooses, in bytes.
+const URL_MAX: usize = 2048;
+const TEXT_MAX: usize = 512;
+
+/// The two ends of a connection; `None` for a Unix socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ends {
+    /// The traced process's end.
+    pub local: Option<SocketAddr>,
+    /// The other end.
+    pub peer: Option<SocketAddr>,
+}
+
+/// Headers that a user asked to record, lower case.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderCapture {
+    /// Of requests.
+    pub request: Vec<String>,
+    /// Of responses.
+    pub response: Vec<String>,
+}
+
+/// Headers whose values are credentials: recorded as [`REDACTED`] only.
+const SECRET_HEADERS: [&str; 7] = [
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "set-cookie",
+    "x-api-key",
+    "x-auth-token",
+    "x-amz-security-token",
+];
+
+/// The methods that the conventions know by name.
+const METHODS: [&str; 10] = [
+    "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY",
+];
+
+/// Adds what a request's head says; returns the span's name.
+pub fn request(
+    attributes: &mut Attributes,
+    kind: Kind,
+    head: &RequestHead<'_>,
+    ends: &Ends,
+    capture: &HeaderCapture,
+) -> Name {
+    let known = METHODS.iter().find(|method| **method == head.method);
+    match known {
+        Some(method) => attributes.constant("http.request.method", method),
+        None => {
+            attributes.constant("http.request.method", "_OTHER");
+            attributes.text("http.request.method_original", cut(head.method, TEXT_MAX));
+        }
+    }
+    let target = Target::parse(head);
+    let scheme = target.scheme.unwrap_or("http");
+    attributes.text("url.scheme", cut(scheme, TEXT_MAX));
+    let (path, query) = match target.path.split_once('?') {
+        Some((path, query)) => (path, Some(redact::query(cut(query, URL_MAX)))),
+        None => (target.path, None),
+    };
+    let path = cut(path, URL_MAX);
+    let host = target.host.or_else(|| header(head.headers, "host").map(redact::authority));
+    let server = if kind == Kind::Client { ends.peer } else { ends.local };
+    let (address, port) = split_host(host.unwrap_or_default());
+    if kind == Kind::Client {
+        let authority = host.map(|host| Cow::Borrowed(cut(host, TEXT_MAX)));
+        let authority =
+            authority.or_else(|| server.map(|server| Cow::Owned(server.to_string())));
+        let authority = authority.unwrap_or(Cow::Borrowed("localhost"));
+        let path = if path == "*" { "" } else { path };
+        match &query {
+            Some(query) => attributes
+                .format("url.full", format_args!("{scheme}://{authority}{path}?{query}")),
+            None => attributes.format("url.full", format_args!("{scheme}://{authority}{path}")),
+        }
+    } else {
+        attributes.text("url.path", path);
+        if let Some(query) = &query {
+            attributes.text("url.query", query);
+        }
+    }
+    match (address.is_empty(), server) {
+        (false, _) => attributes.text("server.address", cut(address, TEXT_MAX)),
+        (true, Some(server)) => {
+            attributes.format("server.address", format_args!("{}", server.ip()));
+        }
+        (true, None) => {}
+    }
+    if let Some(port) = port.or(server.map(|server| server.port())) {
+        attributes.int("server.port", i64::from(port));
+    }
+    if let Some(peer) = ends.peer {
+        if kind == Kind::Server {
+            attributes.format("client.address", format_args!("{}", peer.ip()));
+        }
+        attributes.format("network.peer.address", format_args!("{}", peer.ip()));
+        attributes.int("network.peer.port", i64::from(peer.port()));
+    } else {
+        attributes.constant("network.transport", "unix");
+    }
+    let version = if head.minor_version == 0 { "1.0" } else { "1.1" };
+    attributes.constant("network.protocol.version", version);
+    if let Some(agent) = header(head.headers, "user-agent") {
+        attributes.text("user_agent.original", cut(agent, TEXT_MAX));
+    }
+    capture_headers(attributes, "http.request.header.", head.headers, &capture.request);
+    known.map_or(Cow::Borrowed("HTTP"), |method| Cow::Borrowed(*method))
+}
+
+/// Adds what a response's head says.
+pub fn response(attributes: &mut Attributes, head: &ResponseHead<'_>, capture: &HeaderCapture) {
+    attributes.int("http.response.status_code", i64::from(head.status));
+    capture_headers(attributes, "http.response.header.", head.headers, &capture.response);
+}
+
+/// Status and `error.type` of an exchange. A server's 4xx is its client's mistake, not its own.
+///
+/// `error.type` is the status code, or one of `connection_closed` (no response, or none to its
+/// end) where there is no code to name.
+pub fn outcome(
+    kind: Kind,
+    status: Option<u16>,
+    end: Option<End>,
+) -> (StatusCode, Option<Cow<'static, str>>) {
+    let fails = |status: u16| status >= if kind == Kind::Client { 400 } else { 500 };
+    match (status, end) {
+        (Some(status), _) if fails(status) => {
+            (StatusCode::Error, Some(Cow::Owned(status.to_string())))
+        }
+        (_, None | Some(End::Aborted)) => {
+            (StatusCode::Error, Some(Cow::Borrowed("connection_closed")))
+        }
+        _ => (StatusCode::Unset, None),
+    }
+}
+
+/// The parts of a request target (RFC 9112, section 3.2).
+struct Target<'a> {
+    scheme: Option<&'a str>,
+    host: Option<&'a str>,
+    path: &'a str,
+}
+
+impl<'a> Target<'a> {
+    fn parse(head: &RequestHead<'a>) -> Self {
+        let target = head.target;
+        if head.method == "CONNECT" {
+            return Self { scheme: None, host: Some(redact::authority(target)), path: "" };
+        }
+        match target.split_once("://") {
+            Some((scheme, rest)) if !target.starts_with('/') => {
+                let at = rest.find(['/', '?']).unwrap_or(rest.len());
+                let (authority, path) = rest.split_at_checked(at).unwrap_or((rest, ""));
+                let host = Some(redact::authority(authority));
+                Self { scheme: Some(scheme), host, path: if path.is_empty() { "/" } else { path } }
+            }
+            _ => Self { scheme: None, host: None, path: target },
+        }
+    }
+}
+
+/// A header's value as text, if it is there once at least and is text.
+fn header<'a>(headers: &[Header<'a>], name: &str) -> Option<&'a str> {
+    let found = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+    std::str::from_utf8(found.value).ok().filter(|value| !value.is_empty())
+}
+
+fn capture_headers(
+    attributes: &mut Attributes,
+    prefix: &str,
+    headers: &[Header<'_>],
+    wanted: &[String],
+) {
+    for name in wanted {
+        let values: Vec<String> = headers
+            .iter()
+            .filter(|header| header.name.eq_ignore_ascii_case(name))
+            .map(|header| {
+                if SECRET_HEADERS.contains(&name.as_str()) {
+                    REDACTED.to_owned()
+                } else {
+                    cut(&String::from_utf8_lossy(header.value), TEXT_MAX).to_owned()
+                }
+            })
+            .collect();
+        if !values.is_empty() {
+            attributes.push(&format!("{prefix}{name}"), Value::Texts(&values));
+        }
+    }
+}
+
+/// Host and port of an authority; IPv6 literals lose their brackets.
+fn split_host(authority: &str) -> (&str, Option<u16>) {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return match rest.split_once(']') {
+            Some((host, port)) => (host, port.strip_prefix(':').and_then(|port| port.parse().ok())),
+            None => (authority, None),
+        };
+    }
+    match authority.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok()),
+        None => (authority, None),
+    }
+}
+
+/// The longest prefix of whole characters within `most` bytes.
+fn cut(text: &str, most: usize) -> &str {
+    if text.len() <= most {
+        return text;
+    }
+    let end = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! Attributes of heads, as `key=value` lines.
+
+use super::*;
+
+fn told(attributes: &Attributes) -> Vec<String> {
+    let line = |(key, value): (&str, Value<'_>)| match value {
+        Value::Text(text) => format!("{key}={text}"),
+        Value::Int(number) => format!("{key}={number}"),
+        other => format!("{key}={other:?}"),
+    };
+    attributes.iter().map(line).collect()
+}
+
+fn ends() -> Ends {
+    let address = |text: &str| text.parse().ok();
+    Ends { local: address("10.0.0.1:8080"), peer: address("10.0.0.2:40000") }
+}
+
+#[test]
+fn a_server_tells_path_and_peer_and_hides_secrets() {
+    let mut attributes = Attributes::default();
+    let headers = [
+        Header { name: "Host", value: b"shop.example:8080" },
+        Header { name: "User-Agent", value: b"curl/8" },
+        Header { name: "Authorization", value: b"Bearer s3cret" },
+    ];
+    let target = "/buy?item=1&token=s3cret";
+    let head =
+        RequestHead { method: "GET", target, minor_version: 1, headers: &headers, truncated: false };
+    let capture =
+        HeaderCapture { request: vec!["authorization".into(), "absent".into()], response: vec![] };
+    let name = request(&mut attributes, Kind::Server, &head, &ends(), &capture);
+    assert_eq!(name, "GET");
+    let told = told(&attributes);
+    assert_eq!(
+        told,
+        [
+            "http.request.method=GET",
+            "url.scheme=http",
+            "url.path=/buy",
+            "url.query=item=1&token=REDACTED",
+            "server.address=shop.example",
+            "server.port=8080",
+            "client.address=10.0.0.2",
+            "network.peer.address=10.0.0.2",
+            "network.peer.port=40000",
+            "network.protocol.version=1.1",
+            "user_agent.original=curl/8",
+            "http.request.header.authorization=Texts([\"REDACTED\"])",
+        ]
+    );
+}
+
+#[test]
+fn a_client_tells_the_whole_url_without_user_information() {
+    for (method, target, host, url) in [
+        ("GET", "/a?b=1", "h:81", "http://h:81/a?b=1"),
+        ("GET", "http://user:pw@h/a", "other", "http://h/a"),
+        ("OPTIONS", "*", "h", "http://h"),
+        ("CONNECT", "h:443", "h:443", "http://h:443"),
+        ("GET", "/", "user:pw@h", "http://h/"),
+    ] {
+        let mut attributes = Attributes::default();
+        let headers = [Header { name: "host", value: host.as_bytes() }];
+        let head =
+            RequestHead { method, target, minor_version: 1, headers: &headers, truncated: false };
+        request(&mut attributes, Kind::Client, &head, &ends(), &HeaderCapture::default());
+        assert_eq!(attributes.get("url.full"), Some(Value::Text(url)), "{method} {target}");
+        assert!(!told(&attributes).join(" ").contains("pw"));
+    }
+}
+
+#[test]
+fn methods_that_no_one_knows_do_not_name_spans() {
+    let mut attributes = Attributes::default();
+    let head = RequestHead {
+        method: "BREW",
+        target: "/pot",
+        minor_version: 0,
+        headers: &[],
+        truncated: false,
+    };
+    let name = request(&mut attributes, Kind::Server, &head, &ends(), &HeaderCapture::default());
+    assert_eq!(name, "HTTP");
+    assert_eq!(attributes.get("http.request.method"), Some(Value::Text("_OTHER")));
+    assert_eq!(attributes.get("http.request.method_original"), Some(Value::Text("BREW")));
+    assert_eq!(attributes.get("server.address"), Some(Value::Text("10.0.0.1")));
+}
+
+#[test]
+fn outcomes() {
+    let unset = (StatusCode::Unset, None);
+    let error = |word: &'static str| (StatusCode::Error, Some(Cow::Borrowed(word)));
+    let complete = Some(End::Complete);
+    assert_eq!(outcome(Kind::Server, Some(404), complete), unset);
+    assert_eq!(outcome(Kind::Client, Some(404), complete), error("404"));
+    assert_eq!(outcome(Kind::Server, Some(503), complete), error("503"));
+    assert_eq!(outcome(Kind::Server, Some(200), Some(End::Unseen)), unset);
+    assert_eq!(outcome(Kind::Client, Some(200), Some(End::Aborted)), error("connection_closed"));
+    assert_eq!(outcome(Kind::Client, None, None), error("connection_closed"));
+}
+
+#[test]
+fn text_is_cut_between_characters() {
+    assert_eq!(cut("añb", 2), "a");
+    assert_eq!(cut("añb", 3), "añ");
+}

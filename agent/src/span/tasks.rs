@@ -1,0 +1,83 @@
+//! Which server exchange each task is serving, and whether a process's tasks mean anything.
+//!
+//! A thread proves a parent only where one thread serves one request from its first byte read to
+//! its last byte written. Processes that do otherwise give themselves away: one thread has several
+//! requests open at once, or a response is written by another thread than the one that read the
+//! request. From then on the thread rule stays silent for them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use agent_common::task_kind;
+
+use super::exchange::ExchangeKey;
+use super::model::{Confidence, Method, Resource};
+use crate::event::ids::{TaskId, Tgid};
+
+/// What is known of a process that is traced.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) resource: Arc<Resource>,
+    /// The runtime schedules its own tasks over threads (Go, for one): threads prove nothing.
+    pub(super) multiplexes_tasks: bool,
+    /// One thread was seen serving several requests at once.
+    pub(super) interleaves: bool,
+    /// A response was written by another thread than the one that had read the request.
+    pub(super) hands_off: bool,
+    /// Server exchanges open now.
+    pub(super) open_servers: u32,
+}
+
+impl Process {
+    pub(super) fn new(resource: Arc<Resource>, multiplexes_tasks: bool) -> Self {
+        let (interleaves, hands_off, open_servers) = (false, false, 0);
+        Self { resource, multiplexes_tasks, interleaves, hands_off, open_servers }
+    }
+}
+
+/// The current server exchange of every task that has one.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    current: HashMap<TaskId, ExchangeKey, foldhash::fast::RandomState>,
+}
+
+impl Tasks {
+    pub(super) fn current(&self, task: TaskId) -> Option<ExchangeKey> {
+        self.current.get(&task).copied()
+    }
+
+    pub(super) fn enter(&mut self, task: TaskId, exchange: ExchangeKey) {
+        self.current.insert(task, exchange);
+    }
+
+    /// The task's exchange is over, unless it serves another one by now.
+    pub(super) fn leave(&mut self, task: TaskId, exchange: ExchangeKey) {
+        if self.current(task) == Some(exchange) {
+            self.current.remove(&task);
+        }
+    }
+}
+
+/// What links a request that `task` makes to the server exchange that is current for it: the rule
+/// table of the links within a process. `None` leaves the parent unknown.
+///
+/// * A runtime's own task id is exact.
+/// * A thread is exact where its server socket blocks: it cannot have served anything else between.
+/// * A thread on a non-blocking socket says something only while the process has a single request
+///   open, and then not for certain.
+pub(super) fn within(task: TaskId, process: &Process, nonblocking: bool) -> Option<(Method, Confidence)> {
+    if task.kind != task_kind::THREAD {
+        // No method of this kind is emitted by the kernel half.
+        return None;
+    }
+    if process.multiplexes_tasks || process.interleaves || process.hands_off {
+        return None;
+    }
+    if !nonblocking {
+        return Some((Method::Thread, Confidence::Exact));
+    }
+    (process.open_servers == 1).then_some((Method::Thread, Confidence::Inferred))
+}
+
+/// Processes by id.
+pub(super) type Processes = HashMap<Tgid, Process, foldhash::fast::RandomState>;

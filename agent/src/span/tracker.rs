@@ -1,0 +1,607 @@
+//! From events to spans: feeds each connection's parser, keeps the exchanges that are open, links
+//! them and hands out those that are over.
+//!
+//! Pure and replayable: it reads no clock and does no I/O. Times come with the events, identities
+//! from a seeded source. The same events give the same spans.
+
+use std::mem;
+use std::sync::Arc;
+
+use slotmap::SlotMap;
+
+use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
+use super::finish;
+use super::http::{self, Ends, HeaderCapture};
+use super::identity::IdSource;
+use super::model::{Confidence, Kind, Method, Resource, Span};
+use super::propagation;
+use super::sockets::Sockets;
+use super::tasks::{self, Process, Processes, Tasks};
+use crate::event::ids::{Address, TaskId, Tgid};
+use crate::event::{Event, Io, Outcome, Socket};
+use crate::platform::clock::{MonoNs, WallOffset};
+use crate::protocol::{self, Direction, End, ExchangeNo, http1};
+
+/// Most exchanges open or waiting at one time; more are not begun, and counted.
+const EXCHANGES_MAX: usize = 1 << 18;
+
+/// What the tracker could not or would not make a span of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tallies {
+    /// Spans handed out.
+    pub spans: u64,
+    /// Exchanges of which the request's head was never seen whole enough to be told.
+    pub headless: u64,
+    /// Bytes of traffic that no parser knows.
+    pub unknown_bytes: u64,
+    /// Events that belong to no socket that was told.
+    pub unknown_socket: u64,
+    /// Events of processes that were not announced.
+    pub unknown_process: u64,
+    /// Gaps found in byte streams.
+    pub gaps: u64,
+    /// Exchanges not begun because too many were open.
+    pub too_many_exchanges: u64,
+    /// Sockets left out because there were too many.
+    pub too_many_sockets: u64,
+    /// Links that the thread rule and a trace header told differently; the header was believed.
+    pub disputed: u64,
+}
+
+/// What the tracker is told once.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Headers to record.
+    pub headers: HeaderCapture,
+}
+
+/// Turns events into spans.
+pub struct Tracker {
+    settings: Settings,
+    sockets: Sockets,
+    state: State,
+}
+
+/// All that a parser's messages may touch while its socket's connection is taken out.
+struct State {
+    exchanges: SlotMap<ExchangeKey, Exchange>,
+    tasks: Tasks,
+    processes: Processes,
+    ids: IdSource,
+    wall: WallOffset,
+    /// Exchanges that are over, oldest first.
+    ended: Vec<ExchangeKey>,
+    tallies: Tallies,
+}
+
+/// The operation whose bytes are being parsed.
+struct Operation {
+    at: MonoNs,
+    task: TaskId,
+    tcp_seq: Option<u32>,
+    nonblocking: bool,
+}
+
+impl Tracker {
+    /// A tracker whose identities follow from `seed`.
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        let state = State {
+            exchanges: SlotMap::with_key(),
+            tasks: Tasks::default(),
+            processes: Processes::default(),
+            ids: IdSource::new(seed),
+            wall: WallOffset::default(),
+            ended: Vec::new(),
+            tallies: Tallies::default(),
+        };
+        Self { settings, sockets: Sockets::default(), state }
+    }
+
+    /// Announces a process; its events before this are not understood.
+    pub fn process(&mut self, tgid: Tgid, resource: Arc<Resource>, multiplexes_tasks: bool) {
+        self.state.processes.insert(tgid, Process::new(resource, multiplexes_tasks));
+    }
+
+    /// Whether a process was announced.
+    pub fn knows(&self, tgid: Tgid) -> bool {
+        self.state.processes.contains_key(&tgid)
+    }
+
+    /// How monotonic time maps to wall time from here on.
+    pub fn clock(&mut self, wall: WallOffset) {
+        self.state.wall = wall;
+    }
+
+    /// What was counted.
+    pub fn tallies(&self) -> Tallies {
+        self.state.tallies
+    }
+
+    /// Sockets and exchanges that are remembered.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.sockets.len(), self.state.exchanges.len())
+    }
+
+    /// Whether spans wait to be handed out.
+    pub fn pending(&self) -> bool {
+        !self.state.ended.is_empty()
+    }
+
+    /// Takes in an event.
+    pub fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Io(io) => self.io(io),
+            Event::Socket(socket) => self.socket(socket),
+            Event::Shutdown(id, at) => {
+                if let Some(key) = self.sockets.find(*id) {
+                    self.end(key, Direction::Outbound, *at);
+                }
+            }
+            Event::Closed(id, at) => {
+                if let Some(key) = self.sockets.find(*id) {
+                    self.close(key, *at);
+                }
+            }
+            Event::Exit { tgid, at } => {
+                for key in self.sockets.unix_of(*tgid) {
+                    self.close(key, *at);
+                }
+                self.state.processes.remove(tgid);
+            }
+            Event::Listen(_) | Event::Fork { .. } | Event::Exec { .. } => {}
+        }
+    }
+
+    /// Hands out every span that ended before `horizon`: by then all events up to its end, from
+    /// every CPU, have been taken in.
+    pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
+        let mut ended = mem::take(&mut self.state.ended);
+        let is_due = |state: &State, key: ExchangeKey| {
+            let end = state.exchanges.get(key).and_then(|exchange| exchange.end);
+            end.is_none_or(|(at, _)| at <= horizon)
+        };
+        ended.retain(|&key| {
+            if !is_due(&self.state, key) {
+                return true;
+            }
+            self.hand_out(key, spans);
+            false
+        });
+        // Handing out may end nothing, so nothing was added meanwhile.
+        self.state.ended = ended;
+    }
+
+    /// Ends everything that is open and hands it out.
+    pub fn finish(&mut self, at: MonoNs, spans: &mut Vec<Span>) {
+        for key in self.sockets.keys() {
+            let Some(socket) = self.sockets.get(key) else { continue };
+            let open: Vec<_> = socket.exchanges.iter().map(|(_, key)| *key).collect();
+            for exchange in open {
+                self.state.over(exchange, at, Some(End::Unseen));
+            }
+        }
+        self.collect(MonoNs(u64::MAX), spans);
+    }
+
+    fn socket(&mut self, socket: &Socket) {
+        if let Some(old) = self.sockets.find(socket.id) {
+            self.close(old, socket.at);
+        }
+        if self.sockets.add(socket).is_none() {
+            self.state.tallies.too_many_sockets += 1;
+        }
+    }
+
+    fn io(&mut self, io: &Io<'_>) {
+        if !self.state.processes.contains_key(&io.tgid) {
+            self.state.tallies.unknown_process += 1;
+            return;
+        }
+        let Some(key) = self.sockets.find(io.socket) else {
+            self.state.tallies.unknown_socket += 1;
+            return;
+        };
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let skipped = socket.next_op.is_some_and(|next| next != io.op);
+        socket.next_op = Some(io.op.wrapping_add(1));
+        socket.tgid = io.tgid;
+        if matches!(socket.local, Address::Unix(_)) && skipped {
+            // Without sequence numbers a lost operation may have been in either direction.
+            self.gap(key, Direction::Inbound, None, io.at);
+            self.gap(key, Direction::Outbound, None, io.at);
+        }
+        match io.outcome {
+            Outcome::Moved(segment) => {
+                let operation = self.position(key, io, segment.len);
+                self.feed(key, io.direction, &operation, |connection, sink| {
+                    connection.feed(io.direction, segment, sink);
+                });
+            }
+            Outcome::End => self.end(key, io.direction, io.at),
+            Outcome::Failed(_) => self.close_streams(key, io.at),
+        }
+    }
+
+    /// Notices missing bytes and says where the operation's first byte stands.
+    fn position(&mut self, key: SocketKey, io: &Io<'_>, len: u64) -> Operation {
+        let mut tcp_seq = io.tcp_seq;
+        let mut missing = 0;
+        if let (Some(seq), Some(socket)) = (io.tcp_seq, self.sockets.get_mut(key)) {
+            let expected = socket.expected_mut(io.direction);
+            let first = match *expected {
+                // The FIN takes a sequence number and is counted with the last bytes read.
+                Some(next) if io.direction == Direction::Inbound && seq == next.wrapping_add(1) => next,
+                Some(next) => {
+                    missing = seq.wrapping_sub(next);
+                    seq
+                }
+                None => seq,
+            };
+            *expected = Some(first.wrapping_add(len as u32));
+            tcp_seq = Some(first);
+        }
+        // A step back is two threads on one socket, not a loss.
+        if missing != 0 && missing < 1 << 31 {
+            self.gap(key, io.direction, Some(u64::from(missing)), io.at);
+        }
+        Operation { at: io.at, task: io.task, tcp_seq, nonblocking: io.nonblocking }
+    }
+
+    fn gap(&mut self, key: SocketKey, direction: Direction, bytes: Option<u64>, at: MonoNs) {
+        self.state.tallies.gaps += 1;
+        if let Some(socket) = self.sockets.get(key) {
+            for (_, exchange) in &socket.exchanges {
+                if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
+                    exchange.gaps += u32::from(exchange.end.is_none());
+                }
+            }
+        }
+        self.boundary(key, direction, at, |connection, sink| connection.gap(direction, bytes, sink));
+    }
+
+    fn end(&mut self, key: SocketKey, direction: Direction, at: MonoNs) {
+        self.boundary(key, direction, at, |connection, sink| connection.end(direction, sink));
+    }
+
+    fn close_streams(&mut self, key: SocketKey, at: MonoNs) {
+        self.boundary(key, Direction::Outbound, at, |connection, sink| connection.close(sink));
+    }
+
+    fn close(&mut self, key: SocketKey, at: MonoNs) {
+        self.close_streams(key, at);
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.closed = true;
+        if socket.exchanges.is_empty() {
+            self.sockets.remove(key);
+        }
+    }
+
+    /// Feeds the parser something that no task did.
+    fn boundary(
+        &mut self,
+        key: SocketKey,
+        direction: Direction,
+        at: MonoNs,
+        step: impl FnOnce(&mut http1::Connection, &mut dyn FnMut(protocol::Event<'_>)),
+    ) {
+        let tgid = self.sockets.get(key).map(|socket| socket.tgid).unwrap_or_default();
+        let task = TaskId { tgid, kind: agent_common::task_kind::THREAD, id: 0 };
+        let operation = Operation { at, task, tcp_seq: None, nonblocking: false };
+        self.feed(key, direction, &operation, step);
+    }
+
+    /// Runs one step of a connection's parser and takes in what it tells.
+    fn feed(
+        &mut self,
+        key: SocketKey,
+        _direction: Direction,
+        operation: &Operation,
+        step: impl FnOnce(&mut http1::Connection, &mut dyn FnMut(protocol::Event<'_>)),
+    ) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let mut connection = mem::take(&mut socket.connection);
+        let mut sink = |event: protocol::Event<'_>| self.message(key, operation, event);
+        step(&mut connection, &mut sink);
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.connection = connection;
+        }
+    }
+
+    fn message(&mut self, key: SocketKey, operation: &Operation, event: protocol::Event<'_>) {
+        use protocol::Event as Message;
+        let at = operation.at;
+        match event {
+            Message::RequestStart { exchange, direction, offset } => {
+                self.request_start(key, operation, exchange, direction, offset);
+            }
+            Message::RequestHead { exchange, head } => {
+                let Some((key, socket)) = self.open(key, exchange) else { return };
+                let ends = Ends { local: socket.0.ip(), peer: socket.1.ip() };
+                self.state.request_head(key, &ends, &head, &self.settings.headers);
+            }
+            Message::RequestEnd { exchange, body_bytes, .. } => {
+                let Some((key, _)) = self.open(key, exchange) else { return };
+                if let Some(exchange) = self.state.exchanges.get_mut(key) {
+                    exchange.request_bytes = Some(body_bytes);
+                }
+            }
+            Message::Interim { .. } => {}
+            Message::ResponseStart { exchange, .. } => {
+                let Some((key, _)) = self.open(key, exchange) else { return };
+                self.state.response_start(key, operation);
+            }
+            Message::ResponseHead { exchange, head } => {
+                let Some((key, _)) = self.open(key, exchange) else { return };
+                if let Some(exchange) = self.state.exchanges.get_mut(key) {
+                    exchange.status = Some(head.status);
+                    let headers = &self.settings.headers;
+                    http::response(&mut exchange.attributes, &head, headers);
+                }
+            }
+            Message::ResponseEnd { exchange, body_bytes, end } => {
+                let Some((key, _)) = self.open(key, exchange) else { return };
+                if let Some(exchange) = self.state.exchanges.get_mut(key) {
+                    exchange.response_bytes = Some(body_bytes);
+                }
+                self.state.over(key, at, Some(end));
+            }
+            Message::Abandoned { exchange } => {
+                let Some((key, _)) = self.open(key, exchange) else { return };
+                self.state.over(key, at, None);
+            }
+            Message::Unknown { bytes, .. } => self.state.tallies.unknown_bytes += bytes,
+        }
+    }
+
+    fn open(&self, key: SocketKey, number: ExchangeNo) -> Option<(ExchangeKey, (Address, Address))> {
+        let socket = self.sockets.get(key)?;
+        Some((socket.exchange(number)?, (socket.local, socket.remote)))
+    }
+
+    fn request_start(
+        &mut self,
+        socket_key: SocketKey,
+        operation: &Operation,
+        number: ExchangeNo,
+        direction: Direction,
+        offset: u64,
+    ) {
+        if self.state.exchanges.len() >= EXCHANGES_MAX {
+            self.state.tallies.too_many_exchanges += 1;
+            return;
+        }
+        let Some(process) = self.state.processes.get(&operation.task.tgid) else { return };
+        let resource = Arc::clone(&process.resource);
+        let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };
+        let request_seq = operation.tcp_seq.map(|seq| seq.wrapping_add(offset as u32));
+        let span_id = self.state.ids.span();
+        let key = self.state.exchanges.insert(Exchange {
+            span_id,
+            kind,
+            resource,
+            tgid: operation.task.tgid,
+            socket: socket_key,
+            number,
+            task: operation.task,
+            nonblocking: operation.nonblocking,
+            within: None,
+            request_seq,
+            origin: Origin::Unknown,
+            joined: false,
+            remote: None,
+            trace: None,
+            children: 0,
+            start: operation.at,
+            wall: self.state.wall,
+            end: None,
+            head_seen: false,
+            responded: false,
+            name: "HTTP".into(),
+            attributes: super::attributes::Attributes::with_capacity(20, 320),
+            status: None,
+            request_bytes: None,
+            response_bytes: None,
+            gaps: 0,
+            done: false,
+        });
+        match kind {
+            Kind::Server => self.state.serve(key, operation, socket_key),
+            _ => self.state.begin_call(key, operation),
+        }
+        let Some(socket) = self.sockets.get_mut(socket_key) else { return };
+        socket.exchanges.push_back((number, key));
+        let peer = socket.peer;
+        self.join(key, kind, peer);
+    }
+
+    /// Finds the exchange at the other end of the connection. The request's first byte has the same
+    /// sequence number at both ends; a Unix stream has one request under way at a time, or, if
+    /// pipelined, keeps their order.
+    fn join(&mut self, key: ExchangeKey, kind: Kind, peer: Option<SocketKey>) {
+        let Some(peer) = peer.and_then(|peer| self.sockets.get(peer)) else { return };
+        let Some(mine) = self.state.exchanges.get(key) else { return };
+        let other = peer.exchanges.iter().map(|(_, other)| *other).find(|other| {
+            self.state.exchanges.get(*other).is_some_and(|other| {
+                other.kind != mine.kind
+                    && !other.joined
+                    && match (mine.request_seq, other.request_seq) {
+                        (Some(mine), Some(other)) => mine == other,
+                        (None, None) => other.end.is_none(),
+                        _ => false,
+                    }
+            })
+        });
+        let Some(other) = other else { return };
+        let method =
+            if mine.request_seq.is_some() { Method::TcpSeq } else { Method::UnixPeer };
+        let (client, server) = if kind == Kind::Client { (key, other) } else { (other, key) };
+        self.state.link(server, client, method, Confidence::Exact);
+        let Some([client, server]) = self.state.exchanges.get_disjoint_mut([client, server]) else {
+            return;
+        };
+        client.joined = true;
+        server.joined = true;
+        // The request had been sent when it was read: the sender's clock was read later.
+        client.start = client.start.min(server.start);
+    }
+
+    fn hand_out(&mut self, key: ExchangeKey, spans: &mut Vec<Span>) {
+        let Some(exchange) = self.state.exchanges.get(key) else { return };
+        let (socket_key, number, seen) = (exchange.socket, exchange.number, exchange.head_seen);
+        if seen {
+            if let Some(span) = finish::span(&mut self.state.exchanges, &mut self.state.ids, key) {
+                spans.push(span);
+                self.state.tallies.spans += 1;
+            }
+        } else {
+            self.state.tallies.headless += 1;
+        }
+        self.state.forget(key);
+        let Some(socket) = self.sockets.get_mut(socket_key) else { return };
+        socket.exchanges.retain(|(no, _)| *no != number);
+        if socket.closed && socket.exchanges.is_empty() {
+            self.sockets.remove(socket_key);
+        }
+    }
+}
+
+impl State {
+    /// A request's first byte was read: it becomes current for the task.
+    fn serve(&mut self, key: ExchangeKey, operation: &Operation, socket: SocketKey) {
+        let task = operation.task;
+        let before = self.tasks.current(task).and_then(|key| self.exchanges.get(key));
+        let pipelined = before.is_some_and(|before| before.socket == socket && before.end.is_none());
+        let interleaved = before.is_some_and(|before| {
+            before.socket != socket && before.end.is_none() && before.gaps == 0
+        });
+        if let Some(process) = self.processes.get_mut(&task.tgid) {
+            process.open_servers += 1;
+            process.interleaves |= interleaved;
+        }
+        if !pipelined {
+            self.tasks.enter(task, key);
+        }
+    }
+
+    /// A request's first byte was written: whatever the task serves may be its parent.
+    fn begin_call(&mut self, key: ExchangeKey, operation: &Operation) {
+        let Some(current) = self.tasks.current(operation.task) else { return };
+        let Some(server) = self.exchanges.get(current) else { return };
+        let Some(process) = self.processes.get(&operation.task.tgid) else { return };
+        let Some((method, confidence)) = tasks::within(operation.task, process, server.nonblocking)
+        else {
+            return;
+        };
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.within = Some((current, method, confidence));
+        }
+    }
+
+    /// A request's head tells what it asks for and who sent it.
+    fn request_head(
+        &mut self,
+        key: ExchangeKey,
+        ends: &Ends,
+        head: &protocol::RequestHead<'_>,
+        capture: &HeaderCapture,
+    ) {
+        let remote = propagation::read(head.headers);
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.head_seen = true;
+        exchange.name = http::request(&mut exchange.attributes, exchange.kind, head, ends, capture);
+        exchange.remote = remote.map(Box::new);
+        if exchange.kind != Kind::Client {
+            if exchange.remote.is_some() && exchange.origin == Origin::Unknown {
+                exchange.origin = Origin::Header;
+            }
+            return;
+        }
+        // A header that the process only passed on says nothing new about its own call.
+        let carries = |context: &propagation::RemoteContext| (context.trace_id, context.span_id);
+        let said = exchange.remote.as_deref().map(carries);
+        let within = exchange.within;
+        let served = within
+            .and_then(|(server, ..)| self.exchanges.get(server))
+            .and_then(|server| server.remote.as_deref().map(carries));
+        match (said, within) {
+            (Some(context), Some(_)) if served == Some(context) => {}
+            (Some(context), _) => {
+                let trace = served.map(|(trace, _)| trace);
+                if within.is_some() && trace != Some(context.0) {
+                    self.tallies.disputed += 1;
+                }
+                if let Some(exchange) = self.exchanges.get_mut(key) {
+                    exchange.origin = Origin::Header;
+                }
+                return;
+            }
+            (None, _) => {}
+        }
+        if let Some((server, method, confidence)) = within {
+            self.link(key, server, method, confidence);
+        }
+    }
+
+    /// The final response's first byte.
+    fn response_start(&mut self, key: ExchangeKey, operation: &Operation) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.responded = true;
+        let handed_off = exchange.kind == Kind::Server
+            && exchange.gaps == 0
+            && exchange.task != operation.task
+            && operation.task.id != 0;
+        if handed_off && let Some(process) = self.processes.get_mut(&exchange.tgid) {
+            process.hands_off = true;
+        }
+    }
+
+    /// Nothing more will come of an exchange. `None`: it was abandoned without a response.
+    fn over(&mut self, key: ExchangeKey, at: MonoNs, end: Option<End>) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if exchange.end.is_some() {
+            return;
+        }
+        exchange.end = Some((at.max(exchange.start), end));
+        self.ended.push(key);
+        if exchange.kind == Kind::Server {
+            self.tasks.leave(exchange.task, key);
+            if let Some(process) = self.processes.get_mut(&exchange.tgid) {
+                process.open_servers = process.open_servers.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Makes `parent` the parent of `child`.
+    fn link(&mut self, child: ExchangeKey, parent: ExchangeKey, method: Method, confidence: Confidence) {
+        let Some(exchange) = self.exchanges.get_mut(child) else { return };
+        if let Origin::Local { .. } = exchange.origin {
+            return;
+        }
+        exchange.origin = Origin::Local { key: parent, method, confidence };
+        if let Some(parent) = self.exchanges.get_mut(parent) {
+            parent.children += 1;
+        }
+    }
+
+    /// The exchange was handed out; keeps it only while children need its identity.
+    fn forget(&mut self, key: ExchangeKey) {
+        let mut next = Some(key);
+        while let Some(key) = next.take() {
+            let Some(exchange) = self.exchanges.get_mut(key) else { return };
+            exchange.done = true;
+            if exchange.children > 0 {
+                return;
+            }
+            let origin = exchange.origin;
+            self.exchanges.remove(key);
+            if let Origin::Local { key: parent, .. } = origin
+                && let Some(parent_exchange) = self.exchanges.get_mut(parent)
+            {
+                parent_exchange.children = parent_exchange.children.saturating_sub(1);
+                if parent_exchange.done && parent_exchange.children == 0 {
+                    next = Some(parent);
+                }
+            }
+        }
+    }
+}
