@@ -2,8 +2,10 @@
 //!
 //! The library behind the `remora` binary. See ARCHITECTURE.md for the map.
 
+pub mod discover;
 pub mod event;
 pub mod export;
+pub mod inspect;
 pub mod platform;
 pub mod probe;
 pub mod protocol;

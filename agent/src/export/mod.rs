@@ -1,4 +1,200 @@
 //! Getting finished spans out: encoders, senders, files and the terminal.
 //!
-//! Each destination has its own bounded queue, its own retries and its own counters, so that a
-//! dead one hurts no other. Nothing here knows where spans come from.
+//! Each destination has its own bounded queue, its own retries and its own account, so that a dead
+//! one hurts no other. Nothing here knows where spans come from.
+
+pub mod console;
+mod file;
+mod group;
+mod json;
+pub mod otlp;
+mod queue;
+mod retry;
+mod worker;
+pub mod zipkin;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use reqwest::Url;
+
+use crate::span::model::Span;
+use otlp::config::ConfigError;
+pub use queue::{Account, Batch, Loss};
+use queue::Queue;
+
+/// Why exporting cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A destination's settings are wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file cannot be written.
+    #[error("cannot write spans to {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// No thread or no runtime could be had.
+    #[error("cannot start the export thread")]
+    Thread(#[source] io::Error),
+}
+
+/// Where spans go.
+pub enum Destination {
+    /// A backend that speaks OTLP.
+    Otlp(otlp::config::Config),
+    /// A backend that speaks Zipkin v2.
+    Zipkin(Url),
+    /// A file of OTLP JSON lines.
+    File(PathBuf),
+    /// OTLP JSON lines on standard output.
+    JsonStdout,
+    /// Trees of traces for a person.
+    Console(console::Options),
+}
+
+impl Destination {
+    /// How logs call it.
+    fn name(&self) -> String {
+        match self {
+            Self::Otlp(config) => format!("otlp {}", config.url),
+            Self::Zipkin(url) => format!("zipkin {url}"),
+            Self::File(path) => format!("file {}", path.display()),
+            Self::JsonStdout => "stdout".to_owned(),
+            Self::Console(_) => "console".to_owned(),
+        }
+    }
+}
+
+/// Bounds of a destination.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most spans that wait. At about half a kilobyte a span.
+    pub queue_spans: u64,
+    /// Most spans of one request, so that it stays below what backends accept (4 MiB).
+    pub request_spans: usize,
+    /// How long the first span of a request waits for others.
+    pub linger: Duration,
+    /// How long one request is tried.
+    pub give_up: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_spans: 100_000,
+            request_spans: 2048,
+            linger: Duration::from_millis(100),
+            give_up: Duration::from_secs(300),
+        }
+    }
+}
+
+struct Running {
+    name: String,
+    queue: Arc<Queue>,
+}
+
+/// All destinations, at work.
+pub struct Exporters {
+    running: Vec<Running>,
+    threads: Vec<JoinHandle<()>>,
+    /// Closed when every worker has ended.
+    ended: mpsc::Receiver<()>,
+}
+
+impl Exporters {
+    /// Starts every destination.
+    pub fn start(destinations: Vec<Destination>, limits: Limits) -> Result<Self, ExportError> {
+        let mut running = Vec::new();
+        let mut remote = Vec::new();
+        let mut threads = Vec::new();
+        let (alive, ended) = mpsc::channel();
+        for destination in destinations {
+            let queue = Arc::new(Queue::new(limits.queue_spans));
+            let name = destination.name();
+            running.push(Running { name: name.clone(), queue: Arc::clone(&queue) });
+            match destination {
+                Destination::Otlp(config) => {
+                    let sender = otlp::send::Sender::new(config)?;
+                    remote.push(worker::Remote::new(name, queue, Box::new(sender), limits));
+                }
+                Destination::Zipkin(url) => {
+                    let sender = zipkin::Sender::new(url)?;
+                    remote.push(worker::Remote::new(name, queue, Box::new(sender), limits));
+                }
+                Destination::File(path) => {
+                    let lines = file::Lines::file(&path)
+                        .map_err(|source| ExportError::File { path, source })?;
+                    threads.push(worker::lines(name, queue, lines, alive.clone())?);
+                }
+                Destination::JsonStdout => {
+                    let lines = file::Lines::stdout();
+                    threads.push(worker::lines(name, queue, lines, alive.clone())?);
+                }
+                Destination::Console(options) => {
+                    let console = console::Console::new(Box::new(io::stdout()), options);
+                    threads.push(worker::console(name, queue, console, alive.clone())?);
+                }
+            }
+        }
+        if !remote.is_empty() {
+            threads.push(worker::remote(remote, alive)?);
+        }
+        Ok(Self { running, threads, ended })
+    }
+
+    /// Gives spans to every destination. Never waits.
+    pub fn offer(&self, spans: Vec<Span>) {
+        if spans.is_empty() {
+            return;
+        }
+        let batch: Batch = spans.into();
+        for destination in &self.running {
+            destination.queue.offer(&batch);
+        }
+    }
+
+    /// What became of the spans, by destination.
+    pub fn accounts(&self) -> Vec<(String, Account)> {
+        let account = |running: &Running| (running.name.clone(), running.queue.account());
+        self.running.iter().map(account).collect()
+    }
+
+    /// Sends what is queued, for at most `patience`; the rest is counted as lost.
+    pub fn finish(self, patience: Duration) -> Vec<(String, Account)> {
+        for destination in &self.running {
+            destination.queue.close();
+        }
+        let deadline = Instant::now() + patience;
+        loop {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            match self.ended.recv_timeout(rest) {
+                Ok(()) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    for thread in self.threads {
+                        if thread.join().is_err() {
+                            tracing::error!("an export thread has panicked");
+                        }
+                    }
+                    break;
+                }
+                // A thread that hangs in a write is left to the end of the process.
+                Err(mpsc::RecvTimeoutError::Timeout) => break,
+            }
+        }
+        for destination in &self.running {
+            destination.queue.abandon();
+        }
+        let account = |running: &Running| (running.name.clone(), running.queue.account());
+        self.running.iter().map(account).collect()
+    }
+}

@@ -114,6 +114,13 @@ pub struct Parent {
     pub remote: bool,
 }
 
+impl Parent {
+    /// Whether only the traffic names it: its span may be made by anybody, anywhere.
+    pub fn is_told(&self) -> bool {
+        self.method == Method::Header
+    }
+}
+
 /// `Status` of the OpenTelemetry specification; the numbers are OTLP's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]

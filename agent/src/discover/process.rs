@@ -1,0 +1,242 @@
+//! What `/proc` says about one process, read once, within bounds.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::event::ids::Tgid;
+
+/// Most bytes read of any file of a process.
+const READ_MAX: u64 = 128 << 10;
+
+/// Why nothing is known about a process.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// It has exited, or never was.
+    #[error("no process {}: it has exited or never existed", tgid.0)]
+    Gone {
+        /// The process.
+        tgid: Tgid,
+    },
+    /// A kernel thread has no memory and no requests.
+    #[error("process {} is a kernel thread and cannot be traced", tgid.0)]
+    KernelThread {
+        /// The process.
+        tgid: Tgid,
+    },
+    /// The id is that of a thread.
+    #[error("{} is a thread of process {}: trace that instead", tid, tgid.0)]
+    Thread {
+        /// The thread.
+        tid: u32,
+        /// Its process.
+        tgid: Tgid,
+    },
+    /// `/proc` could not be read.
+    #[error("cannot read /proc/{}/{file}", tgid.0)]
+    Read {
+        /// The process.
+        tgid: Tgid,
+        /// The file below its directory.
+        file: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What is known of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its id in the initial pid namespace.
+    pub tgid: Tgid,
+    /// Its parent.
+    pub parent: Tgid,
+    /// When it started, in clock ticks since boot; with the id, its identity.
+    pub start_ticks: u64,
+    /// Its name (`/proc/PID/comm`).
+    pub comm: String,
+    /// The executable's path as its own mount namespace names it; empty if unknown.
+    pub exe: PathBuf,
+    /// Whether the executable's file was removed or replaced.
+    pub deleted: bool,
+    /// Device and inode of the executable.
+    pub exe_id: Option<(u64, u64)>,
+    /// Its arguments, bounded, not redacted.
+    pub args: Vec<String>,
+    /// Real user id.
+    pub uid: u32,
+    /// Lines of `/proc/PID/cgroup`.
+    pub cgroups: Vec<String>,
+    /// Its id in its own pid namespace.
+    pub inner_pid: u32,
+    /// `OTEL_SERVICE_NAME`, if set and not empty.
+    pub otel_service_name: Option<String>,
+    /// `OTEL_RESOURCE_ATTRIBUTES`, if set and not empty.
+    pub otel_resource_attributes: Option<String>,
+    /// Its working directory; empty if unknown.
+    pub cwd: PathBuf,
+}
+
+/// Reads what is known of a process.
+pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
+    let directory = proc.join(tgid.0.to_string());
+    let before = stat(&directory, tgid)?;
+    let status = text(&directory, tgid, "status")?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|rest| rest.trim_start_matches(':').trim())
+    };
+    let owner: u32 = field("Tgid").and_then(|id| id.parse().ok()).unwrap_or(tgid.0);
+    if owner != tgid.0 {
+        return Err(ProcessError::Thread { tid: tgid.0, tgid: Tgid(owner) });
+    }
+    // Only kernel threads have no memory map (a zombie has none either, and is gone as well).
+    if field("VmSize").is_none() {
+        return Err(if before.parent.0 == 2 || tgid.0 == 2 {
+            ProcessError::KernelThread { tgid }
+        } else {
+            ProcessError::Gone { tgid }
+        });
+    }
+    let uid = field("Uid").and_then(|ids| ids.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+    let inner_pid =
+        field("NSpid").and_then(|ids| ids.split_whitespace().last()?.parse().ok()).unwrap_or(tgid.0);
+    let exe = directory.join("exe");
+    let link = std::fs::read_link(&exe).unwrap_or_default();
+    let path = link.to_string_lossy();
+    let deleted = path.ends_with(" (deleted)");
+    let exe_path = PathBuf::from(path.trim_end_matches(" (deleted)"));
+    let exe_id = std::fs::metadata(&exe).ok().map(|file| (file.dev(), file.ino()));
+    let args = list(&bytes(&directory, "cmdline").unwrap_or_default());
+    let cgroup = bytes(&directory, "cgroup").unwrap_or_default();
+    let cgroups = String::from_utf8_lossy(&cgroup).lines().map(str::to_owned).collect();
+    let environment = bytes(&directory, "environ").unwrap_or_default();
+    let variable = |name: &[u8]| {
+        environment.split(|byte| *byte == 0).find_map(|entry| {
+            let value = entry.strip_prefix(name)?.strip_prefix(b"=")?;
+            (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned())
+        })
+    };
+    let facts = Facts {
+        tgid,
+        parent: before.parent,
+        start_ticks: before.start_ticks,
+        comm: before.comm,
+        exe: exe_path,
+        deleted,
+        exe_id,
+        args,
+        uid,
+        cgroups,
+        inner_pid,
+        otel_service_name: variable(b"OTEL_SERVICE_NAME"),
+        otel_resource_attributes: variable(b"OTEL_RESOURCE_ATTRIBUTES"),
+        cwd: std::fs::read_link(directory.join("cwd")).unwrap_or_default(),
+    };
+    // The id may have become another process while its files were read.
+    let after = stat(&directory, tgid)?;
+    if after.start_ticks != facts.start_ticks {
+        return read(proc, tgid);
+    }
+    Ok(facts)
+}
+
+/// Every process id there is now.
+pub fn all(proc: &Path) -> io::Result<Vec<Tgid>> {
+    let mut ids = Vec::new();
+    for entry in std::fs::read_dir(proc)? {
+        let name = entry?.file_name();
+        if let Some(id) = name.to_str().and_then(|name| name.parse().ok()) {
+            ids.push(Tgid(id));
+        }
+    }
+    Ok(ids)
+}
+
+struct Stat {
+    comm: String,
+    parent: Tgid,
+    start_ticks: u64,
+}
+
+/// `/proc/PID/stat` (proc(5)): the name is in parentheses and may hold anything.
+fn stat(directory: &Path, tgid: Tgid) -> Result<Stat, ProcessError> {
+    let line = text(directory, tgid, "stat")?;
+    let parse = || {
+        let (_, rest) = line.split_once('(')?;
+        let (comm, rest) = rest.rsplit_once(')')?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let parent = Tgid(fields.get(1)?.parse().ok()?);
+        let start_ticks = fields.get(19)?.parse().ok()?;
+        Some(Stat { comm: comm.to_owned(), parent, start_ticks })
+    };
+    parse().ok_or(ProcessError::Gone { tgid })
+}
+
+fn text(directory: &Path, tgid: Tgid, file: &'static str) -> Result<String, ProcessError> {
+    match bytes(directory, file) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        // A process that dies in mid-read answers ESRCH.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ESRCH) =>
+        {
+            Err(ProcessError::Gone { tgid })
+        }
+        Err(source) => Err(ProcessError::Read { tgid, file, source }),
+    }
+}
+
+fn bytes(directory: &Path, file: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(directory.join(file))?.take(READ_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Zero-separated strings.
+fn list(bytes: &[u8]) -> Vec<String> {
+    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    bytes.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_knows_itself() {
+        let facts = read(Path::new("/proc"), Tgid(std::process::id())).expect("it is running");
+        assert_eq!(Some(facts.exe), std::env::current_exe().ok());
+        assert!(!facts.deleted && facts.start_ticks > 0 && !facts.args.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_a_process_says_why() {
+        let proc = Path::new("/proc");
+        assert!(matches!(read(proc, Tgid(0x7fff_fff0)), Err(ProcessError::Gone { .. })));
+        if std::fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm == "kthreadd\n") {
+            assert!(matches!(read(proc, Tgid(2)), Err(ProcessError::KernelThread { .. })));
+        }
+    }
+
+    #[test]
+    fn a_child_that_is_a_zombie_is_gone() {
+        let mut child = std::process::Command::new("true").spawn().expect("true(1) runs");
+        let tgid = Tgid(child.id());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            if matches!(read(Path::new("/proc"), tgid), Err(ProcessError::Gone { .. })) {
+                break;
+            }
+            assert!(std::time::Instant::now() < deadline, "true(1) did not end");
+            std::thread::yield_now();
+        }
+        child.wait().expect("it was running");
+        assert!(matches!(read(Path::new("/proc"), tgid), Err(ProcessError::Gone { .. })));
+    }
+}

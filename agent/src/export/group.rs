@@ -1,0 +1,47 @@
+//! Spans of one request, grouped by the process they come from.
+
+use std::sync::Arc;
+
+use crate::span::attributes::Value;
+use crate::span::model::{Resource, Span};
+
+/// The spans of one resource.
+pub(super) struct Group<'a> {
+    pub(super) resource: &'a Arc<Resource>,
+    pub(super) spans: Vec<&'a Span>,
+}
+
+/// Groups spans by resource, both in the order of their first appearance.
+pub(super) fn by_resource<'a>(spans: impl IntoIterator<Item = &'a Span>) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut last = 0;
+    for span in spans {
+        // Spans of one process come in runs, and processes are few.
+        let is_same = |group: &Group<'_>| Arc::ptr_eq(group.resource, &span.resource);
+        if !groups.get(last).is_some_and(is_same) {
+            last = groups.iter().position(is_same).unwrap_or_else(|| {
+                groups.push(Group { resource: &span.resource, spans: Vec::new() });
+                groups.len() - 1
+            });
+        }
+        if let Some(group) = groups.get_mut(last) {
+            group.spans.push(span);
+        }
+    }
+    groups
+}
+
+/// The attributes that tell how a span's parent was found.
+pub(super) fn parent_attributes(span: &Span) -> impl DoubleEndedIterator<Item = (&str, Value<'_>)> {
+    span.parent.iter().flat_map(|parent| {
+        [
+            ("remora.parent.method", Value::Text(parent.method.as_str())),
+            ("remora.parent.confidence", Value::Text(parent.confidence.as_str())),
+        ]
+    })
+}
+
+/// The instrumentation scope of every span.
+pub(super) const SCOPE_NAME: &str = "remora";
+/// Its version.
+pub(super) const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,319 @@
+//! Where OTLP goes: from flags, and from the `OTEL_EXPORTER_OTLP_*` variables by the rules of the
+//! OpenTelemetry specification ("OTLP exporter configuration").
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+
+/// Why a destination cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not a URL.
+    #[error("cannot use `{url}` as {what}: {reason}; write it like {example}")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What it was given for.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+        /// A right one.
+        example: &'static str,
+    },
+    /// A variable or flag has a value that means nothing.
+    #[error("cannot use `{value}` for {name}: expected {expected}")]
+    Value {
+        /// The variable or flag.
+        name: String,
+        /// What was given.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A certificate or key could not be read or used.
+    #[error("cannot use {path} for {name}")]
+    File {
+        /// The variable.
+        name: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// How OTLP is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// gRPC over HTTP/2.
+    Grpc,
+    /// Protobuf in HTTP POST.
+    HttpProtobuf,
+    /// JSON in HTTP POST.
+    HttpJson,
+}
+
+impl Protocol {
+    /// From the specification's words.
+    pub fn parse(name: &str, value: &str) -> Result<Self, ConfigError> {
+        match value {
+            "grpc" => Ok(Self::Grpc),
+            "http/protobuf" => Ok(Self::HttpProtobuf),
+            "http/json" => Ok(Self::HttpJson),
+            _ => Err(ConfigError::Value {
+                name: name.to_owned(),
+                value: value.to_owned(),
+                expected: "grpc, http/protobuf or http/json",
+            }),
+        }
+    }
+}
+
+/// A destination that speaks OTLP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The whole URL that requests are posted to.
+    pub url: Url,
+    /// How.
+    pub protocol: Protocol,
+    /// Headers to add.
+    pub headers: Vec<(String, String)>,
+    /// Whether requests are compressed with gzip.
+    pub gzip: bool,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// PEM certificates to trust besides the well-known ones.
+    pub certificate: Option<PathBuf>,
+    /// PEM certificate and key to present.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+const EXAMPLE: &str = "http://localhost:4318 (HTTP) or grpc://localhost:4317 (gRPC)";
+
+/// gRPC's method, as a path (gRPC over HTTP/2, "Requests").
+const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// The path that a signal has by default below an OTLP/HTTP endpoint.
+const HTTP_PATH: &str = "/v1/traces";
+
+/// Options that a flag or a variable may set for every OTLP destination.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--otlp-protocol`.
+    pub protocol: Option<Protocol>,
+    /// `--otlp-header`.
+    pub headers: Vec<(String, String)>,
+    /// `--otlp-compression`.
+    pub gzip: Option<bool>,
+}
+
+impl Config {
+    /// From `--otlp URL`. `grpc://` and `grpcs://` mean gRPC, as does port 4317 where no protocol is
+    /// named; an HTTP URL without a path gets OTLP's.
+    pub fn from_url(
+        url: &str,
+        overrides: &Overrides,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        Self::build(url, false, overrides, &variable)
+    }
+
+    /// From the environment alone; `None` if it names no endpoint.
+    pub fn from_environment(
+        overrides: &Overrides,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, ConfigError> {
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        if let Some(url) = set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
+            return Self::build(&url, true, overrides, &variable).map(Some);
+        }
+        match set("OTEL_EXPORTER_OTLP_ENDPOINT") {
+            Some(url) => {
+                // The general endpoint is a base: the signal's path is appended to its own.
+                let base = url.trim_end_matches('/').to_owned();
+                let mut config = Self::build(&url, false, overrides, &variable)?;
+                if config.protocol != Protocol::Grpc {
+                    config.url = parse(&format!("{base}{HTTP_PATH}"))?;
+                }
+                Ok(Some(config))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn build(
+        text: &str,
+        exact: bool,
+        overrides: &Overrides,
+        variable: &impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let option = |name: &str| {
+            let read = |prefix: &str| {
+                let name = format!("OTEL_EXPORTER_OTLP_{prefix}{name}");
+                let value = variable(&name).filter(|value| !value.is_empty())?;
+                Some((name, value))
+            };
+            read("TRACES_").or_else(|| read(""))
+        };
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong(text, "it has no scheme"))?;
+        let (named_grpc, http_scheme) = match scheme {
+            "grpc" => (true, "http"),
+            "grpcs" => (true, "https"),
+            "http" | "https" => (false, scheme),
+            _ => return Err(wrong(text, "the scheme is none of http, https, grpc, grpcs")),
+        };
+        let mut url = parse(&format!("{http_scheme}://{rest}"))?;
+        let protocol = match (overrides.protocol, option("PROTOCOL")) {
+            _ if named_grpc => Protocol::Grpc,
+            (Some(protocol), _) => protocol,
+            (None, Some((name, value))) => Protocol::parse(&name, &value)?,
+            (None, None) if url.port() == Some(4317) => Protocol::Grpc,
+            (None, None) => Protocol::HttpProtobuf,
+        };
+        match protocol {
+            Protocol::Grpc => url.set_path(GRPC_PATH),
+            _ if !exact && matches!(url.path(), "" | "/") => url.set_path(HTTP_PATH),
+            _ => {}
+        }
+        let mut headers = match option("HEADERS") {
+            Some((name, value)) => parse_headers(&name, &value)?,
+            None => Vec::new(),
+        };
+        headers.extend(overrides.headers.iter().cloned());
+        let gzip = match (overrides.gzip, option("COMPRESSION")) {
+            (Some(gzip), _) => gzip,
+            (None, Some((_, value))) if value == "gzip" => true,
+            (None, None) => false,
+            (None, Some((_, value))) if value == "none" => false,
+            (None, Some((name, value))) => {
+                return Err(ConfigError::Value { name, value, expected: "gzip or none" });
+            }
+        };
+        let timeout = match option("TIMEOUT") {
+            None => Duration::from_secs(10),
+            Some((name, value)) => match value.parse() {
+                Ok(millis) => Duration::from_millis(millis),
+                Err(_) => {
+                    return Err(ConfigError::Value { name, value, expected: "milliseconds" });
+                }
+            },
+        };
+        let path = |name: &str| option(name).map(|(_, path)| PathBuf::from(path));
+        let client = path("CLIENT_CERTIFICATE").zip(path("CLIENT_KEY"));
+        let certificate = path("CERTIFICATE");
+        Ok(Self { url, protocol, headers, gzip, timeout, certificate, client })
+    }
+}
+
+fn wrong(url: &str, reason: &str) -> ConfigError {
+    let what = "an OTLP endpoint";
+    ConfigError::Url { url: url.to_owned(), what, reason: reason.to_owned(), example: EXAMPLE }
+}
+
+fn parse(text: &str) -> Result<Url, ConfigError> {
+    let url = Url::parse(text).map_err(|error| wrong(text, &error.to_string()))?;
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong(text, "it names no host"));
+    }
+    Ok(url)
+}
+
+/// `key=value,…` with percent-encoded values (W3C Baggage's syntax).
+pub fn parse_headers(name: &str, text: &str) -> Result<Vec<(String, String)>, ConfigError> {
+    let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| match pair.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => {
+                Ok((key.trim().to_ascii_lowercase(), unescape(value.trim())))
+            }
+            _ => Err(ConfigError::Value {
+                name: name.to_owned(),
+                value: pair.to_owned(),
+                expected: "key=value",
+            }),
+        })
+        .collect()
+}
+
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, behind)) = rest.split_first() {
+        let digit = |at: usize| behind.get(at).and_then(|byte| (*byte as char).to_digit(16));
+        match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push((high * 16 + low) as u8);
+                rest = behind.get(2..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> String {
+        let config = Config::from_url(text, &Overrides::default(), |_| None);
+        config.map_or_else(|error| error.to_string(), |c| format!("{:?} {}", c.protocol, c.url))
+    }
+
+    #[test]
+    fn urls_on_the_command_line() {
+        for (given, meant) in [
+            ("http://h:4318", "HttpProtobuf http://h:4318/v1/traces"),
+            ("http://h:4318/x", "HttpProtobuf http://h:4318/x"),
+            ("https://h", "HttpProtobuf https://h/v1/traces"),
+        ] {
+            assert_eq!(url(given), meant);
+        }
+        let grpc = format!("Grpc http://h:4317{GRPC_PATH}");
+        assert_eq!(url("http://h:4317"), grpc);
+        assert_eq!(url("grpc://h:4317"), grpc);
+        assert!(url("localhost:4317").contains("it has no scheme"));
+        assert!(url("ftp://h").contains("none of http, https, grpc, grpcs"));
+    }
+
+    #[test]
+    fn the_environment_follows_the_specification() {
+        let from = |variables: &[(&str, &str)]| {
+            let lookup = |name: &str| {
+                let found = variables.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            Config::from_environment(&Overrides::default(), lookup)
+        };
+        let e = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        let t = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+        let url = |variables: &[(&str, &str)]| {
+            from(variables).ok().flatten().map(|config| config.url.to_string())
+        };
+        assert_eq!(url(&[]), None);
+        assert_eq!(url(&[(e, "")]), None);
+        assert_eq!(url(&[(e, "http://h:4318/base/")]).as_deref(), Some("http://h:4318/base/v1/traces"));
+        assert_eq!(url(&[(t, "http://h:4318/")]).as_deref(), Some("http://h:4318/"), "as it is");
+        let more = [
+            (e, "http://h:4318"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Api-Key=a%20b, x=y=z"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "250"),
+        ];
+        let config = from(&more).expect("valid").expect("set");
+        assert_eq!(config.protocol, Protocol::HttpJson);
+        let headers = [("api-key", "a b"), ("x", "y=z")];
+        assert_eq!(config.headers, headers.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        assert!(config.gzip);
+        assert_eq!(config.timeout, Duration::from_millis(250));
+        assert!(from(&[(e, "http://h"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "soap")]).is_err());
+        assert!(from(&[(e, "http://h"), ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")]).is_err());
+    }
+}

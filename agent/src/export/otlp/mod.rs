@@ -1,0 +1,7 @@
+//! OTLP 1.11: encoders for its two forms, a sender for its two transports.
+
+pub mod config;
+pub mod encode;
+pub mod json;
+pub(super) mod send;
+mod wire;

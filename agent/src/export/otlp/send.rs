@@ -1,0 +1,384 @@
+//! One OTLP request over HTTP or gRPC, and what the answer means.
+//!
+//! gRPC is spoken by hand over the same HTTP client: a unary call is a POST with a five-byte frame
+//! and a status in the trailers (gRPC over HTTP/2), too little for a framework.
+
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body_util::BodyExt;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
+use reqwest::{Certificate, Client, Identity, StatusCode};
+
+use super::config::{Config, ConfigError, Protocol};
+use super::encode::Encoder;
+use super::json;
+use crate::export::queue::Batch;
+use crate::export::retry::{Verdict, retry_after};
+use crate::span::model::Span;
+
+/// Most bytes of an answer that are read.
+const ANSWER_MAX: usize = 64 << 10;
+
+/// A client of one destination.
+pub(crate) struct Sender {
+    config: Config,
+    client: Client,
+    headers: HeaderMap,
+    encoder: Encoder,
+}
+
+impl Sender {
+    pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
+        let client = client(&config)?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in &config.headers {
+            let wrong = || ConfigError::Value {
+                name: "an OTLP header".to_owned(),
+                value: name.clone(),
+                expected: "a valid HTTP header name and value",
+            };
+            let name = HeaderName::try_from(name).map_err(|_| wrong())?;
+            let mut value = HeaderValue::try_from(value).map_err(|_| wrong())?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        let kind = match config.protocol {
+            Protocol::Grpc => "application/grpc",
+            Protocol::HttpProtobuf => "application/x-protobuf",
+            Protocol::HttpJson => "application/json",
+        };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        if config.protocol == Protocol::Grpc {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+            if config.gzip {
+                let name = HeaderName::from_static("grpc-encoding");
+                headers.insert(name, HeaderValue::from_static("gzip"));
+            }
+        } else if config.gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        Ok(Self { config, client, headers, encoder: Encoder::default() })
+    }
+
+    /// The request's body for these spans.
+    pub(crate) fn encode(&mut self, batches: &[Batch]) -> Vec<u8> {
+        let spans = batches.iter().flat_map(|batch| batch.iter());
+        self.encode_spans(spans)
+    }
+
+    fn encode_spans<'a>(&mut self, spans: impl IntoIterator<Item = &'a Span>) -> Vec<u8> {
+        let plain = match self.config.protocol {
+            Protocol::HttpJson => {
+                let mut body = Vec::new();
+                json::encode(spans, &mut body);
+                body
+            }
+            _ => self.encoder.encode(spans).to_vec(),
+        };
+        let body = if self.config.gzip { gzip(&plain) } else { plain };
+        if self.config.protocol != Protocol::Grpc {
+            return body;
+        }
+        let mut framed = Vec::with_capacity(body.len() + 5);
+        framed.push(u8::from(self.config.gzip));
+        framed.extend_from_slice(&(body.len() as u32).to_be_bytes());
+        framed.extend_from_slice(&body);
+        framed
+    }
+
+    /// Sends a body once.
+    pub(crate) async fn attempt(&self, body: Vec<u8>) -> Verdict {
+        let request = self.client.post(self.config.url.clone()).headers(self.headers.clone());
+        let response = match request.body(body).send().await {
+            Ok(response) => response,
+            Err(error) => return Verdict::Later { after: None, reason: chain(&error) },
+        };
+        let status = response.status();
+        let headers = response.headers().clone();
+        let mut body = http_body_util::Limited::new(reqwest::Body::from(response), ANSWER_MAX);
+        let mut answer = Vec::new();
+        let mut trailers = HeaderMap::new();
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => match frame.into_data() {
+                    Ok(data) => answer.extend_from_slice(&data),
+                    Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
+                },
+                Err(error) if status.is_success() && self.config.protocol == Protocol::Grpc => {
+                    return Verdict::Later { after: None, reason: error.to_string() };
+                }
+                // The status line has said what matters.
+                Err(_) => break,
+            }
+        }
+        if self.config.protocol == Protocol::Grpc {
+            grpc_verdict(status, &headers, &trailers, &answer)
+        } else {
+            http_verdict(status, &headers, &answer, self.config.protocol)
+        }
+    }
+}
+
+fn client(config: &Config) -> Result<Client, ConfigError> {
+    let mut builder = Client::builder()
+        .user_agent(concat!("remora/", env!("CARGO_PKG_VERSION")))
+        .timeout(config.timeout)
+        // A proxy or a redirect would send spans where no one asked to.
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .hickory_dns(true);
+    if config.protocol == Protocol::Grpc {
+        builder = if config.url.scheme() == "http" {
+            builder.http2_prior_knowledge()
+        } else {
+            builder
+        };
+    } else {
+        builder = builder.http1_only();
+    }
+    if let Some(path) = &config.certificate {
+        let name = "OTEL_EXPORTER_OTLP_CERTIFICATE";
+        let wrong = |source| ConfigError::File { name, path: path.clone(), source };
+        let pem = std::fs::read(path).map_err(|error| wrong(error.into()))?;
+        for certificate in Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.into()))? {
+            builder = builder.add_root_certificate(certificate);
+        }
+    }
+    if let Some((certificate, key)) = &config.client {
+        let name = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE";
+        let wrong = |source| ConfigError::File { name, path: certificate.clone(), source };
+        let mut pem = std::fs::read(certificate).map_err(|error| wrong(error.into()))?;
+        pem.extend(std::fs::read(key).map_err(|error| wrong(error.into()))?);
+        let identity = Identity::from_pem(&pem).map_err(|error| wrong(error.into()))?;
+        builder = builder.identity(identity);
+    }
+    builder.build().map_err(|error| ConfigError::Url {
+        url: config.url.to_string(),
+        what: "an OTLP endpoint",
+        reason: chain(&error),
+        example: "http://localhost:4318",
+    })
+}
+
+/// OTLP/HTTP: 429, 502, 503 and 504 may be retried, nothing else.
+pub(crate) fn http_verdict(
+    status: StatusCode,
+    headers: &HeaderMap,
+    answer: &[u8],
+    protocol: Protocol,
+) -> Verdict {
+    if status.is_success() {
+        let partial = match protocol {
+            Protocol::HttpJson => partial_success_json(answer),
+            _ => partial_success(answer),
+        };
+        return taken(partial);
+    }
+    let text = String::from_utf8_lossy(answer);
+    let reason = format!("{status}: {}", text.trim().chars().take(200).collect::<String>());
+    match status.as_u16() {
+        429 | 502..=504 => {
+            let after = headers.get("retry-after").and_then(|value| value.to_str().ok());
+            let after = after.and_then(|value| retry_after(value, SystemTime::now()));
+            Verdict::Later { after, reason }
+        }
+        300..=399 => Verdict::Refused { reason: format!("{status}: redirects are not followed") },
+        _ => Verdict::Refused { reason },
+    }
+}
+
+/// OTLP/gRPC: the codes that may be retried; RESOURCE_EXHAUSTED only with RetryInfo.
+pub(crate) fn grpc_verdict(
+    status: StatusCode,
+    headers: &HeaderMap,
+    trailers: &HeaderMap,
+    answer: &[u8],
+) -> Verdict {
+    // An answer without a body has its status among the headers.
+    let text = |name: &str| {
+        let value = trailers.get(name).or_else(|| headers.get(name))?;
+        value.to_str().ok()
+    };
+    let message = text("grpc-message").unwrap_or_default();
+    let Some(code) = text("grpc-status").and_then(|code| code.parse::<u32>().ok()) else {
+        // Not a gRPC server, or a proxy before it (gRPC: "HTTP to gRPC status code mapping").
+        let reason = format!("no grpc-status, HTTP {status}: is this a gRPC endpoint?");
+        return match status.as_u16() {
+            200 | 429 | 502..=504 => Verdict::Later { after: None, reason },
+            _ => Verdict::Refused { reason },
+        };
+    };
+    let reason = format!("gRPC status {code}: {message}");
+    match code {
+        0 => taken(partial_success(answer.get(5..).unwrap_or_default())),
+        1 | 4 | 10 | 11 | 14 | 15 => {
+            Verdict::Later { after: text("grpc-status-details-bin").and_then(retry_info), reason }
+        }
+        8 => match text("grpc-status-details-bin").and_then(retry_info) {
+            Some(after) => Verdict::Later { after: Some(after), reason },
+            None => Verdict::Refused { reason },
+        },
+        _ => Verdict::Refused { reason },
+    }
+}
+
+fn taken((rejected, message): (u64, String)) -> Verdict {
+    Verdict::Taken { rejected, message }
+}
+
+/// `ExportTraceServiceResponse.partial_success` (field 1): rejected spans (1), message (2). An
+/// answer that is none is a plain success: the request was taken.
+fn partial_success(answer: &[u8]) -> (u64, String) {
+    let mut rejected = 0;
+    let mut message = String::new();
+    for (field, value) in Fields(answer) {
+        if let (1, Field::Bytes(partial)) = (field, value) {
+            for (field, value) in Fields(partial) {
+                match (field, value) {
+                    (1, Field::Varint(count)) => rejected = count,
+                    (2, Field::Bytes(text)) => message = String::from_utf8_lossy(text).into_owned(),
+                    _ => {}
+                }
+            }
+        }
+    }
+    (rejected, message)
+}
+
+fn partial_success_json(answer: &[u8]) -> (u64, String) {
+    let answer: serde_json::Value = serde_json::from_slice(answer).unwrap_or_default();
+    let partial = answer.get("partialSuccess");
+    let field = |name: &str| partial.and_then(|partial| partial.get(name));
+    let rejected = field("rejectedSpans").and_then(|count| match count {
+        serde_json::Value::String(text) => text.parse().ok(),
+        number => number.as_u64(),
+    });
+    let message = field("errorMessage").and_then(|text| text.as_str()).unwrap_or_default();
+    (rejected.unwrap_or(0), message.to_owned())
+}
+
+/// `google.rpc.Status` with a `google.rpc.RetryInfo` among its details, in base64.
+fn retry_info(header: &str) -> Option<Duration> {
+    let status = base64(header)?;
+    for (field, value) in Fields(&status) {
+        let (3, Field::Bytes(any)) = (field, value) else { continue };
+        let bytes = |wanted: u64| {
+            Fields(any).find_map(|(field, value)| match value {
+                Field::Bytes(bytes) if field == wanted => Some(bytes),
+                _ => None,
+            })
+        };
+        if !bytes(1)?.ends_with(b"google.rpc.RetryInfo") {
+            continue;
+        }
+        let (mut seconds, mut nanos) = (0, 0);
+        for (field, value) in Fields(bytes(2)?) {
+            let (1, Field::Bytes(delay)) = (field, value) else { continue };
+            for (field, value) in Fields(delay) {
+                match (field, value) {
+                    (1, Field::Varint(value)) => seconds = value,
+                    (2, Field::Varint(value)) => nanos = value,
+                    _ => {}
+                }
+            }
+        }
+        return Some(Duration::from_secs(seconds) + Duration::from_nanos(nanos));
+    }
+    None
+}
+
+/// The fields of a protobuf message; ends at the first malformed one.
+struct Fields<'a>(&'a [u8]);
+
+enum Field<'a> {
+    Varint(u64),
+    Bytes(&'a [u8]),
+    Fixed,
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (u64, Field<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let tag = self.varint()?;
+        let value = match tag & 7 {
+            0 => Field::Varint(self.varint()?),
+            1 => self.take(8).map(|_| Field::Fixed)?,
+            2 => {
+                let length = usize::try_from(self.varint()?).ok()?;
+                Field::Bytes(self.take(length)?)
+            }
+            5 => self.take(4).map(|_| Field::Fixed)?,
+            _ => return None,
+        };
+        Some((tag >> 3, value))
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = *self.take(1)?.first()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(bytes)?;
+        self.0 = rest;
+        Some(taken)
+    }
+}
+
+/// Base64 with or without padding, as gRPC's binary headers are.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let (mut word, mut bits) = (0u32, 0);
+    for byte in text.trim_end_matches('=').bytes() {
+        let digit = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return None,
+        };
+        word = (word << 6) | u32::from(digit);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((word >> bits) as u8);
+        }
+    }
+    Some(bytes)
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+    // Writing to a Vec cannot fail.
+    let _ = encoder.write_all(bytes);
+    encoder.finish().unwrap_or_default()
+}
+
+/// An error with its causes: the outermost alone says only "error sending request".
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

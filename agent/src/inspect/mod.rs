@@ -1,0 +1,3 @@
+//! Facts from executables: bytes in, facts out. Attaches nothing and runs nothing.
+
+pub mod runtime;
