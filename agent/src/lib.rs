@@ -2,11 +2,14 @@
 //!
 //! The library behind the `remora` binary. See ARCHITECTURE.md for the map.
 
+pub mod cli;
 pub mod discover;
 pub mod event;
 pub mod export;
 pub mod inspect;
+pub mod pipeline;
 pub mod platform;
 pub mod probe;
 pub mod protocol;
+pub mod run;
 pub mod span;

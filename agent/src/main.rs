@@ -1,1 +1,7 @@
-fn main() {}
+//! The `remora` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    remora::cli::main()
+}

@@ -4,6 +4,7 @@
 //! process by now, is an answer, not a failure.
 
 pub mod container;
+pub mod listeners;
 pub mod process;
 pub mod redact_args;
 pub mod resource;

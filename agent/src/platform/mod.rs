@@ -2,3 +2,4 @@
 
 pub mod btf;
 pub mod clock;
+pub mod privileges;

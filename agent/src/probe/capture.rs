@@ -107,9 +107,8 @@ pub type Counters = [u64; counter::COUNT as usize];
 /// The attached programs and their maps. Dropping it detaches everything.
 pub struct Capture {
     source: Source,
-    ring: RingBuf<MapData>,
-    selected: HashMap<MapData, u32, SelectedPod>,
-    ports: HashMap<MapData, u16, u32>,
+    ring: Ring,
+    selection: Selection,
     asleep: Array<MapData, u32>,
     counters: PerCpuArray<MapData, u64>,
     // Holds the programs and with them their links.
@@ -147,9 +146,11 @@ impl Capture {
         let source = attach_source(&mut ebpf, options.source, &btf)?;
         Ok(Self {
             source,
-            ring: take(&mut ebpf, "EVENTS", RingBuf::try_from)?,
-            selected: take(&mut ebpf, "SELECTED", HashMap::try_from)?,
-            ports: take(&mut ebpf, "PORTS", HashMap::try_from)?,
+            ring: Ring { ring: take(&mut ebpf, "EVENTS", RingBuf::try_from)? },
+            selection: Selection {
+                selected: take(&mut ebpf, "SELECTED", HashMap::try_from)?,
+                ports: take(&mut ebpf, "PORTS", HashMap::try_from)?,
+            },
             asleep: take(&mut ebpf, "READER_ASLEEP", Array::try_from)?,
             counters: take(&mut ebpf, "COUNTERS", PerCpuArray::try_from)?,
             _ebpf: ebpf,
@@ -161,54 +162,14 @@ impl Capture {
         self.source
     }
 
-    /// Captures `tgid` from here on; with `follow` its future children too.
-    pub fn select(
-        &mut self,
-        tgid: u32,
-        follow: bool,
-        payload_limit: u32,
-    ) -> Result<(), CaptureError> {
-        let bits = select::TRACED | if follow { select::FOLLOW } else { 0 };
-        self.put(tgid, Selected { bits, payload_limit, lost: 0 })
+    /// The records and the selection, to decide on processes while records are read.
+    pub fn split(&mut self) -> (&mut Ring, &mut Selection) {
+        (&mut self.ring, &mut self.selection)
     }
 
-    /// Remembers that `tgid` is not wanted, until it execs or exits.
-    pub fn ignore(&mut self, tgid: u32) -> Result<(), CaptureError> {
-        self.put(tgid, Selected { bits: select::IGNORED, payload_limit: 0, lost: 0 })
-    }
-
-    /// Forgets `tgid`.
-    pub fn deselect(&mut self, tgid: u32) {
-        // Gone already is as good: the kernel half removes exited processes itself.
-        let _ = self.selected.remove(&tgid);
-    }
-
-    /// Events of `tgid` that the kernel half lost; `None` if it is not selected.
-    pub fn lost(&self, tgid: u32) -> Option<u64> {
-        self.selected.get(&tgid, 0).ok().map(|selected| selected.0.lost)
-    }
-
-    /// Whether `tgid` is in the map, with these bits.
-    pub fn selection(&self, tgid: u32) -> Option<u32> {
-        self.selected.get(&tgid, 0).ok().map(|selected| selected.0.bits)
-    }
-
-    /// Selects whatever process begins to listen on `port`.
-    pub fn watch_port(&mut self, port: u16) -> Result<(), CaptureError> {
-        let map = "PORTS";
-        let result = self.ports.insert(port, 1, 0);
-        result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })
-    }
-
-    /// Hands every record that is ready to `sink`, at most `most`; returns how many.
-    pub fn drain(&mut self, most: usize, mut sink: impl FnMut(&[u8])) -> usize {
-        let mut count = 0;
-        while count < most {
-            let Some(record) = self.ring.next() else { break };
-            sink(&record);
-            count += 1;
-        }
-        count
+    /// Which processes are selected.
+    pub fn selection(&mut self) -> &mut Selection {
+        &mut self.selection
     }
 
     /// Asks the kernel half to wake [`wait`](Self::wait) at the next record.
@@ -225,7 +186,7 @@ impl Capture {
         other: &impl AsRawFd,
         timeout: Option<Duration>,
     ) -> Result<bool, CaptureError> {
-        let mut fds = [self.ring.as_raw_fd(), other.as_raw_fd()].map(|fd| libc::pollfd {
+        let mut fds = [self.ring.ring.as_raw_fd(), other.as_raw_fd()].map(|fd| libc::pollfd {
             fd,
             events: libc::POLLIN,
             revents: 0,
@@ -255,6 +216,71 @@ impl Capture {
             *sum = values.iter().sum();
         }
         Ok(sums)
+    }
+}
+
+/// Records of the kernel half.
+pub struct Ring {
+    ring: RingBuf<MapData>,
+}
+
+impl Ring {
+    /// Hands every record that is ready to `sink`, at most `most`; returns how many.
+    pub fn drain(&mut self, most: usize, mut sink: impl FnMut(&[u8])) -> usize {
+        let mut count = 0;
+        while count < most {
+            let Some(record) = self.ring.next() else { break };
+            sink(&record);
+            count += 1;
+        }
+        count
+    }
+}
+
+/// Which processes the kernel half captures.
+pub struct Selection {
+    selected: HashMap<MapData, u32, SelectedPod>,
+    ports: HashMap<MapData, u16, u32>,
+}
+
+impl Selection {
+    /// Captures `tgid` from here on; with `follow` its future children too.
+    pub fn select(
+        &mut self,
+        tgid: u32,
+        follow: bool,
+        payload_limit: u32,
+    ) -> Result<(), CaptureError> {
+        let bits = select::TRACED | if follow { select::FOLLOW } else { 0 };
+        self.put(tgid, Selected { bits, payload_limit, lost: 0 })
+    }
+
+    /// Remembers that `tgid` is not wanted, until it execs or exits.
+    pub fn ignore(&mut self, tgid: u32) -> Result<(), CaptureError> {
+        self.put(tgid, Selected { bits: select::IGNORED, payload_limit: 0, lost: 0 })
+    }
+
+    /// Forgets `tgid`.
+    pub fn deselect(&mut self, tgid: u32) {
+        // Gone already is as good: the kernel half removes exited processes itself.
+        let _ = self.selected.remove(&tgid);
+    }
+
+    /// Events of `tgid` that the kernel half lost; `None` if it is not selected.
+    pub fn lost(&self, tgid: u32) -> Option<u64> {
+        self.selected.get(&tgid, 0).ok().map(|selected| selected.0.lost)
+    }
+
+    /// Whether `tgid` is in the map, with these bits.
+    pub fn bits(&self, tgid: u32) -> Option<u32> {
+        self.selected.get(&tgid, 0).ok().map(|selected| selected.0.bits)
+    }
+
+    /// Selects whatever process begins to listen on `port`.
+    pub fn watch_port(&mut self, port: u16) -> Result<(), CaptureError> {
+        let map = "PORTS";
+        let result = self.ports.insert(port, 1, 0);
+        result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })
     }
 
     fn put(&mut self, tgid: u32, selected: Selected) -> Result<(), CaptureError> {

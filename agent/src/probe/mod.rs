@@ -4,4 +4,4 @@
 mod capture;
 mod offsets;
 
-pub use capture::{Capture, CaptureError, Counters, Options, Source};
+pub use capture::{Capture, CaptureError, Counters, Options, Ring, Selection, Source};

@@ -1,0 +1,131 @@
+//! The command line: what it understands, and the thin glue to what does the work.
+
+pub mod options;
+mod output;
+mod run;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use options::{Logs, Run, RunOptions};
+
+/// Zero-code tracing for running Linux processes.
+#[derive(Debug, Parser)]
+#[command(name = "remora", version, about, long_about = None, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    logs: Logs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Trace running processes
+    Run(Run),
+    /// Start a program and trace it from its first instruction, with its descendants
+    Exec {
+        #[command(flatten)]
+        options: Box<RunOptions>,
+        /// The program and its arguments
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages into a directory
+    Man {
+        /// The directory; it must exist
+        directory: std::path::PathBuf,
+    },
+    /// Wait for a byte on a descriptor, then become a program (used by `exec`)
+    #[command(hide = true)]
+    Hold {
+        /// The descriptor
+        fd: i32,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// Exit codes: done, failed, wrong usage.
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The flags make no sense together.
+    #[error(transparent)]
+    Usage(#[from] options::UsageError),
+    /// The privileges are missing.
+    #[error(transparent)]
+    Privileges(#[from] crate::platform::privileges::PrivilegeError),
+    /// Tracing failed.
+    #[error(transparent)]
+    Run(#[from] crate::run::RunError),
+    /// A held program could not be started.
+    #[error("cannot start {program}")]
+    Become {
+        /// The program.
+        program: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Output could not be written.
+    #[error("cannot write {what}")]
+    Write {
+        /// What.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { USAGE } else { 0 };
+            // Nowhere is left to tell that the message could not be printed.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    output::start_logs(&cli.logs);
+    match dispatch(cli.command, cli.logs.color) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("remora: error: {}", output::chain(&error));
+            let usage = matches!(error, CliError::Usage(_));
+            ExitCode::from(if usage { USAGE } else { FAILED })
+        }
+    }
+}
+
+fn dispatch(command: Command, color: options::Color) -> Result<(), CliError> {
+    match command {
+        Command::Run(options) => run::run(options, color),
+        Command::Exec { options, command } => run::exec(*options, command, color),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "remora", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { directory } => clap_mangen::generate_to(Cli::command(), directory)
+            .map_err(|source| CliError::Write { what: "the man pages", source }),
+        Command::Hold { fd, command } => {
+            let source = crate::run::become_program(fd, &command);
+            let program = command.first().map(|program| program.to_string_lossy().into_owned());
+            Err(CliError::Become { program: program.unwrap_or_default(), source })
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Flags, and what they mean together.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use crate::discover::rules::{RuleError, Rules};
+use crate::export::otlp::config::{Config, ConfigError, Overrides, Protocol, parse_headers};
+use crate::export::{Destination, console};
+use crate::probe::Source;
+use crate::span::http::HeaderCapture;
+
+/// Why flags cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// Nothing to trace.
+    #[error("nothing to trace: give --pid, --exe, --port or --all (`remora ps` shows what is there)")]
+    NothingToTrace,
+    /// A pattern is wrong.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// A destination is wrong.
+    #[error(transparent)]
+    Destination(#[from] ConfigError),
+    /// `--json` without a console.
+    #[error("--json is for --console: leave out the other destinations or add --console")]
+    JsonWithoutConsole,
+    /// A number is out of its range.
+    #[error("cannot use {value} for {flag}: expected {expected}")]
+    Range {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: u64,
+        /// What would do.
+        expected: &'static str,
+    },
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Logs {
+    /// What to log on stderr: error, warn, info, debug, trace, or a `tracing` filter
+    #[arg(long, global = true, env = "REMORA_LOG", default_value = "warn", value_name = "FILTER")]
+    pub log: String,
+    /// When to use colours
+    #[arg(long, global = true, default_value = "auto", value_name = "WHEN")]
+    pub color: Color,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Which processes.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "What to trace")]
+pub struct Selection {
+    /// Trace this process (may be repeated)
+    #[arg(long = "pid", value_name = "PID", value_delimiter = ',')]
+    pub pids: Vec<u32>,
+    /// Trace programs whose file name, or path if it has a slash, matches (may be repeated)
+    #[arg(long = "exe", value_name = "GLOB")]
+    pub exes: Vec<String>,
+    /// Trace whatever listens on this TCP port (may be repeated)
+    #[arg(long = "port", value_name = "PORT", value_delimiter = ',')]
+    pub ports: Vec<u16>,
+    /// Trace every process but remora itself
+    #[arg(long)]
+    pub all: bool,
+    /// Trace future children of --pid processes too
+    #[arg(long)]
+    pub follow: bool,
+}
+
+impl Selection {
+    /// The rules that it means.
+    pub fn rules(&self) -> Result<Rules, UsageError> {
+        Ok(Rules::new(&self.pids, &self.exes, &self.ports, self.all)?)
+    }
+}
+
+/// Flags of `remora run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub(super) selection: Selection,
+    #[command(flatten)]
+    pub(super) options: RunOptions,
+}
+
+/// How requests are captured and where spans go.
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    #[command(flatten)]
+    pub(super) capture: CaptureOptions,
+    #[command(flatten)]
+    pub(super) destinations: Destinations,
+    /// Print every count at the end, not only the losses
+    #[arg(long)]
+    pub(super) stats: bool,
+    /// Write the raw events into this file as well, for `remora replay`
+    #[arg(long, value_name = "FILE")]
+    pub(super) record: Option<PathBuf>,
+}
+
+/// How socket operations are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CaptureSource {
+    /// The best that this kernel has.
+    Auto,
+    /// Tracepoints on socket operations (Linux 6.3 and later).
+    Socket,
+    /// fexit on the kernel's socket functions.
+    Fexit,
+}
+
+/// How requests are captured.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Capture")]
+pub struct CaptureOptions {
+    /// How to see socket operations
+    #[arg(long = "capture", default_value = "auto", value_name = "SOURCE")]
+    pub source: CaptureSource,
+    /// Most bytes copied from one operation
+    #[arg(long, default_value_t = 4096, value_name = "BYTES")]
+    pub payload_bytes: u32,
+    /// Size of the ring between kernel and agent, in MiB, a power of two
+    #[arg(long, default_value_t = 16, value_name = "MIB")]
+    pub ring_mib: u32,
+    /// Most processes traced at one time
+    #[arg(long, default_value_t = 16384, value_name = "COUNT")]
+    pub processes_max: u32,
+    /// Record this request header (may be repeated)
+    #[arg(long = "request-header", value_name = "NAME")]
+    pub request_headers: Vec<String>,
+    /// Record this response header (may be repeated)
+    #[arg(long = "response-header", value_name = "NAME")]
+    pub response_headers: Vec<String>,
+}
+
+impl CaptureOptions {
+    /// What the kernel half is told.
+    pub fn probe(&self, rules: bool) -> Result<crate::probe::Options, UsageError> {
+        let range = |flag, value: u32, good: bool, expected| match good {
+            true => Ok(value),
+            false => Err(UsageError::Range { flag, value: value.into(), expected }),
+        };
+        let ring = self.ring_mib;
+        let good = ring.is_power_of_two() && ring <= 1024;
+        let ring = range("--ring-mib", ring, good, "a power of two up to 1024")?;
+        let payload = self.payload_bytes;
+        let good = (64..=MAX_PAYLOAD).contains(&payload);
+        let payload_limit = range("--payload-bytes", payload, good, "64 to 16384")?;
+        let processes = self.processes_max;
+        let good = (1..=1 << 22).contains(&processes);
+        let processes_max = range("--processes-max", processes, good, "1 to 4194304")?;
+        let source = match self.source {
+            CaptureSource::Auto => None,
+            CaptureSource::Socket => Some(Source::SocketTracepoints),
+            CaptureSource::Fexit => Some(Source::SocketFunctions),
+        };
+        let ring_bytes = ring << 20;
+        Ok(crate::probe::Options { source, ring_bytes, processes_max, payload_limit, rules })
+    }
+
+    /// Which headers are recorded.
+    pub fn headers(&self) -> HeaderCapture {
+        let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        HeaderCapture {
+            request: lower(&self.request_headers),
+            response: lower(&self.response_headers),
+        }
+    }
+}
+
+/// Most bytes that the kernel half can copy from one operation.
+const MAX_PAYLOAD: u32 = 16384;
+
+/// Where spans go.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Destinations (several may be given; none: the console)")]
+pub struct Destinations {
+    /// Send OTLP: http://HOST:4318 (HTTP) or grpc://HOST:4317 (gRPC)
+    #[arg(long = "otlp", value_name = "URL")]
+    pub otlp: Vec<String>,
+    /// How OTLP is carried: grpc, http/protobuf or http/json
+    #[arg(long, value_name = "PROTOCOL")]
+    pub otlp_protocol: Option<String>,
+    /// Send this header with OTLP (may be repeated)
+    #[arg(long = "otlp-header", value_name = "NAME=VALUE")]
+    pub otlp_headers: Vec<String>,
+    /// Compress OTLP with gzip
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub otlp_gzip: Option<bool>,
+    /// Send Zipkin v2: http://HOST:9411
+    #[arg(long = "zipkin", value_name = "URL")]
+    pub zipkin: Vec<String>,
+    /// Append OTLP JSON lines to this file
+    #[arg(long = "file", value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+    /// Print traces as trees
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub console: bool,
+    /// With --console: print OTLP JSON lines instead of trees
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub json: bool,
+}
+
+impl Destinations {
+    /// The destinations that flags and environment mean; never none.
+    pub fn resolve(
+        &self,
+        color: bool,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Vec<Destination>, UsageError> {
+        let mut headers = Vec::new();
+        for header in &self.otlp_headers {
+            headers.extend(parse_headers("--otlp-header", header)?);
+        }
+        let protocol = self.otlp_protocol.as_deref();
+        let protocol = protocol.map(|name| Protocol::parse("--otlp-protocol", name)).transpose()?;
+        let overrides = Overrides { protocol, headers, gzip: self.otlp_gzip };
+        let mut destinations = Vec::new();
+        for url in &self.otlp {
+            let config = Config::from_url(url, &overrides, &variable)?;
+            destinations.push(Destination::Otlp(config));
+        }
+        for url in &self.zipkin {
+            destinations.push(Destination::Zipkin(crate::export::zipkin::parse_url(url)?));
+        }
+        for path in &self.files {
+            destinations.push(Destination::File(path.clone()));
+        }
+        let given = !destinations.is_empty() || self.console;
+        // Flags win over the environment: it only counts where no flag names a destination.
+        if !given {
+            if let Some(config) = Config::from_environment(&overrides, &variable)? {
+                destinations.push(Destination::Otlp(config));
+            }
+            let zipkin = variable("OTEL_EXPORTER_ZIPKIN_ENDPOINT").filter(|url| !url.is_empty());
+            if let Some(url) = zipkin {
+                destinations.push(Destination::Zipkin(crate::export::zipkin::parse_url(&url)?));
+            }
+        }
+        let console = self.console || destinations.is_empty();
+        if self.json && !console {
+            return Err(UsageError::JsonWithoutConsole);
+        }
+        if console && self.json {
+            destinations.push(Destination::JsonStdout);
+        } else if console {
+            let options = console::Options { color, width: None };
+            destinations.push(Destination::Console(options));
+        }
+        Ok(destinations)
+    }
+}

@@ -1,0 +1,141 @@
+//! From raw records to finished spans, the same way for a live capture and for a replay.
+//!
+//! Everything that a span depends on comes in as a [`Step`]; nothing here reads a clock, a file or
+//! `/proc`. Written down, the steps are a recording.
+
+pub mod recording;
+
+use std::sync::Arc;
+
+use crate::event::ids::Tgid;
+use crate::event::{self, DecodeError, Event, Position};
+use crate::platform::clock::{MonoNs, WallOffset};
+use crate::span::model::{Resource, Span};
+use crate::span::tracker::{Settings, Tallies, Tracker};
+
+/// One thing that happens to the pipeline.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step<'a> {
+    /// How monotonic time maps to wall time from here on.
+    Clock(WallOffset),
+    /// A process is announced.
+    Process {
+        /// Its id.
+        tgid: Tgid,
+        /// What it is called.
+        resource: Arc<Resource>,
+        /// Whether its threads say nothing about its requests.
+        multiplexes_tasks: bool,
+    },
+    /// A record of the kernel half.
+    Record(&'a [u8]),
+    /// Spans that ended before this moment are to be handed out.
+    Collect(MonoNs),
+    /// Nothing more will come.
+    Finish(MonoNs),
+}
+
+/// What was counted between the ring and the tracker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Intake {
+    /// Records taken in.
+    pub events: u64,
+    /// Records that could not be read.
+    pub malformed: u64,
+    /// Records missing in the per-CPU order.
+    pub missing: u64,
+}
+
+/// Decoder and tracker.
+pub struct Pipeline {
+    tracker: Tracker,
+    /// Number of the next record, by CPU.
+    next: Vec<Option<u32>>,
+    intake: Intake,
+}
+
+/// Most CPUs whose order is followed.
+const CPUS_MAX: usize = 4096;
+
+impl Pipeline {
+    /// A pipeline whose identities follow from `seed`.
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        let tracker = Tracker::new(settings, seed);
+        Self { tracker, next: Vec::new(), intake: Intake::default() }
+    }
+
+    /// Takes a step; what it finishes is added to `spans`.
+    pub fn step(&mut self, step: &Step<'_>, spans: &mut Vec<Span>) {
+        match step {
+            Step::Clock(wall) => self.tracker.clock(*wall),
+            Step::Process { tgid, resource, multiplexes_tasks } => {
+                self.tracker.process(*tgid, Arc::clone(resource), *multiplexes_tasks);
+            }
+            Step::Record(record) => {
+                let decoded = event::decode(record);
+                self.record(decoded);
+            }
+            Step::Collect(horizon) => self.tracker.collect(*horizon, spans),
+            Step::Finish(at) => self.tracker.finish(*at, spans),
+        }
+    }
+
+    /// Takes in a record that was decoded already.
+    pub fn record(&mut self, decoded: Result<(Position, Event<'_>), DecodeError>) {
+        self.intake.events += 1;
+        match decoded {
+            Ok((position, event)) => {
+                self.follow(position);
+                self.tracker.event(&event);
+            }
+            Err(error) => {
+                self.intake.malformed += 1;
+                tracing::debug!(%error, "malformed record");
+            }
+        }
+    }
+
+    /// Counts the records that are missing before this one.
+    fn follow(&mut self, position: Position) {
+        let cpu = usize::from(position.cpu);
+        if cpu >= CPUS_MAX {
+            return;
+        }
+        if self.next.len() <= cpu {
+            self.next.resize(cpu + 1, None);
+        }
+        let Some(next) = self.next.get_mut(cpu) else { return };
+        if let Some(expected) = next.replace(position.seq.wrapping_add(1)) {
+            let missing = position.seq.wrapping_sub(expected);
+            // A step back would be a program that was interrupted by another on the same CPU.
+            if missing < 1 << 31 {
+                self.intake.missing += u64::from(missing);
+            }
+        }
+    }
+
+    /// Whether spans wait to be handed out.
+    pub fn is_pending(&self) -> bool {
+        self.tracker.pending()
+    }
+
+    /// Whether a process was announced.
+    pub fn knows(&self, tgid: Tgid) -> bool {
+        self.tracker.knows(tgid)
+    }
+
+    /// What was counted on the way in.
+    pub fn intake(&self) -> Intake {
+        self.intake
+    }
+
+    /// What the tracker counted.
+    pub fn tallies(&self) -> Tallies {
+        self.tracker.tallies()
+    }
+
+    /// Sockets and exchanges that are remembered.
+    pub fn sizes(&self) -> (usize, usize) {
+        self.tracker.sizes()
+    }
+}

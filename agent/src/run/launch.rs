@@ -1,0 +1,96 @@
+//! Starting a program that waits until it is traced: `remora exec`.
+//!
+//! The child is this very binary (`remora hold`), which waits for one byte on an inherited pipe and
+//! then becomes the program. So the process id is known, and selected, before the program's first
+//! instruction.
+#![expect(unsafe_code, reason = "hands a descriptor over an exec and sends signals")]
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, PipeWriter, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+
+/// A program that was started.
+pub(super) struct Launched {
+    child: Child,
+    go: Option<PipeWriter>,
+    /// It was interrupted by the terminal.
+    pub(super) told: bool,
+    /// How it ended, once it has.
+    status: Option<ExitStatus>,
+}
+
+impl Launched {
+    /// Starts `command`, held before its first instruction.
+    pub(super) fn hold(command: &[OsString]) -> io::Result<Self> {
+        let (wait, go) = io::pipe()?;
+        let fd = wait.as_raw_fd();
+        let mut hold = Command::new("/proc/self/exe");
+        hold.arg0("remora").arg("hold").arg(fd.to_string()).arg("--").args(command);
+        // SAFETY: the closure only calls fcntl, which is async-signal-safe.
+        unsafe {
+            hold.pre_exec(move || {
+                if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
+        let child = hold.spawn()?;
+        Ok(Self { child, go: Some(go), told: false, status: None })
+    }
+
+    /// Its process id, the same before and after it becomes the program.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets it become the program.
+    pub(super) fn go(&mut self) -> io::Result<()> {
+        match self.go.take() {
+            Some(mut go) => go.write_all(b"!"),
+            None => Ok(()),
+        }
+    }
+
+    /// How it ended; `None` while it runs.
+    pub(super) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait()?;
+        }
+        Ok(self.status)
+    }
+
+    /// Whether it has not been seen to end.
+    pub(super) fn is_running(&self) -> bool {
+        self.status.is_none()
+    }
+
+    /// Passes a signal on to it.
+    pub(super) fn signal(&self, number: i32) {
+        if self.status.is_none() {
+            // SAFETY: a plain syscall. The child is not reaped, so the id is still its own.
+            unsafe { libc::kill(self.child.id() as libc::pid_t, number) };
+        }
+    }
+}
+
+/// The held side: waits for the byte on `fd`, then becomes `command`. Returns only on failure.
+pub fn become_program(fd: i32, command: &[OsString]) -> io::Error {
+    let Some((program, args)) = command.split_first() else {
+        return io::Error::from(io::ErrorKind::InvalidInput);
+    };
+    // SAFETY: `hold` passed this descriptor to this process alone.
+    let mut wait = unsafe { File::from_raw_fd(fd) };
+    let mut byte = [0];
+    match wait.read(&mut byte) {
+        Ok(1) => {}
+        // The agent ended before it let go.
+        Ok(_) => return io::Error::from(io::ErrorKind::BrokenPipe),
+        Err(error) => return error,
+    }
+    drop(wait);
+    Command::new(program).args(args).exec()
+}

@@ -1,0 +1,310 @@
+//! The agent at work: attaches, drains, decides on processes, hands spans to the exporters, and
+//! leaves without a trace.
+
+mod launch;
+mod notify;
+mod recorder;
+mod signals;
+mod summary;
+mod targets;
+
+use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use launch::become_program;
+pub use summary::Summary;
+pub use targets::TargetError;
+
+use crate::discover::rules::Rules;
+use crate::event;
+use crate::export::{Destination, ExportError, Exporters, Limits};
+use crate::pipeline::{Pipeline, Step};
+use crate::platform::clock::{self, MonoNs, WallOffset};
+use crate::probe::{self, Capture, CaptureError};
+use crate::span::model::Span;
+use crate::span::tracker::Settings;
+use launch::Launched;
+use recorder::Recording;
+use signals::{Signal, Signals};
+use targets::Targets;
+
+/// How long the reader rests between two drains while there is traffic. Wake-ups cost the traced
+/// program more than the probes do, and a span has a second to leave.
+const REST: Duration = Duration::from_millis(80);
+
+/// Empty drains before the reader sleeps until the kernel half wakes it.
+const IDLE_DRAINS: u32 = 3;
+
+/// Records taken from the ring before spans are handed on.
+const DRAIN_MAX: usize = 1 << 16;
+
+/// How often the clocks are compared, while awake.
+const CLOCK_NS: u64 = 10_000_000_000;
+
+/// How long the exporters may take at the end.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// What to trace, how, and where to.
+pub struct Plan {
+    /// Which processes.
+    pub rules: Rules,
+    /// Whether children of the processes named by id are traced.
+    pub follow: bool,
+    /// A program to start and trace with its descendants.
+    pub command: Option<Vec<OsString>>,
+    /// The kernel half's settings.
+    pub capture: probe::Options,
+    /// The tracker's settings.
+    pub tracker: Settings,
+    /// Where spans go.
+    pub destinations: Vec<Destination>,
+    /// Bounds of each destination.
+    pub limits: Limits,
+    /// Where raw events are written.
+    pub record: Option<PathBuf>,
+}
+
+/// Why the agent could not begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The kernel half.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// A destination.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// A process.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Signals could not be set up.
+    #[error("cannot listen to signals")]
+    Signals(#[source] io::Error),
+    /// The command could not be started.
+    #[error("cannot start the command")]
+    Launch(#[source] io::Error),
+    /// The recording could not be created.
+    #[error("cannot write the recording {path}")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Runs until it is asked to end, or until nothing is left to trace.
+pub fn run(plan: Plan) -> Result<Summary, RunError> {
+    // Before any thread starts, so that all have the signals blocked.
+    let signals = Signals::block().map_err(RunError::Signals)?;
+    let mut command = match &plan.command {
+        Some(command) => Some(Launched::hold(command).map_err(RunError::Launch)?),
+        None => None,
+    };
+    let seed = seed();
+    let mut recording = Recording::create(plan.record, seed)?;
+    let mut capture = Capture::start(&plan.capture)?;
+    let mut pipeline = Pipeline::new(plan.tracker, seed);
+    let mut spans = Vec::new();
+    let mut targets = Targets::new(plan.rules, plan.follow, plan.capture.payload_limit);
+    {
+        let mut announce = |step: &Step<'_>| {
+            recording.write(step);
+            pipeline.step(step, &mut spans);
+        };
+        announce(&Step::Clock(WallOffset::measure()));
+        targets.start(capture.selection(), &mut announce)?;
+        if let Some(command) = &command {
+            let tgid = event::ids::Tgid(command.id());
+            targets.add(capture.selection(), tgid, &mut announce)?;
+        }
+    }
+    let exporters = Exporters::start(plan.destinations, plan.limits)?;
+    let source = capture.source().as_str();
+    eprintln!("remora: ready processes={} capture={source}", targets.len());
+    notify::tell("READY=1");
+    if let Some(command) = &mut command {
+        command.go().map_err(RunError::Launch)?;
+    }
+    let mut agent = Agent {
+        signals,
+        command,
+        recording,
+        capture,
+        pipeline,
+        targets,
+        exporters,
+        spans,
+        previous_drain: clock::now(),
+        measured: clock::now(),
+    };
+    let result = agent.work();
+    notify::tell("STOPPING=1");
+    result.map(|()| agent.end())
+}
+
+/// A seed that no other run has: the identities of all spans follow from it.
+fn seed() -> u64 {
+    // The standard library's keys are from the system's random source, once a process.
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u64(clock::wall_now().0);
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}
+
+struct Agent {
+    signals: Signals,
+    command: Option<Launched>,
+    recording: Recording,
+    capture: Capture,
+    pipeline: Pipeline,
+    targets: Targets,
+    exporters: Exporters,
+    spans: Vec<Span>,
+    /// When the previous drain began: what happened before is taken in.
+    previous_drain: MonoNs,
+    /// When the clocks were compared.
+    measured: MonoNs,
+}
+
+impl Agent {
+    fn work(&mut self) -> Result<(), RunError> {
+        let mut idle = 0;
+        loop {
+            let began = clock::now();
+            let drained = self.drain()?;
+            self.hand_on(self.previous_drain);
+            self.previous_drain = began;
+            self.keep_time(began);
+            if self.is_over() {
+                return Ok(());
+            }
+            idle = if drained == 0 { idle + 1 } else { 0 };
+            let full = drained >= DRAIN_MAX;
+            let asleep = idle > IDLE_DRAINS && !self.pipeline.is_pending();
+            let rest = match (full, asleep) {
+                (true, _) => Some(Duration::ZERO),
+                (false, false) => Some(REST),
+                (false, true) => {
+                    self.recording.flush();
+                    self.capture.sleep_until_event()?;
+                    // What came before the kernel half knew does not wake.
+                    let late = self.drain()?;
+                    (late > 0).then_some(REST)
+                }
+            };
+            if self.capture.wait(&self.signals, rest)? && self.is_asked_to_end() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in what is in the ring; returns how many records that were.
+    fn drain(&mut self) -> Result<usize, RunError> {
+        let Self { capture, pipeline, targets, recording, spans, .. } = self;
+        let mut failed = None;
+        let (ring, selection) = capture.split();
+        let drained = ring.drain(DRAIN_MAX, |record| {
+            recording.write(&Step::Record(record));
+            let decoded = event::decode(record);
+            if let Ok((_, event)) = &decoded {
+                let mut announce = |step: &Step<'_>| {
+                    recording.write(step);
+                    pipeline.step(step, spans);
+                };
+                failed = targets.event(selection, event, &mut announce).err().or(failed.take());
+            }
+            pipeline.record(decoded);
+        });
+        match failed {
+            Some(error) => Err(error.into()),
+            None => Ok(drained),
+        }
+    }
+
+    fn hand_on(&mut self, horizon: MonoNs) {
+        if self.pipeline.is_pending() {
+            let step = Step::Collect(horizon);
+            self.recording.write(&step);
+            self.pipeline.step(&step, &mut self.spans);
+        }
+        if !self.spans.is_empty() {
+            self.exporters.offer(std::mem::take(&mut self.spans));
+        }
+    }
+
+    /// Wall time is adjusted now and then, and monotonic time stands still in a suspend.
+    fn keep_time(&mut self, at: MonoNs) {
+        if at.since(self.measured) > CLOCK_NS {
+            self.measured = at;
+            let step = Step::Clock(WallOffset::measure());
+            self.recording.write(&step);
+            self.pipeline.step(&step, &mut self.spans);
+        }
+    }
+
+    /// Whether there is nothing left that could be traced.
+    fn is_over(&self) -> bool {
+        let over = self.targets.is_empty() && !self.targets.may_grow();
+        if over {
+            tracing::info!("every traced process has exited");
+        }
+        over
+    }
+
+    fn is_asked_to_end(&mut self) -> bool {
+        let mut asked = false;
+        while let Some(signal) = self.signals.next() {
+            match (signal, &mut self.command) {
+                (Signal::Child, Some(command)) => match command.ended() {
+                    Ok(Some(status)) => tracing::info!(%status, "the command has ended"),
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(%error, "cannot wait for the command"),
+                },
+                (Signal::Child, None) => {}
+                // As a launcher, remora goes on until the command has ended.
+                (Signal::Asked(number), Some(command)) if command.is_running() => {
+                    command.signal(number);
+                }
+                // The terminal has told the command as well.
+                (Signal::Interrupt, Some(command)) if command.is_running() && !command.told => {
+                    command.told = true;
+                }
+                _ => asked = true,
+            }
+        }
+        asked
+    }
+
+    /// Detaches, takes in what is left, sends it and says what became of everything.
+    fn end(mut self) -> Summary {
+        let now = clock::now();
+        if let Err(error) = self.drain() {
+            tracing::warn!(%error, "cannot drain the last events");
+        }
+        let step = Step::Finish(now);
+        self.recording.write(&step);
+        self.pipeline.step(&step, &mut self.spans);
+        self.recording.flush();
+        let counters = self.capture.counters();
+        let by_process = self.targets.losses(self.capture.selection());
+        // The target is free before anything is sent.
+        drop(self.capture);
+        self.exporters.offer(std::mem::take(&mut self.spans));
+        let accounts = self.exporters.finish(FLUSH);
+        for (tgid, name, lost) in by_process {
+            tracing::warn!(pid = tgid.0, name, lost, "events of this process were lost");
+        }
+        Summary {
+            intake: self.pipeline.intake(),
+            tallies: self.pipeline.tallies(),
+            counters: counters.unwrap_or_default(),
+            unrecorded: self.recording.failures(),
+            processes: self.targets.seen(),
+            accounts,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Writing the recording of a live capture. A disk that fails ends the recording, not the tracing.
+
+use std::fs::{File, OpenOptions};
+use std::io::BufWriter;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use super::RunError;
+use crate::pipeline::Step;
+use crate::pipeline::recording::Recorder;
+
+/// A recording, or none.
+pub(super) struct Recording {
+    recorder: Option<Recorder<BufWriter<File>>>,
+    failures: u64,
+}
+
+impl Recording {
+    /// Creates the file; it holds raw traffic, so only its owner may read it.
+    pub(super) fn create(path: Option<PathBuf>, seed: u64) -> Result<Self, RunError> {
+        let recorder = match path {
+            None => None,
+            Some(path) => {
+                let mut options = OpenOptions::new();
+                options.write(true).create(true).truncate(true).mode(0o600);
+                let file = options.open(&path);
+                let recorder = file.and_then(|file| Recorder::new(BufWriter::new(file), seed));
+                Some(recorder.map_err(|source| RunError::Record { path, source })?)
+            }
+        };
+        Ok(Self { recorder, failures: 0 })
+    }
+
+    pub(super) fn write(&mut self, step: &Step<'_>) {
+        let Some(recorder) = &mut self.recorder else { return };
+        if let Err(error) = recorder.write(step) {
+            self.fail(&error);
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        let Some(recorder) = &mut self.recorder else { return };
+        if let Err(error) = recorder.flush() {
+            self.fail(&error);
+        }
+    }
+
+    /// Steps that are missing in the file make its rest worthless, so it ends here.
+    fn fail(&mut self, error: &std::io::Error) {
+        tracing::error!(%error, "cannot write the recording: it ends here");
+        self.recorder = None;
+        self.failures += 1;
+    }
+
+    /// Whether and how often writing failed.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
+    }
+}

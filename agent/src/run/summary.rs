@@ -1,0 +1,88 @@
+//! The last line: what became of everything, by reason.
+
+use std::fmt;
+
+use agent_common::counter;
+
+use crate::export::{Account, Loss};
+use crate::pipeline::Intake;
+use crate::probe::Counters;
+use crate::span::tracker::Tallies;
+
+/// What a run did and lost.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Records taken in.
+    pub intake: Intake,
+    /// The tracker's counts.
+    pub tallies: Tallies,
+    /// The kernel half's counts.
+    pub counters: Counters,
+    /// Failures of the recording.
+    pub unrecorded: u64,
+    /// Processes that were traced.
+    pub processes: u64,
+    /// Destinations, and what became of the spans there.
+    pub accounts: Vec<(String, Account)>,
+}
+
+impl Summary {
+    /// Spans that every destination has.
+    pub fn exported(&self) -> u64 {
+        self.accounts.iter().map(|(_, account)| account.sent).min().unwrap_or(0)
+    }
+
+    /// Losses by reason, of events and of spans; only those that happened.
+    pub fn losses(&self) -> Vec<(String, u64)> {
+        let count = |index: u32| self.counters.get(index as usize).copied().unwrap_or(0);
+        let mut losses = vec![
+            ("events.ring_full".to_owned(), count(counter::RING_FULL)),
+            ("events.no_storage".to_owned(), count(counter::NO_STORAGE)),
+            ("events.no_selection".to_owned(), count(counter::NO_SELECTION)),
+            ("events.malformed".to_owned(), self.intake.malformed),
+            ("sockets.too_many".to_owned(), self.tallies.too_many_sockets),
+            ("exchanges.too_many".to_owned(), self.tallies.too_many_exchanges),
+            ("exchanges.headless".to_owned(), self.tallies.headless),
+            ("recording.failed".to_owned(), self.unrecorded),
+        ];
+        for (name, account) in &self.accounts {
+            // `otlp http://…` is called by its first word here.
+            let kind = name.split(' ').next().unwrap_or_default();
+            for (loss, lost) in Loss::ALL.iter().zip(account.lost) {
+                losses.push((format!("{kind}.{}", loss.as_str()), lost));
+            }
+        }
+        losses.retain(|(_, lost)| *lost > 0);
+        losses
+    }
+
+    /// Everything that was counted, under the names of the metrics.
+    pub fn metrics(&self) -> Vec<(&'static str, u64)> {
+        let count = |index: u32| self.counters.get(index as usize).copied().unwrap_or(0);
+        vec![
+            ("remora_processes_traced_total", self.processes),
+            ("remora_kernel_events_total", count(counter::EVENTS)),
+            ("remora_events_total", self.intake.events),
+            ("remora_events_missing_total", self.intake.missing),
+            ("remora_unreadable_payloads_total", count(counter::UNREADABLE)),
+            ("remora_io_uring_operations_total", count(counter::IO_URING)),
+            ("remora_compat_operations_total", count(counter::COMPAT)),
+            ("remora_stream_gaps_total", self.tallies.gaps),
+            ("remora_unknown_traffic_bytes_total", self.tallies.unknown_bytes),
+            ("remora_events_of_unknown_socket_total", self.tallies.unknown_socket),
+            ("remora_events_of_unknown_process_total", self.tallies.unknown_process),
+            ("remora_parents_disputed_total", self.tallies.disputed),
+            ("remora_spans_total", self.tallies.spans),
+        ]
+    }
+}
+
+impl fmt::Display for Summary {
+    /// The line's end: `spans=N exported=N lost=N`, then each loss by its reason.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let losses = self.losses();
+        let lost: u64 = losses.iter().map(|(_, lost)| lost).sum();
+        write!(f, "spans={} exported={} lost={lost}", self.tallies.spans, self.exported())?;
+        losses.iter().try_for_each(|(reason, lost)| write!(f, " {reason}={lost}"))
+    }
+}

@@ -1,0 +1,286 @@
+//! Which processes are traced at the moment, and why: decides on the ones that are there at the
+//! start and on those that events tell of.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::discover::listeners;
+use crate::discover::process::{self, Facts, ProcessError};
+use crate::discover::resource::{self, Host};
+use crate::discover::rules::Rules;
+use crate::event::Event;
+use crate::event::ids::{Address, Tgid};
+use crate::inspect::runtime;
+use crate::pipeline::Step;
+use crate::probe::{CaptureError, Selection};
+use crate::span::model::Resource;
+
+/// Why tracing cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// A process that was asked for by its id cannot be traced.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// It is the agent itself.
+    #[error("process {} is this agent, which never traces itself", tgid.0)]
+    Myself {
+        /// The process.
+        tgid: Tgid,
+    },
+    /// The kernel half did not take a selection.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The list of processes could not be read.
+    #[error("cannot list the processes in /proc")]
+    List(#[source] std::io::Error),
+}
+
+/// Why a process is traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// It, or an ancestor, was named: a new program in it is traced too.
+    Named,
+    /// Its program matches; another program would be asked about again.
+    Program,
+}
+
+struct Target {
+    facts: Facts,
+    why: Why,
+    follow: bool,
+}
+
+/// The traced processes.
+pub(super) struct Targets {
+    rules: Rules,
+    /// Whether children of processes named by id are traced.
+    follow: bool,
+    payload_limit: u32,
+    proc: PathBuf,
+    host: Host,
+    traced: HashMap<Tgid, Target>,
+    /// How many were traced until now.
+    seen: u64,
+}
+
+impl Targets {
+    /// Nothing is selected yet.
+    pub(super) fn new(rules: Rules, follow: bool, payload_limit: u32) -> Self {
+        Self {
+            rules,
+            follow,
+            payload_limit,
+            proc: PathBuf::from("/proc"),
+            host: Host::read(),
+            traced: HashMap::new(),
+            seen: 0,
+        }
+    }
+
+    /// Selects every process that is there and wanted. A process named by id must be there.
+    pub(super) fn start(
+        &mut self,
+        selection: &mut Selection,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), TargetError> {
+        for tgid in self.rules.pids.clone() {
+            if tgid.0 == std::process::id() {
+                return Err(TargetError::Myself { tgid });
+            }
+            let facts = process::read(&self.proc, tgid)?;
+            self.select(selection, facts, Why::Named, self.follow, announce)?;
+        }
+        for port in &self.rules.ports {
+            selection.watch_port(*port)?;
+        }
+        if !self.rules.matches_new_programs() && self.rules.ports.is_empty() {
+            return Ok(());
+        }
+        let all = process::all(&self.proc).map_err(TargetError::List)?;
+        let listening = match self.rules.ports.is_empty() {
+            true => HashMap::new(),
+            false => listeners::by_process(&all),
+        };
+        for tgid in all {
+            // Gone, or a kernel thread: nothing to trace.
+            let Ok(facts) = process::read(&self.proc, tgid) else { continue };
+            if tgid.0 == std::process::id() || self.traced.contains_key(&tgid) {
+                continue;
+            }
+            let mine = listening.get(&tgid);
+            if mine.is_some_and(|mine| self.rules.ports.iter().any(|port| mine.contains(port))) {
+                self.select(selection, facts, Why::Named, true, announce)?;
+            } else if self.rules.wants(&facts) {
+                self.select(selection, facts, Why::Program, true, announce)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Selects a program that the agent itself has started, with all its descendants.
+    pub(super) fn add(
+        &mut self,
+        selection: &mut Selection,
+        tgid: Tgid,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), TargetError> {
+        let facts = process::read(&self.proc, tgid)?;
+        Ok(self.select(selection, facts, Why::Named, true, announce)?)
+    }
+
+    /// Takes in what an event tells about processes.
+    pub(super) fn event(
+        &mut self,
+        selection: &mut Selection,
+        event: &Event<'_>,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), CaptureError> {
+        match *event {
+            Event::Exec { tgid, path, .. } => self.exec(selection, tgid, path, announce),
+            Event::Fork { tgid, parent_tgid, .. } if tgid != parent_tgid => {
+                self.fork(tgid, parent_tgid, announce);
+                Ok(())
+            }
+            Event::Listen(ref socket) => {
+                let Address::Tcp(local) = socket.local else { return Ok(()) };
+                let wanted = self.rules.ports.contains(&local.port());
+                if !wanted || self.traced.contains_key(&socket.tgid) {
+                    return Ok(());
+                }
+                let Ok(facts) = process::read(&self.proc, socket.tgid) else { return Ok(()) };
+                self.select(selection, facts, Why::Named, true, announce)
+            }
+            Event::Exit { tgid, .. } => {
+                self.traced.remove(&tgid);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How many processes are traced.
+    pub(super) fn len(&self) -> usize {
+        self.traced.len()
+    }
+
+    /// Whether none is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.traced.is_empty()
+    }
+
+    /// How many were traced until now.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Whether a process may yet come to be traced by itself.
+    pub(super) fn may_grow(&self) -> bool {
+        self.rules.matches_new_programs() || !self.rules.ports.is_empty()
+    }
+
+    /// The traced processes: id, service name and events lost by the kernel half.
+    pub(super) fn losses(&self, selection: &Selection) -> Vec<(Tgid, String, u64)> {
+        let lost = |(tgid, target): (&Tgid, &Target)| {
+            let lost = selection.lost(tgid.0).filter(|lost| *lost > 0)?;
+            Some((*tgid, target.facts.comm.clone(), lost))
+        };
+        self.traced.iter().filter_map(lost).collect()
+    }
+
+    fn exec(
+        &mut self,
+        selection: &mut Selection,
+        tgid: Tgid,
+        path: &[u8],
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), CaptureError> {
+        let known = self.traced.get(&tgid);
+        let named = known.filter(|target| target.why == Why::Named);
+        let facts = match process::read(&self.proc, tgid) {
+            Ok(facts) => facts,
+            // It has ended already; its events may still come.
+            Err(_) => brief(tgid, path, known.map(|target| &target.facts)),
+        };
+        let target = match named {
+            Some(target) => Some((Why::Named, target.follow)),
+            None if self.rules.wants(&facts) => Some((Why::Program, true)),
+            None => None,
+        };
+        if let Some((why, follow)) = target {
+            return self.select(selection, facts, why, follow, announce);
+        }
+        self.traced.remove(&tgid);
+        selection.ignore(tgid.0)
+    }
+
+    /// A child is traced if the kernel half has selected it, that is if its parent is followed.
+    fn fork(&mut self, tgid: Tgid, parent: Tgid, announce: &mut dyn FnMut(&Step<'_>)) {
+        let Some(target) = self.traced.get(&parent).filter(|target| target.follow) else { return };
+        let (why, follow) = (target.why, target.follow);
+        let facts = process::read(&self.proc, tgid).unwrap_or_else(|_| {
+            // Until it execs it is what its parent is.
+            Facts { tgid, parent, inner_pid: tgid.0, start_ticks: 0, ..target.facts.clone() }
+        });
+        // The kernel half has selected it when it was forked. Selecting it here could select
+        // another process that has its id by now.
+        self.announce(facts, why, follow, announce);
+    }
+
+    fn select(
+        &mut self,
+        selection: &mut Selection,
+        facts: Facts,
+        why: Why,
+        follow: bool,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), CaptureError> {
+        selection.select(facts.tgid.0, follow, self.payload_limit)?;
+        self.announce(facts, why, follow, announce);
+        Ok(())
+    }
+
+    fn announce(
+        &mut self,
+        facts: Facts,
+        why: Why,
+        follow: bool,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) {
+        let runtime = runtime::detect(&self.proc, &facts);
+        let resource: Resource = resource::resource(&facts, runtime.as_ref(), &self.host);
+        let multiplexes_tasks = runtime.is_some_and(|runtime| runtime.multiplexes_tasks);
+        let tgid = facts.tgid;
+        tracing::info!(
+            pid = tgid.0,
+            service = %resource.service_name,
+            exe = %facts.exe.display(),
+            "tracing process"
+        );
+        announce(&Step::Process { tgid, resource: Arc::new(resource), multiplexes_tasks });
+        self.seen += 1;
+        self.traced.insert(tgid, Target { facts, why, follow });
+    }
+}
+
+/// What is known of a program that ended before it could be looked at.
+fn brief(tgid: Tgid, path: &[u8], before: Option<&Facts>) -> Facts {
+    let exe = PathBuf::from(String::from_utf8_lossy(path).into_owned());
+    let name = Path::file_name(&exe).map(|name| name.to_string_lossy().into_owned());
+    Facts {
+        tgid,
+        parent: before.map_or(Tgid(0), |before| before.parent),
+        start_ticks: before.map_or(0, |before| before.start_ticks),
+        comm: name.unwrap_or_default(),
+        exe,
+        deleted: false,
+        exe_id: None,
+        args: Vec::new(),
+        uid: before.map_or(0, |before| before.uid),
+        cgroups: before.map(|before| before.cgroups.clone()).unwrap_or_default(),
+        inner_pid: tgid.0,
+        otel_service_name: None,
+        otel_resource_attributes: None,
+        cwd: PathBuf::new(),
+    }
+}
