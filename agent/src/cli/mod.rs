@@ -1,8 +1,13 @@
 //! The command line: what it understands, and the thin glue to what does the work.
 
 pub mod options;
+mod doctor;
 mod output;
+mod plan;
+mod ps;
+mod recording;
 mod run;
+mod table;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -33,6 +38,16 @@ enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// List what could be traced here
+    Ps(ps::Ps),
+    /// Show exactly which probes would be attached where, and why; attaches nothing
+    Plan(plan::Plan),
+    /// Tell what this kernel and these privileges allow, and what capturing costs here
+    Doctor(doctor::Doctor),
+    /// Write the raw events of processes into a file
+    Record(recording::Record),
+    /// Make spans of a recording, without a kernel
+    Replay(recording::Replay),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -43,6 +58,9 @@ enum Command {
         /// The directory; it must exist
         directory: std::path::PathBuf,
     },
+    /// Do socket operations on demand (used by `doctor`)
+    #[command(hide = true)]
+    Exercise,
     /// Wait for a byte on a descriptor, then become a program (used by `exec`)
     #[command(hide = true)]
     Hold {
@@ -75,6 +93,33 @@ pub enum CliError {
     Become {
         /// The program.
         program: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A recording could not be opened.
+    #[error("cannot open the recording {path}")]
+    Open {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A recording could not be replayed to its end.
+    #[error("cannot replay {file}")]
+    Replay {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        #[source]
+        source: crate::pipeline::recording::RecordingError,
+    },
+    /// Something of the system could not be read.
+    #[error("cannot read {what}")]
+    Read {
+        /// What.
+        what: &'static str,
         /// What the system said.
         #[source]
         source: std::io::Error,
@@ -116,6 +161,12 @@ fn dispatch(command: Command, color: options::Color) -> Result<(), CliError> {
     match command {
         Command::Run(options) => run::run(options, color),
         Command::Exec { options, command } => run::exec(*options, command, color),
+        Command::Ps(options) => ps::ps(&options),
+        Command::Plan(options) => plan::plan(&options),
+        Command::Doctor(options) => doctor::doctor(&options),
+        Command::Record(options) => recording::record(options),
+        Command::Replay(options) => recording::replay(options, color),
+        Command::Exercise => doctor::exercise(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "remora", &mut std::io::stdout());
             Ok(())

@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 use super::options::{Color, Logs};
+use crate::run::Summary;
 
 /// Whether something written to `stream` is to have colours.
 pub(super) fn wants_color(color: Color, stream: &impl IsTerminal) -> bool {
@@ -32,6 +33,17 @@ pub(super) fn start_logs(logs: &Logs) {
         .with_ansi(wants_color(logs.color, &std::io::stderr()))
         .with_target(false)
         .init();
+}
+
+/// The last line on stderr.
+pub(super) fn done(summary: &Summary, stats: bool) {
+    let mut line = format!("remora: done {summary}");
+    if stats {
+        for (name, value) in summary.metrics() {
+            line.push_str(&format!(" {name}={value}"));
+        }
+    }
+    eprintln!("{line}");
 }
 
 /// An error with its causes. A cause that an outer message repeats is left out.

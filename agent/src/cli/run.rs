@@ -49,12 +49,6 @@ fn trace(
         record: options.record,
     };
     let summary = run::run(plan)?;
-    let mut line = format!("remora: done {summary}");
-    if options.stats {
-        for (name, value) in summary.metrics() {
-            line.push_str(&format!(" {name}={value}"));
-        }
-    }
-    eprintln!("{line}");
+    output::done(&summary, options.stats);
     Ok(())
 }

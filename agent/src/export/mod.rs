@@ -98,6 +98,9 @@ impl Default for Limits {
     }
 }
 
+/// How long a source that can wait does so for a destination that takes nothing.
+const STUCK: Duration = Duration::from_secs(5);
+
 struct Running {
     name: String,
     queue: Arc<Queue>,
@@ -160,6 +163,14 @@ impl Exporters {
         let batch: Batch = spans.into();
         for destination in &self.running {
             destination.queue.offer(&batch);
+        }
+    }
+
+    /// Waits until every destination has room for half of its queue, or is stuck: for a source that
+    /// can wait, as a replay can.
+    pub fn wait_for_room(&self, limits: &Limits) {
+        for destination in &self.running {
+            destination.queue.wait_below(limits.queue_spans / 2, STUCK);
         }
     }
 

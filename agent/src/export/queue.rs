@@ -90,6 +90,8 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// For a taker on a thread of its own.
     filled: Condvar,
+    /// For an offerer that can wait.
+    settled: Condvar,
     /// For a taker on the runtime.
     notify: Notify,
 }
@@ -97,7 +99,7 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(spans_max: u64) -> Self {
         let state = State { batches: VecDeque::new(), account: Account::default(), closing: false };
-        Self { spans_max, state: Mutex::new(state), filled: Condvar::new(), notify: Notify::new() }
+        Self { spans_max, state: Mutex::new(state), filled: Condvar::new(), settled: Condvar::new(), notify: Notify::new() }
     }
 
     /// Takes a batch in, or counts it as lost. Never waits.
@@ -114,6 +116,19 @@ impl Queue {
         drop(state);
         self.filled.notify_one();
         self.notify.notify_one();
+    }
+
+    /// Waits until fewer than `spans` are queued, or nothing was settled for `patience`.
+    pub(super) fn wait_below(&self, spans: u64, patience: Duration) {
+        let mut state = self.lock();
+        while state.account.queued >= spans.max(1) {
+            let waited = self.settled.wait_timeout(state, patience);
+            let (next, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = next;
+            if timeout.timed_out() {
+                return;
+            }
+        }
     }
 
     /// No more will be offered.
@@ -178,6 +193,7 @@ impl Queue {
         account.queued = account.queued.saturating_sub(sent + lost);
         account.sent += sent;
         lose(account, loss, lost);
+        self.settled.notify_all();
     }
 
     pub(super) fn retried(&self) {

@@ -167,7 +167,10 @@ pub(super) fn lines(
     spawn("remora-lines", move || {
         let mut failing = false;
         while let Some(batches) = queue.take_blocking(None) {
-            settle(&name, &queue, &batches, lines.write(&batches), &mut failing);
+            // A line for each batch, so that a replay writes the very lines that its run wrote.
+            for batch in batches.chunks(1) {
+                settle(&name, &queue, batch, lines.write(batch), &mut failing);
+            }
         }
         drop(alive);
     })

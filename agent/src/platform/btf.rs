@@ -126,6 +126,17 @@ impl Btf {
     }
 
     /// Bit offset and type of a member, looked up through anonymous members too.
+    /// Whether any type or function of the kernel has this name. A tracepoint that eBPF can attach
+    /// to is there as `btf_trace_NAME`.
+    pub fn has_name(&self, name: &str) -> bool {
+        let strings = self.bytes.get(self.strings..).unwrap_or_default();
+        let mut whole = Vec::with_capacity(name.len() + 2);
+        whole.push(0);
+        whole.extend_from_slice(name.as_bytes());
+        whole.push(0);
+        memchr::memmem::find(strings, &whole).is_some()
+    }
+
     fn member(&self, id: u32, wanted: &str, depth: u32) -> Option<(u32, u32)> {
         // C nests anonymous members a few deep; a cycle cannot occur in valid BTF.
         if depth > 8 {

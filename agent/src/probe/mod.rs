@@ -3,5 +3,6 @@
 
 mod capture;
 mod offsets;
+pub mod plan;
 
 pub use capture::{Capture, CaptureError, Counters, Options, Ring, Selection, Source};

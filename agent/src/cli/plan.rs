@@ -1,0 +1,145 @@
+//! `remora plan`: exactly what would be attached where, and why. Attaches nothing.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::options::{CaptureOptions, CaptureSource, Selection, UsageError};
+use super::table::{json_lines, print, table};
+use super::CliError;
+use crate::discover::rules::Rules;
+use crate::discover::{listeners, process, resource};
+use crate::event::ids::Tgid;
+use crate::inspect::runtime;
+use crate::platform::btf::Btf;
+use crate::probe::{Source, plan};
+
+/// Flags of `remora plan`.
+#[derive(Debug, Args)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    capture: CaptureOptions,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Row {
+    Source { name: &'static str, description: &'static str },
+    Probe { program: &'static str, hook: &'static str, purpose: &'static str },
+    Process { pid: u32, service: String, matched_by: String, note: &'static str },
+    Missing { pid: u32, error: String },
+}
+
+pub(super) fn plan(options: &Plan) -> Result<(), CliError> {
+    let rules = options.selection.rules()?;
+    if rules.is_empty() {
+        return Err(UsageError::NothingToTrace.into());
+    }
+    // The same checks as `run` makes.
+    options.capture.probe(rules.matches_new_programs())?;
+    let kernel = Btf::from_sys_fs().map_err(crate::probe::CaptureError::from);
+    let kernel = kernel.map_err(crate::run::RunError::from)?;
+    let source = match options.capture.source {
+        CaptureSource::Auto => Source::ALL.into_iter().find(|source| source.is_known_to(&kernel)),
+        CaptureSource::Socket => Some(Source::SocketTracepoints),
+        CaptureSource::Fexit => Some(Source::SocketFunctions),
+    };
+    let mut rows = Vec::new();
+    if let Some(source) = source {
+        rows.push(Row::Source { name: source.as_str(), description: source.describe() });
+        rows.extend(plan::probes(source).into_iter().map(|probe| Row::Probe {
+            program: probe.program,
+            hook: probe.hook,
+            purpose: probe.purpose,
+        }));
+    }
+    processes(&rules, &mut rows)?;
+    if options.json {
+        return json_lines(&rows);
+    }
+    print(&render(&rows, &rules))
+}
+
+fn processes(rules: &Rules, rows: &mut Vec<Row>) -> Result<(), CliError> {
+    let proc = Path::new("/proc");
+    let list = process::all(proc).map_err(|source| CliError::Read { what: "/proc", source })?;
+    let host = resource::Host::read();
+    let mut ports = match rules.ports.is_empty() {
+        true => HashMap::new(),
+        false => listeners::by_process(&list),
+    };
+    for tgid in &rules.pids {
+        if let Err(error) = process::read(proc, *tgid) {
+            rows.push(Row::Missing { pid: tgid.0, error: error.to_string() });
+        }
+    }
+    for tgid in list {
+        let Ok(facts) = process::read(proc, tgid) else { continue };
+        let mine = ports.remove(&tgid).unwrap_or_default();
+        let port = rules.ports.iter().find(|port| mine.contains(port));
+        let matched_by = match port {
+            _ if tgid == Tgid(std::process::id()) => continue,
+            _ if rules.pids.contains(&tgid) => "--pid".to_owned(),
+            Some(port) => format!("--port {port}"),
+            None if rules.all => "--all".to_owned(),
+            None if rules.wants(&facts) => "--exe".to_owned(),
+            None => continue,
+        };
+        let runtime = runtime::detect(proc, &facts);
+        let note = match &runtime {
+            Some(runtime) if runtime.multiplexes_tasks => {
+                "spans of its own calls stay without a parent: its threads share requests"
+            }
+            _ => "",
+        };
+        let service = resource::resource(&facts, runtime.as_ref(), &host).service_name;
+        rows.push(Row::Process { pid: tgid.0, service, matched_by, note });
+    }
+    Ok(())
+}
+
+fn render(rows: &[Row], rules: &Rules) -> String {
+    let mut text = String::new();
+    let mut probes = Vec::new();
+    let mut processes = Vec::new();
+    let mut missing = Vec::new();
+    for row in rows {
+        match row {
+            Row::Source { name, description } => {
+                text.push_str(&format!("capture source `{name}`: {description}\n\n"));
+            }
+            Row::Probe { program, hook, purpose } => {
+                probes.push([*program, *hook, *purpose].map(str::to_owned));
+            }
+            Row::Process { pid, service, matched_by, note } => {
+                let note = (*note).to_owned();
+                processes.push([pid.to_string(), service.clone(), matched_by.clone(), note]);
+            }
+            Row::Missing { error, .. } => missing.push(format!("! {error}\n")),
+        }
+    }
+    if probes.is_empty() {
+        text.push_str("no capture source is known to this kernel: see `remora doctor`\n");
+    } else {
+        text.push_str(&table(["PROGRAM", "ATTACHED TO", "WHY"], &probes));
+    }
+    text.push('\n');
+    if processes.is_empty() {
+        text.push_str("no running process matches\n");
+    } else {
+        text.push_str(&table(["PID", "SERVICE", "MATCHED BY", "NOTE"], &processes));
+    }
+    text.extend(missing);
+    if rules.matches_new_programs() {
+        text.push_str("programs that start later and match are traced from their first request\n");
+    }
+    text.push_str("nothing was attached\n");
+    text
+}

@@ -1,0 +1,109 @@
+//! `remora record` and `remora replay`.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::options::{CaptureOptions, Color, Destinations, Selection, UsageError};
+use super::{CliError, output};
+use crate::export::{Exporters, Limits};
+use crate::pipeline::Pipeline;
+use crate::pipeline::recording::Player;
+use crate::platform::privileges;
+use crate::run::{self, Plan, Summary};
+use crate::span::tracker::Settings;
+
+/// Flags of `remora record`.
+#[derive(Debug, Args)]
+pub(super) struct Record {
+    /// The file to write; it will hold raw traffic
+    file: PathBuf,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    capture: CaptureOptions,
+}
+
+/// Flags of `remora replay`.
+#[derive(Debug, Args)]
+pub(super) struct Replay {
+    /// The recording
+    file: PathBuf,
+    #[command(flatten)]
+    destinations: Destinations,
+    /// Record this request header (may be repeated)
+    #[arg(long = "request-header", value_name = "NAME")]
+    request_headers: Vec<String>,
+    /// Record this response header (may be repeated)
+    #[arg(long = "response-header", value_name = "NAME")]
+    response_headers: Vec<String>,
+    /// Print every count at the end, not only the losses
+    #[arg(long)]
+    stats: bool,
+}
+
+pub(super) fn record(options: Record) -> Result<(), CliError> {
+    let rules = options.selection.rules()?;
+    if rules.is_empty() {
+        return Err(UsageError::NothingToTrace.into());
+    }
+    let capture = options.capture.probe(rules.matches_new_programs())?;
+    privileges::check()?;
+    let summary = run::run(Plan {
+        rules,
+        follow: options.selection.follow,
+        command: None,
+        capture,
+        tracker: Settings { headers: options.capture.headers() },
+        destinations: Vec::new(),
+        limits: Limits::default(),
+        record: Some(options.file),
+    })?;
+    output::done(&summary, false);
+    Ok(())
+}
+
+/// How long the exporters may take at the end.
+const FLUSH: Duration = Duration::from_secs(30);
+
+pub(super) fn replay(options: Replay, color: Color) -> Result<(), CliError> {
+    let color = output::wants_color(color, &std::io::stdout());
+    let destinations = options.destinations.resolve(color, |name| std::env::var(name).ok())?;
+    let name = options.file.display().to_string();
+    let file = File::open(&options.file)
+        .map_err(|source| CliError::Open { path: options.file, source })?;
+    let damaged = |source| CliError::Replay { file: name.clone(), source };
+    let mut player = Player::new(BufReader::new(file)).map_err(damaged)?;
+    let headers = crate::span::http::HeaderCapture {
+        request: options.request_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        response: options.response_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
+    };
+    let mut pipeline = Pipeline::new(Settings { headers }, player.seed());
+    let limits = Limits::default();
+    let exporters = Exporters::start(destinations, limits).map_err(run::RunError::from)?;
+    let mut spans = Vec::new();
+    let result = loop {
+        match player.next_step() {
+            Ok(Some(step)) => pipeline.step(&step, &mut spans),
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+        if !spans.is_empty() {
+            exporters.wait_for_room(&limits);
+            exporters.offer(std::mem::take(&mut spans));
+        }
+    };
+    // What came before the damage is worth having.
+    let accounts = exporters.finish(FLUSH);
+    let summary = Summary {
+        intake: pipeline.intake(),
+        tallies: pipeline.tallies(),
+        accounts,
+        ..Summary::default()
+    };
+    output::done(&summary, options.stats);
+    result.map_err(damaged)
+}

@@ -1,0 +1,92 @@
+//! What would be attached where, and why: facts for people, without touching the kernel.
+
+use super::Source;
+use crate::platform::btf::Btf;
+
+/// A program of the kernel half and its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The program's name.
+    pub program: &'static str,
+    /// What it is attached to.
+    pub hook: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+}
+
+/// Attached whatever the source.
+const LIFECYCLE: [Probe; 4] = [
+    Probe {
+        program: "sched_process_fork",
+        hook: "tp_btf sched:sched_process_fork",
+        purpose: "follow children of traced processes",
+    },
+    Probe {
+        program: "sched_process_exec",
+        hook: "tp_btf sched:sched_process_exec",
+        purpose: "notice new programs before their first request",
+    },
+    Probe {
+        program: "sched_process_exit",
+        hook: "tp_btf sched:sched_process_exit",
+        purpose: "forget processes, so that a reused id is another one",
+    },
+    Probe {
+        program: "inet_sock_set_state",
+        hook: "tp_btf sock:inet_sock_set_state",
+        purpose: "see listeners, shutdown and close of TCP sockets",
+    },
+];
+
+/// The probes of a source, those of every source included.
+pub fn probes(source: Source) -> Vec<Probe> {
+    let mut probes = LIFECYCLE.to_vec();
+    probes.extend_from_slice(source.probes());
+    probes
+}
+
+impl Source {
+    /// The probes that see socket operations.
+    fn probes(self) -> &'static [Probe] {
+        const OPERATIONS: &str = "see bytes sent and received on sockets";
+        match self {
+            Self::SocketTracepoints => &[
+                Probe {
+                    program: "sock_send_length",
+                    hook: "tp_btf sock:sock_send_length",
+                    purpose: OPERATIONS,
+                },
+                Probe {
+                    program: "sock_recv_length",
+                    hook: "tp_btf sock:sock_recv_length",
+                    purpose: OPERATIONS,
+                },
+            ],
+            Self::SocketFunctions => &[
+                Probe { program: "tcp_sendmsg", hook: "fexit tcp_sendmsg", purpose: OPERATIONS },
+                Probe { program: "tcp_recvmsg", hook: "fexit tcp_recvmsg", purpose: OPERATIONS },
+            ],
+        }
+    }
+
+    /// What it costs, and which kernels have it.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::SocketTracepoints => {
+                "tracepoints on socket operations; only socket traffic pays (Linux 6.3 and later)"
+            }
+            Self::SocketFunctions => {
+                "fexit on the kernel's TCP functions; only TCP traffic pays (Linux 5.8 and later, \
+                 refused by some kernels)"
+            }
+        }
+    }
+
+    /// Whether the kernel's types name its hooks. It may still refuse them.
+    pub fn is_known_to(self, kernel: &Btf) -> bool {
+        match self {
+            Self::SocketTracepoints => kernel.has_name("btf_trace_sock_send_length"),
+            Self::SocketFunctions => kernel.has_name("tcp_sendmsg"),
+        }
+    }
+}
