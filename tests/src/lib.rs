@@ -1,1 +1,94 @@
-//! Helpers shared by the scenes.
+//! What the scenes share: real programs in a scratch directory, a real remora beside them, and its
+//! spans as plain values. Everything that is started is ended, by its own process id.
+
+pub mod agent;
+pub mod program;
+pub mod spans;
+pub mod wire;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test fails. Never measured against; only a bound.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives something.
+///
+/// # Panics
+/// Fails the test if that takes longer than [`DEADLINE`].
+pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited too long for: {what}");
+        // Gives the processor to whoever is waited for.
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Whether this test can do what it has to; says why not.
+pub fn is_root() -> bool {
+    // The owner of our own entry in /proc.
+    use std::os::unix::fs::MetadataExt;
+    let root = std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
+    if !root {
+        println!("skipped: needs root");
+    }
+    root
+}
+
+/// A directory of this test's own, removed at its end.
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// A new one.
+    ///
+    /// # Panics
+    /// If it cannot be created.
+    pub fn new() -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("remora-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).expect("a new name in the temporary directory");
+        Self { path }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file's path in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes a file.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.file(name);
+        std::fs::write(&path, content).expect("the directory is ours");
+        path
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            eprintln!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}

@@ -1,0 +1,39 @@
+"""An HTTP server, one thread a connection: `service.py NAME [PORT…]`.
+
+Prints its port when it listens. Asks the server at each PORT for the same path, one after the other,
+before it answers; `/fail` answers 500, `/slow` waits for a line that never comes and is cut by its
+client.
+"""
+import http.client
+import http.server
+import sys
+
+NAME, BACKENDS = sys.argv[1], [int(port) for port in sys.argv[2:]]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        length = int(self.headers.get("Content-Length", 0))
+        body = NAME.encode() + self.rfile.read(length)
+        for port in BACKENDS:
+            call = http.client.HTTPConnection("127.0.0.1", port)
+            call.request("GET", self.path)
+            body += call.getresponse().read()
+            call.close()
+        self.send_response(500 if self.path.startswith("/fail") else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_POST = do_HEAD = answer
+
+    def log_message(self, *_):
+        pass
+
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()

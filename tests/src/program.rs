@@ -1,0 +1,129 @@
+//! Programs under test: unmodified ones that are installed, and scripts in `tests/programs`.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+
+use crate::{DEADLINE, Scratch, until};
+
+/// A running program; ended with the value.
+pub struct Program {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Program {
+    /// Starts it and collects the lines of its standard output.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let (send, lines) = mpsc::channel();
+        if let Some(stdout) = child.stdout.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    if send.send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Self { child, lines }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line that it prints.
+    ///
+    /// # Panics
+    /// If none comes.
+    pub fn line(&self) -> String {
+        self.lines.recv_timeout(DEADLINE).expect("the program prints a line")
+    }
+
+    /// Kills it and waits for it.
+    pub fn kill(&mut self) {
+        // Ended already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits until it ends by itself; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        until("the program's end", || self.child.try_wait().ok().flatten()).code()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that was free a moment ago.
+///
+/// # Panics
+/// If there is none.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has ports");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// Waits until something listens on a port.
+pub fn listening(port: u16) {
+    until("a listener", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok());
+}
+
+/// The folder of the scripts.
+pub fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("programs")
+}
+
+/// A Python script of `tests/programs`, ready when it has printed its first line.
+pub fn python(script: &str, args: &[&str]) -> (Program, String) {
+    let mut command = Command::new("python3");
+    command.arg(scripts().join(script)).args(args);
+    let program = Program::start(&mut command);
+    let line = program.line();
+    (program, line)
+}
+
+/// An HTTP server of `tests/programs/service.py` that asks `backends` for each request; its port.
+pub fn service(name: &str, backends: &[u16]) -> (Program, u16) {
+    let mut args = vec![name.to_owned()];
+    args.extend(backends.iter().map(u16::to_string));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (program, line) = python("service.py", &args);
+    let port = line.parse().expect("it prints its port");
+    (program, port)
+}
+
+/// An nginx that passes everything on to `backend`; its port.
+pub fn nginx(scratch: &Scratch, backend: u16, more: &str) -> (Program, u16) {
+    let port = free_port();
+    let at = scratch.path().display();
+    let configuration = format!(
+        "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/nginx.log;\n\
+         events {{}}\n\
+         http {{\n access_log off;\n client_body_temp_path {at}/1; proxy_temp_path {at}/2;\n\
+         fastcgi_temp_path {at}/3; uwsgi_temp_path {at}/4; scgi_temp_path {at}/5;\n\
+         server {{ listen 127.0.0.1:{port}; {more}\n\
+         location / {{ proxy_pass http://127.0.0.1:{backend}; }} }} }}\n"
+    );
+    let file = scratch.write("nginx.conf", &configuration);
+    let mut command = Command::new("nginx");
+    command.arg("-e").arg(scratch.file("nginx.log")).arg("-c").arg(file);
+    let program = Program::start(&mut command);
+    listening(port);
+    (program, port)
+}
