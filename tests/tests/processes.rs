@@ -1,0 +1,354 @@
+//! Which processes are traced: by id, by rule, by launch; across fork, exec, exit and namespaces.
+
+use std::process::Command;
+
+use remora_tests::agent::{Agent, binary};
+use remora_tests::program::{Program, free_port, listening, python, scripts, service};
+use remora_tests::spans::{CLIENT, SERVER, check_honest};
+use remora_tests::wire::get;
+use remora_tests::{Scratch, is_root, until};
+
+fn pid(program: &Program) -> String {
+    program.pid().to_string()
+}
+
+#[test]
+fn only_what_was_selected_is_seen() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (wanted, port) = service("wanted", &[]);
+    let (_other, other_port) = service("other", &[]);
+    let agent = Agent::run(&scratch, &["--stats", "--pid", &pid(&wanted)]);
+    get(other_port, "/other");
+    get(port, "/wanted");
+    let ended = agent.stop();
+    let paths: Vec<_> = ended.spans.iter().map(|span| span.path()).collect();
+    assert_eq!(paths, ["/wanted"]);
+    assert_eq!(ended.count("remora_events_of_unknown_process_total"), 0);
+}
+
+#[test]
+fn a_program_that_starts_while_a_rule_matches_is_traced_from_its_first_request() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    // A program of this test's own name.
+    let python = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+    let python = String::from_utf8(python.expect("python3 is there").stdout).expect("a path");
+    let real = std::fs::canonicalize(python.trim()).expect("it exists");
+    let own = scratch.file("matched-program");
+    std::fs::copy(&real, &own).expect("the directory is ours");
+    let agent = Agent::run(&scratch, &["--exe", "matched-*"]);
+    let home = real.parent().and_then(|bin| bin.parent()).expect("prefix/bin/python");
+    let start = || {
+        let mut command = Command::new(&own);
+        command.env("PYTHONHOME", home).arg(scripts().join("service.py")).arg("matched");
+        let program = Program::start(&mut command);
+        let port: u16 = program.line().parse().expect("it prints its port");
+        get(port, "/first");
+        program
+    };
+    let (_one, _two) = (start(), start());
+    let (_not, port) = service("not", &[]);
+    get(port, "/not");
+    let ended = agent.stop();
+    let paths: Vec<_> = ended.spans.iter().map(|span| span.path()).collect();
+    assert_eq!(paths, ["/first", "/first"], "{:?}", ended.log);
+    assert_eq!(ended.count("lost"), 0);
+}
+
+#[test]
+fn a_port_finds_its_listener_before_and_after_the_agent() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (_old, old_port) = service("old", &[]);
+    let new_port = free_port();
+    let ports = format!("{old_port},{new_port}");
+    let agent = Agent::run(&scratch, &["--port", &ports]);
+    get(old_port, "/old");
+    let (twice, first) = python("twice.py", &[&new_port.to_string()]);
+    assert_eq!(first, "first");
+    get(new_port, "/new");
+    // The same process, another program.
+    assert_eq!(twice.line(), "second");
+    get(new_port, "/exec");
+    let ended = agent.stop();
+    let said: Vec<_> = ended
+        .spans
+        .iter()
+        .map(|span| (span.path(), span.int("http.response.status_code")))
+        .collect();
+    let expected = [("/old", Some(200)), ("/new", Some(201)), ("/exec", Some(202))];
+    assert_eq!(said, expected, "{:?}", ended.log);
+}
+
+#[test]
+fn children_are_followed_if_asked() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (server, port) = python("forking.py", &[]);
+    let port: u16 = port.parse().expect("it prints its port");
+    let agent = Agent::run(&scratch, &["--follow", "--pid", &pid(&server)]);
+    for number in 0..20 {
+        get(port, &format!("/{number}"));
+    }
+    let ended = agent.stop();
+    assert_eq!(ended.of("forking").len(), 20, "{:?}", ended.log);
+    let processes: std::collections::BTreeSet<_> =
+        ended.spans.iter().map(|span| span.resource["process.pid"].as_i64()).collect();
+    assert_eq!(processes.len(), 20, "each child is a process of its own");
+    let scratch = Scratch::new();
+    let agent = Agent::run(&scratch, &["--pid", &pid(&server)]);
+    get(port, "/alone");
+    let ended = agent.stop();
+    assert!(ended.spans.is_empty(), "its children are not asked for: {:#?}", ended.spans);
+}
+
+#[test]
+fn exec_traces_from_the_first_instruction_and_ends_with_the_program() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (_server, port) = service("served", &[]);
+    let url = format!("http://127.0.0.1:{port}/launched");
+    let file = scratch.file("spans.jsonl");
+    let mut command = Command::new(binary());
+    command.arg("exec").arg("--file").arg(&file);
+    // A shell, so that the program is a child of what was launched.
+    command.args(["--", "sh", "-c", &format!("curl -s {url}; exit 3")]);
+    let ended = Agent::start(&mut command).end();
+    assert_eq!(ended.code, Some(0), "{:?}", ended.log);
+    assert_eq!(ended.stdout, "served");
+    let spans = remora_tests::spans::read(&file);
+    assert_eq!(spans.len(), 1, "{:?}", ended.log);
+    assert_eq!((spans[0].kind, spans[0].service.as_str()), (CLIENT, "curl"));
+    assert_eq!(spans[0].text("url.full"), url);
+    assert_eq!(ended.count("spans"), 1);
+}
+
+#[test]
+fn exec_says_when_the_program_cannot_be_started() {
+    if !is_root() {
+        return;
+    }
+    let mut command = Command::new(binary());
+    command.args(["exec", "--", "/no/such/program"]);
+    let ended = Agent::start(&mut command).end();
+    assert!(ended.log.iter().any(|line| line.contains("cannot start /no/such/program")), "{:?}", ended.log);
+}
+
+#[test]
+fn a_process_in_other_namespaces_is_traced_and_joined() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let script = scripts().join("service.py");
+    let shell = format!("ip link set lo up && exec python3 {} inner", script.display());
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--pid", "--fork", "--kill-child", "sh", "-c", &shell]);
+    let outer = Program::start(&mut command);
+    let port: u16 = outer.line().parse().expect("it prints its port");
+    // The server is unshare's only child.
+    let children = format!("/proc/{0}/task/{0}/children", outer.pid());
+    let inner = std::fs::read_to_string(children).expect("unshare runs").trim().to_owned();
+    // The same addresses and ports exist outside as well, and must not be taken for these.
+    let agent = Agent::run(&scratch, &["--pid", &inner, "--exe", "curl"]);
+    let enter = Command::new("nsenter")
+        .args(["--net", "--target", &inner, "curl", "-s", &format!("http://127.0.0.1:{port}/inner")])
+        .output()
+        .expect("nsenter runs");
+    assert_eq!(String::from_utf8_lossy(&enter.stdout), "inner");
+    let ended = agent.stop();
+    check_honest(&ended.spans);
+    let client = ended.of("curl");
+    let server = ended.of("service");
+    assert_eq!((client.len(), server.len()), (1, 1), "{:?}", ended.log);
+    assert_eq!(server[0].link(), "tcp_seq exact");
+    assert_eq!(server[0].parent.as_ref(), Some(&client[0].id));
+    assert_eq!(server[0].resource["process.pid"].to_string(), inner);
+}
+
+#[test]
+fn two_network_namespaces_are_joined() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let name = format!("rmr{}", std::process::id());
+    let network = Network::new(&name);
+    let script = scripts().join("service.py");
+    let text = std::fs::read_to_string(script).expect("it is there");
+    let script = scratch.write("far.py", &text.replace("\"127.0.0.1\", 0", "\"0.0.0.0\", 0"));
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &network.name, "python3"]).arg(script).arg("far");
+    let server = Program::start(&mut command);
+    let port = server.line();
+    let agent = Agent::run(&scratch, &["--pid", &pid(&server), "--exe", "curl"]);
+    let url = format!("http://10.203.77.2:{port}/far");
+    let answer = Command::new("curl").args(["-s", &url]).output().expect("curl runs");
+    assert_eq!(String::from_utf8_lossy(&answer.stdout), "far");
+    let ended = agent.stop();
+    check_honest(&ended.spans);
+    assert_eq!(ended.spans.len(), 2, "{:?}", ended.log);
+    assert_eq!(ended.of("far")[0].link(), "tcp_seq exact");
+    assert_eq!(ended.of("far")[0].parent.as_ref(), Some(&ended.of("curl")[0].id));
+}
+
+/// A namespace with a cable to this one.
+struct Network {
+    name: String,
+}
+
+impl Network {
+    fn new(name: &str) -> Self {
+        let network = Self { name: name.to_owned() };
+        let (near, far) = (format!("{name}a"), format!("{name}b"));
+        let ip = |args: &str| {
+            let status = Command::new("ip").args(args.split(' ')).status();
+            assert!(status.expect("ip(8) is there").success(), "ip {args}");
+        };
+        ip(&format!("netns add {name}"));
+        ip(&format!("link add {near} type veth peer name {far} netns {name}"));
+        ip(&format!("addr add 10.203.77.1/30 dev {near}"));
+        ip(&format!("link set {near} up"));
+        ip(&format!("-n {name} addr add 10.203.77.2/30 dev {far}"));
+        ip(&format!("-n {name} link set {far} up"));
+        network
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // The cable goes with the namespace.
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+#[test]
+fn unix_streams_are_joined() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let path = scratch.file("s");
+    let path = path.to_str().expect("plain text");
+    let go = format!("{path}.go");
+    assert!(Command::new("mkfifo").arg(&go).status().expect("mkfifo(1) is there").success());
+    let (server, _) = python("unix.py", &["server", path]);
+    let (client, _) = python("unix.py", &["client", path]);
+    let pids = format!("{},{}", server.pid(), client.pid());
+    let agent = Agent::run(&scratch, &["--pid", &pids]);
+    std::fs::write(&go, "go").expect("the client reads it");
+    assert_eq!(client.line(), "unix");
+    let ended = agent.stop();
+    check_honest(&ended.spans);
+    assert_eq!(ended.spans.len(), 2, "{:?}", ended.log);
+    let (client, server) = match &ended.spans[..] {
+        [one, two] if one.kind == CLIENT => (one, two),
+        [one, two] => (two, one),
+        _ => panic!("two spans"),
+    };
+    assert_eq!((client.kind, server.kind), (CLIENT, SERVER));
+    assert_eq!(server.link(), "unix_peer exact");
+    assert_eq!(server.parent.as_ref(), Some(&client.id));
+}
+
+#[test]
+fn connections_older_than_the_agent_are_known() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (back, back_port) = service("back", &[]);
+    let (proxy, port) = remora_tests::program::nginx(&scratch, back_port, "keepalive_timeout 60;");
+    let mut wire = remora_tests::wire::Wire::to(port);
+    wire.send(b"GET /before HTTP/1.1\r\nHost: h\r\n\r\n").expect("back");
+    let pids = format!("{},{}", back.pid(), proxy.pid());
+    let agent = Agent::run(&scratch, &["--pid", &pids]);
+    let mine = wire.port();
+    wire.send(b"GET /after HTTP/1.1\r\nHost: h\r\n\r\n").expect("back");
+    let ended = agent.stop();
+    check_honest(&ended.spans);
+    assert_eq!(ended.spans.len(), 3, "{:#?}", ended.spans);
+    let root = ended.spans.iter().find(|span| span.parent.is_none()).expect("the first server");
+    assert_eq!(root.kind, SERVER);
+    assert_eq!(root.int("network.peer.port"), Some(mine.into()));
+    assert_eq!(root.int("server.port"), Some(port.into()));
+}
+
+#[test]
+fn a_recycled_process_id_is_another_process() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (stays, stays_port) = service("stays", &[]);
+    let (mut goes, goes_port) = service("goes", &[]);
+    let recycled = goes.pid();
+    let agent = Agent::run(&scratch, &["--pid", &format!("{},{recycled}", stays.pid())]);
+    get(goes_port, "/goes");
+    goes.kill();
+    // The next process gets the number after the last one (Documentation/admin-guide/sysctl/kernel.rst).
+    let again = until("the same process id", || {
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (recycled - 1).to_string()).ok()?;
+        let (program, port) = service("again", &[]);
+        (program.pid() == recycled).then_some((program, port))
+    });
+    get(again.1, "/again");
+    get(stays_port, "/stays");
+    let ended = agent.stop();
+    let paths: Vec<_> = ended.spans.iter().map(|span| span.path()).collect();
+    assert_eq!(paths, ["/goes", "/stays"], "{:?}", ended.log);
+}
+
+#[test]
+fn what_cannot_be_traced_says_why() {
+    if !is_root() {
+        return;
+    }
+    for (args, code, message) in [
+        (&["run", "--pid", "999999999"][..], 1, "it has exited or never existed"),
+        (&["run", "--pid", "2"], 1, "is a kernel thread"),
+        (&["run"], 2, "nothing to trace"),
+        (&["run", "--pid", "x"], 2, "invalid value 'x'"),
+        (&["run", "--all", "--otlp", "localhost:4317"], 2, "it has no scheme"),
+        (&["run", "--all", "--ring-mib", "3"], 2, "a power of two"),
+        (&["run", "--all", "--file", "/no/such/directory/file"], 1, "/no/such/directory/file"),
+        (&["replay", "/no/such/file"], 1, "/no/such/file"),
+        (&["replay", "/proc/self/exe"], 1, "not a recording"),
+    ] {
+        let ended = Agent::start(Command::new(binary()).args(args)).end();
+        assert_eq!(ended.code, Some(code), "{args:?} {:?}", ended.log);
+        assert!(ended.log.iter().any(|line| line.contains(message)), "{args:?} {:?}", ended.log);
+    }
+    listening_is_not_needed();
+}
+
+/// `ps` and `plan` list without attaching.
+fn listening_is_not_needed() {
+    let (server, port) = service("listed", &[]);
+    listening(port);
+    let list = |args: &[&str]| {
+        let output = Command::new(binary()).args(args).output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+        text.lines().map(parse).collect::<Vec<_>>()
+    };
+    let rows = list(&["ps", "--json"]);
+    let row = rows.iter().find(|row| row["pid"] == server.pid()).expect("it listens");
+    assert_eq!(row["ports"], serde_json::json!([port]));
+    assert_eq!(row["service"], "service");
+    let rows = list(&["plan", "--json", "--pid", &pid(&server)]);
+    assert!(rows.iter().any(|row| row["kind"] == "probe"), "{rows:?}");
+    assert!(rows.iter().any(|row| row["kind"] == "process" && row["pid"] == server.pid()));
+}
