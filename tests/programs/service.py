@@ -34,6 +34,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+# The default of 5 makes clients wait a second for a lost SYN.
+http.server.ThreadingHTTPServer.request_queue_size = 1024
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 print(server.server_port, flush=True)
 server.serve_forever()

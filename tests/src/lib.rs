@@ -2,6 +2,7 @@
 //! spans as plain values. Everything that is started is ended, by its own process id.
 
 pub mod agent;
+pub mod kernel;
 pub mod program;
 pub mod spans;
 pub mod wire;
