@@ -108,8 +108,9 @@ impl Pipeline {
         if let Some(expected) = next.replace(position.seq.wrapping_add(1)) {
             let missing = position.seq.wrapping_sub(expected);
             // A step back would be a program that was interrupted by another on the same CPU.
-            if missing < 1 << 31 {
+            if missing > 0 && missing < 1 << 31 {
                 self.intake.missing += u64::from(missing);
+                self.tracker.lost(missing.into());
             }
         }
     }

@@ -76,6 +76,12 @@ pub(super) struct Exchange {
     pub(super) response_bytes: Option<u64>,
     /// Gaps in what was seen of the connection while this exchange was open.
     pub(super) gaps: u32,
+    /// Records that had been lost when it began.
+    pub(super) lost_before: u64,
+    /// How long the request had been in the socket's queue, at least.
+    pub(super) queue_ns: Option<u32>,
+    /// The agent ended before it did.
+    pub(super) stopped: bool,
     /// The span has been handed out; kept only for its children.
     pub(super) done: bool,
 }

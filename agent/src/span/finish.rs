@@ -10,6 +10,7 @@ use super::exchange::{Exchange, ExchangeKey, Origin, Trace};
 use super::http;
 use super::identity::IdSource;
 use super::model::{Confidence, Kind, Method, Parent, Span};
+use crate::protocol::End;
 
 /// Deepest chain of parents followed; a longer one is cut into traces.
 const DEPTH_MAX: usize = 1 << 12;
@@ -18,6 +19,7 @@ const DEPTH_MAX: usize = 1 << 12;
 pub(super) fn span(
     exchanges: &mut SlotMap<ExchangeKey, Exchange>,
     ids: &mut IdSource,
+    lost: u64,
     key: ExchangeKey,
 ) -> Option<Span> {
     let trace = trace(exchanges, ids, key)?;
@@ -51,8 +53,17 @@ pub(super) fn span(
     if exchange.task.kind == agent_common::task_kind::THREAD && exchange.task.id != 0 {
         attributes.int("thread.id", exchange.task.id as i64);
     }
-    if exchange.gaps > 0 {
-        attributes.int("remora.lost", i64::from(exchange.gaps));
+    if let Some(ns) = exchange.queue_ns {
+        attributes.int("remora.queue_ns", i64::from(ns));
+    }
+    if how == Some(End::Unseen) {
+        attributes.bool("remora.end.inferred", true);
+        let reason = if exchange.stopped { "agent_stopped" } else { "not_seen" };
+        attributes.constant("remora.end.reason", reason);
+    }
+    let lost = u64::from(exchange.gaps) + lost.saturating_sub(exchange.lost_before);
+    if lost > 0 {
+        attributes.int("remora.lost", lost as i64);
     }
     Some(Span {
         resource: Arc::clone(&exchange.resource),

@@ -7,6 +7,7 @@ use slotmap::SlotMap;
 use super::exchange::{ExchangeKey, SocketKey};
 use crate::event::Socket;
 use crate::event::ids::{Address, SocketId, Tgid};
+use crate::platform::clock::MonoNs;
 use crate::protocol::http1::{Connection, Limits};
 use crate::protocol::{Direction, ExchangeNo};
 
@@ -26,6 +27,8 @@ pub(super) struct SocketState {
     pub(super) connection: Connection,
     /// Sequence number of the next byte, by direction.
     pub(super) expected: [Option<u32>; 2],
+    /// When bytes last moved, by direction.
+    pub(super) last_moved: [MonoNs; 2],
     /// Number of the next operation.
     pub(super) next_op: Option<u32>,
     /// Exchanges not yet handed out, oldest first.
@@ -37,6 +40,15 @@ impl SocketState {
     pub(super) fn exchange(&self, number: ExchangeNo) -> Option<ExchangeKey> {
         // Nearly always the first or the last.
         self.exchanges.iter().find(|(no, _)| *no == number).map(|(_, key)| *key)
+    }
+
+    /// Where it is kept when the direction's bytes last moved.
+    pub(super) fn last_moved_mut(&mut self, direction: Direction) -> &mut MonoNs {
+        let [inbound, outbound] = &mut self.last_moved;
+        match direction {
+            Direction::Inbound => inbound,
+            Direction::Outbound => outbound,
+        }
     }
 
     /// Where the direction's next expected sequence number is kept.
@@ -99,6 +111,7 @@ impl Sockets {
             peer,
             connection: Connection::new(Limits::default()),
             expected: [None; 2],
+            last_moved: [MonoNs::default(); 2],
             next_op: None,
             exchanges: VecDeque::new(),
             closed: false,

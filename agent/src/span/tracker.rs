@@ -72,6 +72,8 @@ struct State {
     /// Exchanges that are over, oldest first.
     ended: Vec<ExchangeKey>,
     tallies: Tallies,
+    /// Records that were lost on the way here.
+    lost: u64,
 }
 
 /// The operation whose bytes are being parsed.
@@ -80,6 +82,8 @@ struct Operation {
     task: TaskId,
     tcp_seq: Option<u32>,
     nonblocking: bool,
+    /// How long before `at` the socket's last segment had come.
+    segment_age_ns: Option<u32>,
 }
 
 impl Tracker {
@@ -93,6 +97,7 @@ impl Tracker {
             wall: WallOffset::default(),
             ended: Vec::new(),
             tallies: Tallies::default(),
+            lost: 0,
         };
         Self { settings, sockets: Sockets::default(), state }
     }
@@ -110,6 +115,11 @@ impl Tracker {
     /// How monotonic time maps to wall time from here on.
     pub fn clock(&mut self, wall: WallOffset) {
         self.state.wall = wall;
+    }
+
+    /// Records were lost on the way here: whatever is open may have missed something.
+    pub fn lost(&mut self, records: u64) {
+        self.state.lost += records;
     }
 
     /// What was counted.
@@ -177,6 +187,9 @@ impl Tracker {
             let Some(socket) = self.sockets.get(key) else { continue };
             let open: Vec<_> = socket.exchanges.iter().map(|(_, key)| *key).collect();
             for exchange in open {
+                if let Some(exchange) = self.state.exchanges.get_mut(exchange) {
+                    exchange.stopped = exchange.end.is_none();
+                }
                 self.state.over(exchange, at, Some(End::Unseen));
             }
         }
@@ -213,9 +226,12 @@ impl Tracker {
         match io.outcome {
             Outcome::Moved(segment) => {
                 let operation = self.position(key, io, segment.len);
-                self.feed(key, io.direction, &operation, |connection, sink| {
+                self.feed(key, &operation, |connection, sink| {
                     connection.feed(io.direction, segment, sink);
                 });
+                if let Some(socket) = self.sockets.get_mut(key) {
+                    *socket.last_moved_mut(io.direction) = io.at;
+                }
             }
             Outcome::End => self.end(key, io.direction, io.at),
             Outcome::Failed(_) => self.close_streams(key, io.at),
@@ -244,7 +260,9 @@ impl Tracker {
         if missing != 0 && missing < 1 << 31 {
             self.gap(key, io.direction, Some(u64::from(missing)), io.at);
         }
-        Operation { at: io.at, task: io.task, tcp_seq, nonblocking: io.nonblocking }
+        let segment_age_ns = io.tcp_seq.map(|_| io.segment_age_ns).filter(|age| *age < u32::MAX);
+        let nonblocking = io.nonblocking;
+        Operation { at: io.at, task: io.task, tcp_seq, nonblocking, segment_age_ns }
     }
 
     fn gap(&mut self, key: SocketKey, direction: Direction, bytes: Option<u64>, at: MonoNs) {
@@ -256,15 +274,15 @@ impl Tracker {
                 }
             }
         }
-        self.boundary(key, direction, at, |connection, sink| connection.gap(direction, bytes, sink));
+        self.boundary(key, at, |connection, sink| connection.gap(direction, bytes, sink));
     }
 
     fn end(&mut self, key: SocketKey, direction: Direction, at: MonoNs) {
-        self.boundary(key, direction, at, |connection, sink| connection.end(direction, sink));
+        self.boundary(key, at, |connection, sink| connection.end(direction, sink));
     }
 
     fn close_streams(&mut self, key: SocketKey, at: MonoNs) {
-        self.boundary(key, Direction::Outbound, at, |connection, sink| connection.close(sink));
+        self.boundary(key, at, |connection, sink| connection.close(sink));
     }
 
     fn close(&mut self, key: SocketKey, at: MonoNs) {
@@ -280,21 +298,20 @@ impl Tracker {
     fn boundary(
         &mut self,
         key: SocketKey,
-        direction: Direction,
         at: MonoNs,
         step: impl FnOnce(&mut http1::Connection, &mut dyn FnMut(protocol::Event<'_>)),
     ) {
         let tgid = self.sockets.get(key).map(|socket| socket.tgid).unwrap_or_default();
         let task = TaskId { tgid, kind: agent_common::task_kind::THREAD, id: 0 };
-        let operation = Operation { at, task, tcp_seq: None, nonblocking: false };
-        self.feed(key, direction, &operation, step);
+        let (tcp_seq, segment_age_ns) = (None, None);
+        let operation = Operation { at, task, tcp_seq, nonblocking: false, segment_age_ns };
+        self.feed(key, &operation, step);
     }
 
     /// Runs one step of a connection's parser and takes in what it tells.
     fn feed(
         &mut self,
         key: SocketKey,
-        _direction: Direction,
         operation: &Operation,
         step: impl FnOnce(&mut http1::Connection, &mut dyn FnMut(protocol::Event<'_>)),
     ) {
@@ -309,7 +326,7 @@ impl Tracker {
 
     fn message(&mut self, key: SocketKey, operation: &Operation, event: protocol::Event<'_>) {
         use protocol::Event as Message;
-        let at = operation.at;
+        let (at, socket_key) = (operation.at, key);
         match event {
             Message::RequestStart { exchange, direction, offset } => {
                 self.request_start(key, operation, exchange, direction, offset);
@@ -340,8 +357,16 @@ impl Tracker {
             }
             Message::ResponseEnd { exchange, body_bytes, end } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
+                let last = self.sockets.get(socket_key).map(|socket| socket.last_moved);
+                let mut at = at;
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
                     exchange.response_bytes = Some(body_bytes);
+                    // What ended the message came after its last byte.
+                    if end != End::Complete && exchange.responded {
+                        let [inbound, outbound] = last.unwrap_or_default();
+                        let last = if exchange.kind == Kind::Server { outbound } else { inbound };
+                        at = last.max(exchange.start);
+                    }
                 }
                 self.state.over(key, at, Some(end));
             }
@@ -402,6 +427,9 @@ impl Tracker {
             request_bytes: None,
             response_bytes: None,
             gaps: 0,
+            lost_before: self.state.lost,
+            queue_ns: operation.segment_age_ns.filter(|_| kind == Kind::Server),
+            stopped: false,
             done: false,
         });
         match kind {
@@ -449,7 +477,8 @@ impl Tracker {
         let Some(exchange) = self.state.exchanges.get(key) else { return };
         let (socket_key, number, seen) = (exchange.socket, exchange.number, exchange.head_seen);
         if seen {
-            if let Some(span) = finish::span(&mut self.state.exchanges, &mut self.state.ids, key) {
+            let State { exchanges, ids, lost, .. } = &mut self.state;
+            if let Some(span) = finish::span(exchanges, ids, *lost, key) {
                 spans.push(span);
                 self.state.tallies.spans += 1;
             }
