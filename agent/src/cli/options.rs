@@ -1,14 +1,17 @@
 //! Flags, and what they mean together.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
 use crate::discover::rules::{RuleError, Rules};
 use crate::export::otlp::config::{Config, ConfigError, Overrides, Protocol, parse_headers};
-use crate::export::{Destination, console};
+use crate::export::{Destination, Limits, console};
 use crate::probe::Source;
 use crate::span::http::HeaderCapture;
+use crate::span::sampler::{Sampler, SamplerError};
+use crate::span::tracker::Settings;
 
 /// Why flags cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,9 @@ pub enum UsageError {
     /// A pattern is wrong.
     #[error(transparent)]
     Rule(#[from] RuleError),
+    /// A sampler is wrong.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
     /// A destination is wrong.
     #[error(transparent)]
     Destination(#[from] ConfigError),
@@ -138,12 +144,40 @@ pub struct CaptureOptions {
     /// Most processes traced at one time
     #[arg(long, default_value_t = 16384, value_name = "COUNT")]
     pub processes_max: u32,
+    /// What spans say.
+    #[command(flatten)]
+    pub spans: SpanOptions,
+}
+
+/// What spans say, and which are kept.
+#[derive(Clone, Debug, Args)]
+pub struct SpanOptions {
     /// Record this request header (may be repeated)
     #[arg(long = "request-header", value_name = "NAME")]
     pub request_headers: Vec<String>,
     /// Record this response header (may be repeated)
     #[arg(long = "response-header", value_name = "NAME")]
     pub response_headers: Vec<String>,
+    /// Which traces to keep, by OpenTelemetry's names
+    #[arg(long, env = "OTEL_TRACES_SAMPLER", default_value = "always_on", value_name = "NAME")]
+    pub sampler: String,
+    /// The sampler's argument, as the ratio of traceidratio
+    #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", default_value = "", value_name = "ARG")]
+    pub sampler_arg: String,
+}
+
+impl SpanOptions {
+    /// What the tracker is told.
+    pub fn settings(&self) -> Result<Settings, UsageError> {
+        let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        let headers = HeaderCapture {
+            request: lower(&self.request_headers),
+            response: lower(&self.response_headers),
+        };
+        // Set to nothing is not set, as the specification asks.
+        let name = if self.sampler.is_empty() { "always_on" } else { &self.sampler };
+        Ok(Settings { headers, sampler: Sampler::parse(name, &self.sampler_arg)? })
+    }
 }
 
 impl CaptureOptions {
@@ -169,15 +203,6 @@ impl CaptureOptions {
         };
         let ring_bytes = ring << 20;
         Ok(crate::probe::Options { source, ring_bytes, processes_max, payload_limit, rules })
-    }
-
-    /// Which headers are recorded.
-    pub fn headers(&self) -> HeaderCapture {
-        let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect();
-        HeaderCapture {
-            request: lower(&self.request_headers),
-            response: lower(&self.response_headers),
-        }
     }
 }
 
@@ -263,3 +288,33 @@ impl Destinations {
         Ok(destinations)
     }
 }
+
+/// Bounds of every destination, from the `OTEL_BSP_*` variables (OpenTelemetry specification,
+/// "Batch Span Processor").
+pub fn limits(variable: impl Fn(&str) -> Option<String>) -> Result<Limits, UsageError> {
+    let number = |name: &'static str| match variable(name).filter(|value| !value.is_empty()) {
+        None => Ok(None),
+        Some(value) => match value.trim().parse::<u64>() {
+            Ok(number) if number > 0 => Ok(Some(number)),
+            _ => Err(ConfigError::Value {
+                name: name.to_owned(),
+                value,
+                expected: "a whole number above 0",
+            }),
+        },
+    };
+    let mut limits = Limits::default();
+    if let Some(spans) = number("OTEL_BSP_MAX_QUEUE_SIZE")? {
+        limits.queue_spans = spans;
+    }
+    if let Some(spans) = number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE")? {
+        limits.request_spans = usize::try_from(spans).unwrap_or(usize::MAX);
+    }
+    if let Some(millis) = number("OTEL_BSP_SCHEDULE_DELAY")? {
+        limits.linger = Duration::from_millis(millis).min(LINGER_MAX);
+    }
+    Ok(limits)
+}
+
+/// A span leaves within a second of its end, whatever a variable says.
+const LINGER_MAX: Duration = Duration::from_millis(500);

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::options::{CaptureOptions, Color, Destinations, Selection, UsageError};
+use super::options::{CaptureOptions, Color, Destinations, Selection, SpanOptions, UsageError};
 use super::{CliError, output};
 use crate::export::{Exporters, Limits};
 use crate::pipeline::Pipeline;
 use crate::pipeline::recording::Player;
 use crate::platform::privileges;
 use crate::run::{self, Plan, Summary};
-use crate::span::tracker::Settings;
 
 /// Flags of `remora record`.
 #[derive(Debug, Args)]
@@ -34,12 +33,8 @@ pub(super) struct Replay {
     file: PathBuf,
     #[command(flatten)]
     destinations: Destinations,
-    /// Record this request header (may be repeated)
-    #[arg(long = "request-header", value_name = "NAME")]
-    request_headers: Vec<String>,
-    /// Record this response header (may be repeated)
-    #[arg(long = "response-header", value_name = "NAME")]
-    response_headers: Vec<String>,
+    #[command(flatten)]
+    spans: SpanOptions,
     /// Print every count at the end, not only the losses
     #[arg(long)]
     stats: bool,
@@ -51,13 +46,14 @@ pub(super) fn record(options: Record) -> Result<(), CliError> {
         return Err(UsageError::NothingToTrace.into());
     }
     let capture = options.capture.probe(rules.matches_new_programs())?;
+    let tracker = options.capture.spans.settings()?;
     privileges::check()?;
     let summary = run::run(Plan {
         rules,
         follow: options.selection.follow,
         command: None,
         capture,
-        tracker: Settings { headers: options.capture.headers() },
+        tracker,
         destinations: Vec::new(),
         limits: Limits::default(),
         record: Some(options.file),
@@ -72,16 +68,13 @@ const FLUSH: Duration = Duration::from_secs(30);
 pub(super) fn replay(options: Replay, color: Color) -> Result<(), CliError> {
     let color = output::wants_color(color, &std::io::stdout());
     let destinations = options.destinations.resolve(color, |name| std::env::var(name).ok())?;
+    let tracker = options.spans.settings()?;
     let name = options.file.display().to_string();
     let file = File::open(&options.file)
         .map_err(|source| CliError::Open { path: options.file, source })?;
     let damaged = |source| CliError::Replay { file: name.clone(), source };
     let mut player = Player::new(BufReader::new(file)).map_err(damaged)?;
-    let headers = crate::span::http::HeaderCapture {
-        request: options.request_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
-        response: options.response_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
-    };
-    let mut pipeline = Pipeline::new(Settings { headers }, player.seed());
+    let mut pipeline = Pipeline::new(tracker, player.seed());
     let limits = Limits::default();
     let exporters = Exporters::start(destinations, limits).map_err(run::RunError::from)?;
     let mut spans = Vec::new();

@@ -3,12 +3,10 @@
 use std::ffi::OsString;
 
 use super::options::{Color, Run, RunOptions, UsageError};
-use super::{CliError, output};
+use super::{CliError, options, output};
 use crate::discover::rules::Rules;
-use crate::export::Limits;
 use crate::platform::privileges;
 use crate::run::{self, Plan};
-use crate::span::tracker::Settings;
 
 pub(super) fn run(options: Run, color: Color) -> Result<(), CliError> {
     let rules = options.selection.rules()?;
@@ -27,7 +25,7 @@ pub(super) fn exec(
 }
 
 fn trace(
-    options: RunOptions,
+    run: RunOptions,
     rules: Rules,
     follow: bool,
     command: Option<Vec<OsString>>,
@@ -35,20 +33,22 @@ fn trace(
 ) -> Result<(), CliError> {
     let color = output::wants_color(color, &std::io::stdout());
     let variable = |name: &str| std::env::var(name).ok();
-    let destinations = options.destinations.resolve(color, variable)?;
-    let capture = options.capture.probe(rules.matches_new_programs())?;
+    let destinations = run.destinations.resolve(color, variable)?;
+    let capture = run.capture.probe(rules.matches_new_programs())?;
+    let tracker = run.capture.spans.settings()?;
+    let limits = options::limits(variable)?;
     privileges::check()?;
     let plan = Plan {
         rules,
         follow,
         command,
         capture,
-        tracker: Settings { headers: options.capture.headers() },
+        tracker,
         destinations,
-        limits: Limits::default(),
-        record: options.record,
+        limits,
+        record: run.record,
     };
     let summary = run::run(plan)?;
-    output::done(&summary, options.stats);
+    output::done(&summary, run.stats);
     Ok(())
 }

@@ -72,6 +72,7 @@ impl Summary {
             ("remora_events_of_unknown_socket_total", self.tallies.unknown_socket),
             ("remora_events_of_unknown_process_total", self.tallies.unknown_process),
             ("remora_parents_disputed_total", self.tallies.disputed),
+            ("remora_spans_unsampled_total", self.tallies.unsampled),
             ("remora_spans_total", self.tallies.spans),
         ]
     }

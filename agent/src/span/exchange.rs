@@ -37,6 +37,8 @@ pub(super) struct Trace {
     pub(super) state: Arc<str>,
     /// One mapping of time for all spans of a trace, so that their order survives a clock step.
     pub(super) wall: WallOffset,
+    /// Whether its spans are handed out.
+    pub(super) kept: bool,
 }
 
 /// A span in the making.

@@ -10,19 +10,24 @@ use super::exchange::{Exchange, ExchangeKey, Origin, Trace};
 use super::http;
 use super::identity::IdSource;
 use super::model::{Confidence, Kind, Method, Parent, Span};
+use super::sampler::Sampler;
 use crate::protocol::End;
 
 /// Deepest chain of parents followed; a longer one is cut into traces.
 const DEPTH_MAX: usize = 1 << 12;
 
-/// Makes the span of an exchange that is over.
+/// Makes the span of an exchange that is over; `None` if its trace is not kept.
 pub(super) fn span(
     exchanges: &mut SlotMap<ExchangeKey, Exchange>,
     ids: &mut IdSource,
+    sampler: Sampler,
     lost: u64,
     key: ExchangeKey,
 ) -> Option<Span> {
-    let trace = trace(exchanges, ids, key)?;
+    let trace = trace(exchanges, ids, sampler, key)?;
+    if !trace.kept {
+        return None;
+    }
     let parent = parent(exchanges, key);
     // What the other end read had been written, and the other end's clock was read earlier.
     let read_by = exchanges.get(key).and_then(|exchange| match exchange.origin {
@@ -106,6 +111,7 @@ fn parent(exchanges: &SlotMap<ExchangeKey, Exchange>, key: ExchangeKey) -> Optio
 fn trace(
     exchanges: &mut SlotMap<ExchangeKey, Exchange>,
     ids: &mut IdSource,
+    sampler: Sampler,
     key: ExchangeKey,
 ) -> Option<Trace> {
     let mut chain = vec![key];
@@ -121,7 +127,7 @@ fn trace(
             {
                 chain.push(parent);
             }
-            _ => break root(exchange, ids),
+            _ => break root(exchange, ids, sampler),
         }
     };
     for key in chain {
@@ -135,7 +141,7 @@ fn trace(
 /// W3C's "sampled" flag: set on every trace that remora begins, because it records it.
 const SAMPLED: u8 = 1;
 
-fn root(exchange: &Exchange, ids: &mut IdSource) -> Trace {
+fn root(exchange: &Exchange, ids: &mut IdSource, sampler: Sampler) -> Trace {
     let wall = exchange.wall;
     match (exchange.origin, exchange.remote.as_deref()) {
         (Origin::Header, Some(context)) => Trace {
@@ -143,8 +149,12 @@ fn root(exchange: &Exchange, ids: &mut IdSource) -> Trace {
             flags: context.flags,
             state: context.trace_state.as_str().into(),
             wall,
+            kept: sampler.keeps(context.trace_id, Some(context.flags & SAMPLED != 0)),
         },
-        _ => Trace { id: ids.trace(), flags: SAMPLED, state: "".into(), wall },
+        _ => {
+            let id = ids.trace();
+            Trace { id, flags: SAMPLED, state: "".into(), wall, kept: sampler.keeps(id, None) }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod identity;
 pub mod model;
 pub mod propagation;
 pub mod redact;
+pub mod sampler;
 mod sockets;
 mod tasks;
 pub mod tracker;

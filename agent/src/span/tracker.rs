@@ -15,6 +15,7 @@ use super::http::{self, Ends, HeaderCapture};
 use super::identity::IdSource;
 use super::model::{Confidence, Kind, Method, Resource, Span};
 use super::propagation;
+use super::sampler::Sampler;
 use super::sockets::Sockets;
 use super::tasks::{self, Process, Processes, Tasks};
 use crate::event::ids::{Address, TaskId, Tgid};
@@ -30,6 +31,8 @@ const EXCHANGES_MAX: usize = 1 << 18;
 pub struct Tallies {
     /// Spans handed out.
     pub spans: u64,
+    /// Spans left out by the sampler.
+    pub unsampled: u64,
     /// Exchanges of which the request's head was never seen whole enough to be told.
     pub headless: u64,
     /// Bytes of traffic that no parser knows.
@@ -53,6 +56,8 @@ pub struct Tallies {
 pub struct Settings {
     /// Headers to record.
     pub headers: HeaderCapture,
+    /// Which traces are kept.
+    pub sampler: Sampler,
 }
 
 /// Turns events into spans.
@@ -478,9 +483,12 @@ impl Tracker {
         let (socket_key, number, seen) = (exchange.socket, exchange.number, exchange.head_seen);
         if seen {
             let State { exchanges, ids, lost, .. } = &mut self.state;
-            if let Some(span) = finish::span(exchanges, ids, *lost, key) {
-                spans.push(span);
-                self.state.tallies.spans += 1;
+            match finish::span(exchanges, ids, self.settings.sampler, *lost, key) {
+                Some(span) => {
+                    spans.push(span);
+                    self.state.tallies.spans += 1;
+                }
+                None => self.state.tallies.unsampled += 1,
             }
         } else {
             self.state.tallies.headless += 1;
