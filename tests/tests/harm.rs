@@ -202,3 +202,79 @@ fn thousands_of_connections_and_of_short_processes() {
     let mine = |span: &&remora_tests::spans::Span| span.resource["process.pid"] == me;
     assert_eq!(ended.spans.iter().filter(mine).count(), 40);
 }
+
+#[test]
+fn the_agent_tells_about_itself() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (server, port) = service("served", &[]);
+    let metrics = free_port();
+    let address = format!("127.0.0.1:{metrics}");
+    let pid = server.pid().to_string();
+    let agent = Agent::run(&scratch, &["--pid", &pid, "--metrics", &address]);
+    get(port, "/counted");
+    agent.wait_for(1, |_| true);
+    let text = get(metrics, "/metrics");
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert!(text.contains("\nremora_spans_total 1\n"), "{text}");
+    assert!(text.contains("\nremora_processes_traced_total 1\n"), "{text}");
+    assert!(text.contains("remora_exported_spans_total{destination=\"file "), "{text}");
+    assert!(get(metrics, "/other").starts_with("HTTP/1.1 404"));
+    // One who connects and says nothing holds nobody up.
+    let silent = Wire::to(metrics);
+    get(port, "/more");
+    agent.wait_for(2, |_| true);
+    drop(silent);
+    assert_eq!(agent.stop().code, Some(0));
+}
+
+#[test]
+fn a_service_manager_is_told() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let path = scratch.file("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("the directory is ours");
+    socket.set_read_timeout(Some(remora_tests::DEADLINE)).expect("not zero");
+    let (server, _) = service("served", &[]);
+    let mut command = Command::new(binary());
+    command.args(["run", "--pid", &server.pid().to_string()]).env("NOTIFY_SOCKET", &path);
+    let agent = Agent::start(&mut command);
+    let mut buffer = [0; 64];
+    let mut told = || {
+        let length = socket.recv(&mut buffer).expect("it tells");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    assert_eq!(told(), "READY=1");
+    agent.signal("TERM");
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(agent.end().code, Some(0));
+}
+
+#[test]
+fn samplers_keep_whole_traces() {
+    if !is_root() {
+        return;
+    }
+    let (back, back_port) = service("back", &[]);
+    let (front, port) = service("front", &[back_port]);
+    let pids = format!("{},{}", back.pid(), front.pid());
+    let ask = |sampler: &[&str]| {
+        let scratch = Scratch::new();
+        let agent = Agent::run(&scratch, &[&["--stats", "--pid", &pids], sampler].concat());
+        for number in 0..40 {
+            get(port, &format!("/{number}"));
+        }
+        agent.stop()
+    };
+    let none = ask(&["--sampler", "always_off"]);
+    assert_eq!((none.count("spans"), none.count("lost")), (0, 0));
+    assert_eq!(none.count("remora_spans_unsampled_total"), 120);
+    let some = ask(&["--sampler", "traceidratio", "--sampler-arg", "0.5"]);
+    let kept = some.count("spans");
+    assert!(kept > 0 && kept < 120 && kept % 3 == 0, "{kept}");
+    assert_eq!(kept + some.count("remora_spans_unsampled_total"), 120);
+}

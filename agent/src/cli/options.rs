@@ -112,6 +112,9 @@ pub struct RunOptions {
     /// Print every count at the end, not only the losses
     #[arg(long)]
     pub(super) stats: bool,
+    /// Serve the agent's own counts on this address, in Prometheus's format
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) metrics: Option<std::net::SocketAddr>,
     /// Write the raw events into this file as well, for `remora replay`
     #[arg(long, value_name = "FILE")]
     pub(super) record: Option<PathBuf>,

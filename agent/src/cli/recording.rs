@@ -57,6 +57,7 @@ pub(super) fn record(options: Record) -> Result<(), CliError> {
         destinations: Vec::new(),
         limits: Limits::default(),
         record: Some(options.file),
+        metrics: None,
     })?;
     output::done(&summary, false);
     Ok(())

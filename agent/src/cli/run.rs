@@ -47,6 +47,7 @@ fn trace(
         destinations,
         limits,
         record: run.record,
+        metrics: run.metrics,
     };
     let summary = run::run(plan)?;
     output::done(&summary, run.stats);

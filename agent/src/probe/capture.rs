@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "marks the wire types as plain data for aya, and calls poll(2)")]
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use agent_common::{Selected, counter, select};
@@ -179,29 +179,28 @@ impl Capture {
         result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })
     }
 
-    /// Waits until the kernel half wakes the reader, `other` becomes readable or `timeout` is over.
-    /// True if `other` is readable.
-    pub fn wait(
+    /// Waits until the kernel half wakes the reader, one of `others` becomes readable or `timeout` is
+    /// over. True if one of `others` is readable.
+    pub fn wait<const N: usize>(
         &self,
-        other: &impl AsRawFd,
+        others: [Option<BorrowedFd<'_>>; N],
         timeout: Option<Duration>,
     ) -> Result<bool, CaptureError> {
-        let mut fds = [self.ring.ring.as_raw_fd(), other.as_raw_fd()].map(|fd| libc::pollfd {
-            fd,
-            events: libc::POLLIN,
-            revents: 0,
-        });
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut entries = vec![entry(self.ring.ring.as_raw_fd())];
+        // poll(2) leaves out entries with a negative descriptor.
+        entries.extend(others.iter().map(|fd| entry(fd.map_or(-1, |fd| fd.as_raw_fd()))));
         // Rounded up, so that a short rest does not become a busy loop.
         let millis = timeout.map_or(-1, |rest| rest.as_micros().div_ceil(1000).min(60_000) as i32);
-        // SAFETY: `fds` is an array of two valid entries that outlives the call.
-        let result = unsafe { libc::poll(fds.as_mut_ptr(), 2, millis) };
+        // SAFETY: the vector holds as many valid entries as we say and outlives the call.
+        let result = unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, millis) };
         if result < 0 {
             let error = io::Error::last_os_error();
             if error.kind() != io::ErrorKind::Interrupted {
                 return Err(CaptureError::Wait(error));
             }
         }
-        Ok(fds[1].revents != 0)
+        Ok(entries.iter().skip(1).any(|entry| entry.revents != 0))
     }
 
     /// The kernel half's counters, summed over CPUs.

@@ -2,6 +2,7 @@
 //! leaves without a trace.
 
 mod launch;
+mod metrics;
 mod notify;
 mod recorder;
 mod signals;
@@ -11,6 +12,8 @@ mod targets;
 use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,13 +23,14 @@ pub use targets::TargetError;
 
 use crate::discover::rules::Rules;
 use crate::event;
-use crate::export::{Destination, ExportError, Exporters, Limits};
+use crate::export::{Account, Destination, ExportError, Exporters, Limits};
 use crate::pipeline::{Pipeline, Step};
 use crate::platform::clock::{self, MonoNs, WallOffset};
 use crate::probe::{self, Capture, CaptureError};
 use crate::span::model::Span;
 use crate::span::tracker::Settings;
 use launch::Launched;
+use metrics::Metrics;
 use recorder::Recording;
 use signals::{Signal, Signals};
 use targets::Targets;
@@ -65,6 +69,8 @@ pub struct Plan {
     pub limits: Limits,
     /// Where raw events are written.
     pub record: Option<PathBuf>,
+    /// Where the agent's own counts are served.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Why the agent could not begin or go on.
@@ -85,6 +91,15 @@ pub enum RunError {
     /// The command could not be started.
     #[error("cannot start the command")]
     Launch(#[source] io::Error),
+    /// The metrics cannot be served.
+    #[error("cannot serve metrics on {address}")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The recording could not be created.
     #[error("cannot write the recording {path}")]
     Record {
@@ -100,6 +115,13 @@ pub enum RunError {
 pub fn run(plan: Plan) -> Result<Summary, RunError> {
     // Before any thread starts, so that all have the signals blocked.
     let signals = Signals::block().map_err(RunError::Signals)?;
+    let metrics = match plan.metrics {
+        Some(address) => {
+            let metrics = Metrics::listen(address);
+            Some(metrics.map_err(|source| RunError::Metrics { address, source })?)
+        }
+        None => None,
+    };
     let mut command = match &plan.command {
         Some(command) => Some(Launched::hold(command).map_err(RunError::Launch)?),
         None => None,
@@ -131,6 +153,7 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     }
     let mut agent = Agent {
         signals,
+        metrics,
         command,
         recording,
         capture,
@@ -157,6 +180,7 @@ fn seed() -> u64 {
 
 struct Agent {
     signals: Signals,
+    metrics: Option<Metrics>,
     command: Option<Launched>,
     recording: Recording,
     capture: Capture,
@@ -196,9 +220,14 @@ impl Agent {
                     (late > 0).then_some(REST)
                 }
             };
-            if self.capture.wait(&self.signals, rest)? && self.is_asked_to_end() {
+            let woken = {
+                let others = [Some(self.signals.as_fd()), self.metrics.as_ref().map(Metrics::fd)];
+                self.capture.wait(others, rest)?
+            };
+            if woken && self.is_asked_to_end() {
                 return Ok(());
             }
+            self.report();
         }
     }
 
@@ -255,6 +284,30 @@ impl Agent {
         over
     }
 
+    /// Tells its counts to whoever asks.
+    fn report(&mut self) {
+        if let Some(mut metrics) = self.metrics.take() {
+            metrics.answer(|| self.summary(self.exporters.accounts()));
+            self.metrics = Some(metrics);
+        }
+    }
+
+    fn summary(&self, accounts: Vec<(String, Account)>) -> Summary {
+        let counters = self.capture.counters().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the kernel half's counters");
+            probe::Counters::default()
+        });
+        Summary {
+            intake: self.pipeline.intake(),
+            tallies: self.pipeline.tallies(),
+            counters,
+            unrecorded: self.recording.failures(),
+            processes: self.targets.seen(),
+            sizes: self.pipeline.sizes(),
+            accounts,
+        }
+    }
+
     fn is_asked_to_end(&mut self) -> bool {
         let mut asked = false;
         while let Some(signal) = self.signals.next() {
@@ -289,22 +342,15 @@ impl Agent {
         self.recording.write(&step);
         self.pipeline.step(&step, &mut self.spans);
         self.recording.flush();
-        let counters = self.capture.counters();
         let by_process = self.targets.losses(self.capture.selection());
+        let mut summary = self.summary(Vec::new());
         // The target is free before anything is sent.
         drop(self.capture);
         self.exporters.offer(std::mem::take(&mut self.spans));
-        let accounts = self.exporters.finish(FLUSH);
+        summary.accounts = self.exporters.finish(FLUSH);
         for (tgid, name, lost) in by_process {
             tracing::warn!(pid = tgid.0, name, lost, "events of this process were lost");
         }
-        Summary {
-            intake: self.pipeline.intake(),
-            tallies: self.pipeline.tallies(),
-            counters: counters.unwrap_or_default(),
-            unrecorded: self.recording.failures(),
-            processes: self.targets.seen(),
-            accounts,
-        }
+        summary
     }
 }

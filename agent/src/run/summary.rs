@@ -22,6 +22,8 @@ pub struct Summary {
     pub unrecorded: u64,
     /// Processes that were traced.
     pub processes: u64,
+    /// Sockets and exchanges that are remembered.
+    pub sizes: (usize, usize),
     /// Destinations, and what became of the spans there.
     pub accounts: Vec<(String, Account)>,
 }
@@ -74,6 +76,8 @@ impl Summary {
             ("remora_parents_disputed_total", self.tallies.disputed),
             ("remora_spans_unsampled_total", self.tallies.unsampled),
             ("remora_spans_total", self.tallies.spans),
+            ("remora_sockets", self.sizes.0 as u64),
+            ("remora_open_exchanges", self.sizes.1 as u64),
         ]
     }
 }
