@@ -1,6 +1,25 @@
-//! Tells the library where the eBPF object is.
+//! Tells the library where the eBPF object is. Without one, as under plain `cargo build` of a fresh
+//! checkout, the agent is built with an empty object and says so when it is asked to trace.
+
+use std::path::PathBuf;
+use std::{env, fs};
+
 fn main() {
-    println!("cargo:rerun-if-changed=../target/ebpf/remora.bpf.o");
-    let root = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-    println!("cargo:rustc-env=REMORA_EBPF_OBJECT={root}/../target/ebpf/remora.bpf.o");
+    println!("cargo:rerun-if-env-changed=CARGO_TARGET_DIR");
+    let path = |name: &str| env::var_os(name).map(PathBuf::from);
+    let root = path("CARGO_MANIFEST_DIR").unwrap_or_default().join("..");
+    let target = path("CARGO_TARGET_DIR").unwrap_or_else(|| root.join("target"));
+    let built = target.join("ebpf/remora.bpf.o");
+    println!("cargo:rerun-if-changed={}", built.display());
+    let object = if built.is_file() {
+        built
+    } else {
+        println!("cargo:warning=no eBPF object: `cargo xtask build` makes one");
+        let empty = path("OUT_DIR").unwrap_or_default().join("empty.bpf.o");
+        if let Err(error) = fs::write(&empty, []) {
+            println!("cargo:error=cannot write {}: {error}", empty.display());
+        }
+        empty
+    };
+    println!("cargo:rustc-env=REMORA_EBPF_OBJECT={}", object.display());
 }

@@ -13,10 +13,8 @@ pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("REMORA_BIN") {
         return PathBuf::from(path);
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
     let candidates = ["release/remora", "debug/remora"].map(|path| target.join(path));
     let found = candidates.iter().find(|path| path.exists());
     found.expect("build remora first: `cargo xtask build --release`").clone()
@@ -54,7 +52,8 @@ impl Ended {
 
     /// A number of the last line.
     pub fn count(&self, name: &str) -> u64 {
-        let field = self.done().split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+        let field =
+            self.done().split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
         field.and_then(|value| value.parse().ok()).unwrap_or(0)
     }
 

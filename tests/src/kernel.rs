@@ -23,12 +23,7 @@ pub fn has_program(id: u32) -> bool {
     attribute[0] = id;
     // SAFETY: the attribute is zeroed beyond the id and as long as we say.
     let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            GET_FD_BY_ID,
-            attribute.as_mut_ptr(),
-            size_of_val(&attribute),
-        )
+        libc::syscall(libc::SYS_bpf, GET_FD_BY_ID, attribute.as_mut_ptr(), size_of_val(&attribute))
     };
     if fd < 0 {
         return false;

@@ -109,7 +109,11 @@ fn one(resource: &BTreeMap<String, Value>, span: &Value) -> Span {
     let text = |key: &str| span[key].as_str().unwrap_or_default().to_owned();
     let time = |key: &str| text(key).parse().expect("a decimal string");
     Span {
-        service: resource.get("service.name").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        service: resource
+            .get("service.name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
         resource: resource.clone(),
         trace: text("traceId"),
         id: text("spanId"),
@@ -162,7 +166,10 @@ pub fn check_honest(spans: &[Span]) {
         assert_eq!(parent.trace, span.trace, "parent and child are in one trace");
         assert!(parent.start <= span.start, "starts before its parent: {span:#?} {parent:#?}");
         if span.text("remora.parent.method") == "tcp_seq" {
-            assert!(span.end <= parent.end, "a server ends after its client: {span:#?} {parent:#?}");
+            assert!(
+                span.end <= parent.end,
+                "a server ends after its client: {span:#?} {parent:#?}"
+            );
         }
     }
 }

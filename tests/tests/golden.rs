@@ -23,7 +23,12 @@ fn recordings_give_their_spans() {
         let mut command = Command::new(binary());
         command.arg("replay").arg(&recording).arg("--file").arg(&file);
         let ended = Agent::start(&mut command).end();
-        assert_eq!((ended.code, ended.count("lost")), (Some(0), 0), "{recording:?} {:?}", ended.log);
+        assert_eq!(
+            (ended.code, ended.count("lost")),
+            (Some(0), 0),
+            "{recording:?} {:?}",
+            ended.log
+        );
         check_honest(&spans::read(&file));
         let expected = recording.with_extension("jsonl");
         let got = std::fs::read(&file).expect("it was written");

@@ -39,7 +39,10 @@ fn a_target_that_dies_in_mid_request_ends_its_span_and_the_agent() {
         return;
     }
     let scratch = Scratch::new();
-    let (mut server, port) = python("raw.py", &["r:\\r\\n\\r\\n", "w:HTTP/1.1 200 OK\\r\\nContent-Length: 9\\r\\n\\r\\nhalf", "r:never"]);
+    let (mut server, port) = python(
+        "raw.py",
+        &["r:\\r\\n\\r\\n", "w:HTTP/1.1 200 OK\\r\\nContent-Length: 9\\r\\n\\r\\nhalf", "r:never"],
+    );
     let agent = Agent::run(&scratch, &["--pid", &server.pid().to_string()]);
     let mut wire = Wire::to(port.parse().expect("it prints its port"));
     wire.send(b"GET /dies HTTP/1.1\r\nHost: h\r\n\r\n").expect("half");
@@ -163,7 +166,8 @@ fn an_idle_agent_does_not_wake() {
         let threads = std::fs::read_dir(format!("/proc/{}/task", agent.pid())).expect("it runs");
         for thread in threads.flatten() {
             let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
-            let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            let count =
+                status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
             sum += count.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
         }
         sum

@@ -184,7 +184,13 @@ fn heads_in_tiny_vectors_and_tiny_writes() {
             "r:\\r\\n\\r\\n",
             "v:|HTTP/1.1| |200| OK\\r\\n|Content-Length: 6\\r\\n|\\r\\n|abc||def",
             "r:\\r\\n\\r\\n",
-            "w:H", "w:TTP/1.1 4", "w:04 ", "w:Not Found\\r", "w:\\nContent-Length: 0\\r\\n", "w:\\r", "w:\\n",
+            "w:H",
+            "w:TTP/1.1 4",
+            "w:04 ",
+            "w:Not Found\\r",
+            "w:\\nContent-Length: 0\\r\\n",
+            "w:\\r",
+            "w:\\n",
         ],
         |wire| {
             wire.send(b"GET /vectors HTTP/1.1\r\n\r\n").expect("abcdef");

@@ -142,7 +142,11 @@ fn exec_says_when_the_program_cannot_be_started() {
     let mut command = Command::new(binary());
     command.args(["exec", "--", "/no/such/program"]);
     let ended = Agent::start(&mut command).end();
-    assert!(ended.log.iter().any(|line| line.contains("cannot start /no/such/program")), "{:?}", ended.log);
+    assert!(
+        ended.log.iter().any(|line| line.contains("cannot start /no/such/program")),
+        "{:?}",
+        ended.log
+    );
 }
 
 #[test]
@@ -163,7 +167,14 @@ fn a_process_in_other_namespaces_is_traced_and_joined() {
     // The same addresses and ports exist outside as well, and must not be taken for these.
     let agent = Agent::run(&scratch, &["--pid", &inner, "--exe", "curl"]);
     let enter = Command::new("nsenter")
-        .args(["--net", "--target", &inner, "curl", "-s", &format!("http://127.0.0.1:{port}/inner")])
+        .args([
+            "--net",
+            "--target",
+            &inner,
+            "curl",
+            "-s",
+            &format!("http://127.0.0.1:{port}/inner"),
+        ])
         .output()
         .expect("nsenter runs");
     assert_eq!(String::from_utf8_lossy(&enter.stdout), "inner");

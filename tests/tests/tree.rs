@@ -39,7 +39,12 @@ fn a_request_through_three_services_is_one_tree() {
     assert_eq!(ended.spans.iter().filter(|span| span.parent.is_none()).count(), 1);
     // Both Python programs are called by their script.
     let kinds = count(&ended.spans, |span| {
-        format!("{} {} {}", span.service, if span.kind == SERVER { "server" } else { "client" }, span.link())
+        format!(
+            "{} {} {}",
+            span.service,
+            if span.kind == SERVER { "server" } else { "client" },
+            span.link()
+        )
     });
     let expected = [
         ("nginx client thread inferred", 1),

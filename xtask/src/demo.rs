@@ -20,7 +20,7 @@ impl Drop for Program {
 }
 
 /// Runs the demo with the agent at `remora`.
-pub fn run(root: &Path, remora: &Path) -> Result<()> {
+pub(crate) fn run(root: &Path, remora: &Path) -> Result<()> {
     let directory = std::env::temp_dir().join(format!("remora-demo-{}", std::process::id()));
     std::fs::create_dir(&directory).context("cannot create a temporary directory")?;
     let result = show(root, remora, &directory);

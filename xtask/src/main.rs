@@ -1,1 +1,65 @@
-fn main() {}
+//! `cargo xtask`: everything that is done to this repository, as code.
+
+mod backends;
+mod build;
+mod command;
+mod demo;
+mod object;
+mod setup;
+mod test;
+mod tidy;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Build, test, bench and tidy for remora.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find or install what building and testing need; says what it does
+    Setup,
+    /// Build the agent with its eBPF object inside
+    Build {
+        /// As it is shipped: one stripped static file at target/release/remora
+        #[arg(long)]
+        release: bool,
+    },
+    /// Start a few programs that call each other, trace them, show their traces
+    Demo,
+    /// Run all tests; installs what they need
+    Test {
+        /// Only what needs neither servers nor backends
+        #[arg(long)]
+        fast: bool,
+    },
+    /// Check the rules of this repository
+    Tidy,
+    /// Build the real backends that tests read spans back from
+    Backends,
+}
+
+fn main() -> Result<()> {
+    let root = command::root();
+    match Cli::parse().task {
+        Task::Setup => setup::run(),
+        Task::Build { release } => {
+            setup::for_build()?;
+            build::run(&root, release).map(drop)
+        }
+        Task::Demo => {
+            setup::for_build()?;
+            setup::for_tests()?;
+            let remora = build::run(&root, true)?;
+            demo::run(&root, &remora)
+        }
+        Task::Test { fast } => test::run(&root, fast),
+        Task::Tidy => tidy::run(&root),
+        Task::Backends => backends::all(&root).map(drop),
+    }
+}

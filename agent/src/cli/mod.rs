@@ -1,7 +1,7 @@
 //! The command line: what it understands, and the thin glue to what does the work.
 
-pub mod options;
 mod doctor;
+pub mod options;
 mod output;
 mod plan;
 mod ps;

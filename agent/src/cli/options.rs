@@ -17,7 +17,9 @@ use crate::span::tracker::Settings;
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
     /// Nothing to trace.
-    #[error("nothing to trace: give --pid, --exe, --port or --all (`remora ps` shows what is there)")]
+    #[error(
+        "nothing to trace: give --pid, --exe, --port or --all (`remora ps` shows what is there)"
+    )]
     NothingToTrace,
     /// A pattern is wrong.
     #[error(transparent)]

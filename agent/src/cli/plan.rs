@@ -6,9 +6,9 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
+use super::CliError;
 use super::options::{CaptureOptions, CaptureSource, Selection, UsageError};
 use super::table::{json_lines, print, table};
-use super::CliError;
 use crate::discover::rules::Rules;
 use crate::discover::{listeners, process, resource};
 use crate::event::ids::Tgid;

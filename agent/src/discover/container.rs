@@ -37,20 +37,24 @@ mod tests {
         for (line, container, unit) in [
             ("0::/", None, None),
             ("0::/system.slice/nginx.service", None, Some("nginx")),
-            ("1:name=systemd:/system.slice/system-getty.slice/getty@tty1.service", None, Some("getty")),
+            (
+                "1:name=systemd:/system.slice/system-getty.slice/getty@tty1.service",
+                None,
+                Some("getty"),
+            ),
             ("0::/user.slice/user-0.slice/user@0.service/init.scope", None, None),
             ("0::/user.slice/user-0.slice/session-1.scope", None, None),
-            (
-                "0::/user.slice/user-1.slice/user@1.service/app.slice/web.service",
-                None,
-                Some("web"),
-            ),
+            ("0::/user.slice/user-1.slice/user@1.service/app.slice/web.service", None, Some("web")),
             ("12:pids:/docker/ID", Some(ID), None),
             ("0::/system.slice/docker-ID.scope", Some(ID), None),
             ("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope", Some(ID), None),
             ("4:cpu:/kubepods/burstable/pod12/ID", Some(ID), None),
             ("0::/machine.slice/libpod-ID.scope/container", Some(ID), None),
-            ("0::/system.slice/containerd.service/kubepods:cri-containerd:ID", Some(ID), Some("containerd")),
+            (
+                "0::/system.slice/containerd.service/kubepods:cri-containerd:ID",
+                Some(ID),
+                Some("containerd"),
+            ),
             ("0::/docker/shorter", None, None),
             ("garbage", None, None),
         ] {

@@ -18,7 +18,8 @@ pub fn by_process(tgids: &[Tgid]) -> HashMap<Tgid, BTreeSet<u16>> {
         if sockets.is_empty() {
             continue;
         }
-        let listening = namespaces.entry(namespace(&process)).or_insert_with(|| listening(&process));
+        let listening =
+            namespaces.entry(namespace(&process)).or_insert_with(|| listening(&process));
         let mine: BTreeSet<u16> =
             sockets.iter().filter_map(|inode| listening.get(inode)).copied().collect();
         if !mine.is_empty() {

@@ -101,8 +101,9 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
         });
     }
     let uid = field("Uid").and_then(|ids| ids.split_whitespace().next()?.parse().ok()).unwrap_or(0);
-    let inner_pid =
-        field("NSpid").and_then(|ids| ids.split_whitespace().last()?.parse().ok()).unwrap_or(tgid.0);
+    let inner_pid = field("NSpid")
+        .and_then(|ids| ids.split_whitespace().last()?.parse().ok())
+        .unwrap_or(tgid.0);
     let exe = directory.join("exe");
     let link = std::fs::read_link(&exe).unwrap_or_default();
     let path = link.to_string_lossy();

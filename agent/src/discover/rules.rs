@@ -29,12 +29,7 @@ pub struct Rules {
 impl Rules {
     /// Builds rules. A pattern with a slash is matched against the whole path, else against the
     /// file's name.
-    pub fn new(
-        pids: &[u32],
-        exes: &[String],
-        ports: &[u16],
-        all: bool,
-    ) -> Result<Self, RuleError> {
+    pub fn new(pids: &[u32], exes: &[String], ports: &[u16], all: bool) -> Result<Self, RuleError> {
         let compile = |pattern: &String| match Glob::new(pattern) {
             Ok(glob) => Ok((pattern.contains('/'), glob.compile_matcher())),
             Err(source) => Err(RuleError { pattern: pattern.clone(), source }),

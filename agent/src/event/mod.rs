@@ -127,7 +127,9 @@ pub enum DecodeError {
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Short { kind, bytes } => write!(f, "record of kind {kind} has only {bytes} bytes"),
+            Self::Short { kind, bytes } => {
+                write!(f, "record of kind {kind} has only {bytes} bytes")
+            }
             Self::UnknownKind(kind) => write!(f, "record of unknown kind {kind}"),
         }
     }

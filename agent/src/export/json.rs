@@ -95,7 +95,8 @@ impl<'a> Json<'a> {
 
     /// Bytes in base64 (RFC 4648, section 4).
     pub(super) fn base64(&mut self, bytes: &[u8]) {
-        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        const DIGITS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         self.out.push(b'"');
         for chunk in bytes.chunks(3) {
             let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));

@@ -24,8 +24,8 @@ use reqwest::Url;
 
 use crate::span::model::Span;
 use otlp::config::ConfigError;
-pub use queue::{Account, Batch, Loss};
 use queue::Queue;
+pub use queue::{Account, Batch, Loss};
 
 /// Why exporting cannot begin.
 #[derive(Debug, thiserror::Error)]

@@ -34,14 +34,8 @@ pub enum Loss {
 
 impl Loss {
     /// Every reason, in the order of [`Account::lost`].
-    pub const ALL: [Self; 6] = [
-        Self::QueueFull,
-        Self::Refused,
-        Self::Rejected,
-        Self::GaveUp,
-        Self::Io,
-        Self::Shutdown,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::QueueFull, Self::Refused, Self::Rejected, Self::GaveUp, Self::Io, Self::Shutdown];
 
     /// The name used in logs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -99,7 +93,13 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(spans_max: u64) -> Self {
         let state = State { batches: VecDeque::new(), account: Account::default(), closing: false };
-        Self { spans_max, state: Mutex::new(state), filled: Condvar::new(), settled: Condvar::new(), notify: Notify::new() }
+        Self {
+            spans_max,
+            state: Mutex::new(state),
+            filled: Condvar::new(),
+            settled: Condvar::new(),
+            notify: Notify::new(),
+        }
     }
 
     /// Takes a batch in, or counts it as lost. Never waits.

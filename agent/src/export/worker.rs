@@ -186,7 +186,8 @@ pub(super) fn console(
     spawn("remora-console", move || {
         let mut failing = false;
         loop {
-            let rest = console.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let rest =
+                console.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
             let Some(batches) = queue.take_blocking(rest) else { break };
             let mut result = Ok(());
             for batch in &batches {
@@ -204,7 +205,13 @@ pub(super) fn console(
     })
 }
 
-fn settle(name: &str, queue: &Queue, batches: &[Batch], result: io::Result<()>, failing: &mut bool) {
+fn settle(
+    name: &str,
+    queue: &Queue,
+    batches: &[Batch],
+    result: io::Result<()>,
+    failing: &mut bool,
+) {
     let spans = batches.iter().map(|batch| batch.len() as u64).sum();
     match result {
         Ok(()) => {

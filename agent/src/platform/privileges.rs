@@ -25,7 +25,12 @@ const SYS_ADMIN: u32 = 21;
 /// The capabilities that remora uses.
 pub const NEEDED: [Capability; 4] = [
     Capability { name: "CAP_BPF", bit: 39, purpose: "load programs and maps", in_sys_admin: true },
-    Capability { name: "CAP_PERFMON", bit: 38, purpose: "attach to tracepoints", in_sys_admin: true },
+    Capability {
+        name: "CAP_PERFMON",
+        bit: 38,
+        purpose: "attach to tracepoints",
+        in_sys_admin: true,
+    },
     Capability {
         name: "CAP_SYS_PTRACE",
         bit: 19,

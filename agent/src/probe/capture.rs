@@ -193,7 +193,8 @@ impl Capture {
         // Rounded up, so that a short rest does not become a busy loop.
         let millis = timeout.map_or(-1, |rest| rest.as_micros().div_ceil(1000).min(60_000) as i32);
         // SAFETY: the vector holds as many valid entries as we say and outlives the call.
-        let result = unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, millis) };
+        let result =
+            unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, millis) };
         if result < 0 {
             let error = io::Error::last_os_error();
             if error.kind() != io::ErrorKind::Interrupted {

@@ -1,5 +1,8 @@
 //! Signals as readable events: nothing runs in a signal handler.
-#![expect(unsafe_code, reason = "signal masks and signalfd are syscalls without a safe wrapper in std")]
+#![expect(
+    unsafe_code,
+    reason = "signal masks and signalfd are syscalls without a safe wrapper in std"
+)]
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -35,16 +38,14 @@ impl Signals {
             unsafe { libc::sigaddset(&raw mut set, signal) };
         }
         // SAFETY: `set` is initialised; the old mask is not asked for.
-        let error = unsafe {
-            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut())
-        };
+        let error =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
         if error != 0 {
             return Err(io::Error::from_raw_os_error(error));
         }
         // SAFETY: `set` is initialised; -1 asks for a new descriptor.
-        let fd = unsafe {
-            libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC)
-        };
+        let fd =
+            unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }

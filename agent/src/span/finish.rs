@@ -157,4 +157,3 @@ fn root(exchange: &Exchange, ids: &mut IdSource, sampler: Sampler) -> Trace {
         }
     }
 }
-

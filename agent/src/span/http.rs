@@ -45,9 +45,8 @@ const SECRET_HEADERS: [&str; 7] = [
 ];
 
 /// The methods that the conventions know by name.
-const METHODS: [&str; 10] = [
-    "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY",
-];
+const METHODS: [&str; 10] =
+    ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"];
 
 /// Adds what a request's head says; returns the span's name.
 pub fn request(
@@ -78,13 +77,13 @@ pub fn request(
     let (address, port) = split_host(host.unwrap_or_default());
     if kind == Kind::Client {
         let authority = host.map(|host| Cow::Borrowed(cut(host, TEXT_MAX)));
-        let authority =
-            authority.or_else(|| server.map(|server| Cow::Owned(server.to_string())));
+        let authority = authority.or_else(|| server.map(|server| Cow::Owned(server.to_string())));
         let authority = authority.unwrap_or(Cow::Borrowed("localhost"));
         let path = if path == "*" { "" } else { path };
         match &query {
-            Some(query) => attributes
-                .format("url.full", format_args!("{scheme}://{authority}{path}?{query}")),
+            Some(query) => {
+                attributes.format("url.full", format_args!("{scheme}://{authority}{path}?{query}"))
+            }
             None => attributes.format("url.full", format_args!("{scheme}://{authority}{path}")),
         }
     } else {

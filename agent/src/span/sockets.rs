@@ -136,7 +136,8 @@ impl Sockets {
 
     /// Unix sockets of a process: no event tells when they close.
     pub(super) fn unix_of(&self, tgid: Tgid) -> Vec<SocketKey> {
-        let mine = |state: &SocketState| state.tgid == tgid && matches!(state.local, Address::Unix(_));
+        let mine =
+            |state: &SocketState| state.tgid == tgid && matches!(state.local, Address::Unix(_));
         self.states.iter().filter(|(_, state)| mine(state)).map(|(key, _)| key).collect()
     }
 

@@ -65,7 +65,11 @@ impl Tasks {
 /// * A thread is exact where its server socket blocks: it cannot have served anything else between.
 /// * A thread on a non-blocking socket says something only while the process has a single request
 ///   open, and then not for certain.
-pub(super) fn within(task: TaskId, process: &Process, nonblocking: bool) -> Option<(Method, Confidence)> {
+pub(super) fn within(
+    task: TaskId,
+    process: &Process,
+    nonblocking: bool,
+) -> Option<(Method, Confidence)> {
     if task.kind != task_kind::THREAD {
         // No method of this kind is emitted by the kernel half.
         return None;

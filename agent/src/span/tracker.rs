@@ -251,7 +251,9 @@ impl Tracker {
             let expected = socket.expected_mut(io.direction);
             let first = match *expected {
                 // The FIN takes a sequence number and is counted with the last bytes read.
-                Some(next) if io.direction == Direction::Inbound && seq == next.wrapping_add(1) => next,
+                Some(next) if io.direction == Direction::Inbound && seq == next.wrapping_add(1) => {
+                    next
+                }
                 Some(next) => {
                     missing = seq.wrapping_sub(next);
                     seq
@@ -383,7 +385,11 @@ impl Tracker {
         }
     }
 
-    fn open(&self, key: SocketKey, number: ExchangeNo) -> Option<(ExchangeKey, (Address, Address))> {
+    fn open(
+        &self,
+        key: SocketKey,
+        number: ExchangeNo,
+    ) -> Option<(ExchangeKey, (Address, Address))> {
         let socket = self.sockets.get(key)?;
         Some((socket.exchange(number)?, (socket.local, socket.remote)))
     }
@@ -465,8 +471,7 @@ impl Tracker {
             })
         });
         let Some(other) = other else { return };
-        let method =
-            if mine.request_seq.is_some() { Method::TcpSeq } else { Method::UnixPeer };
+        let method = if mine.request_seq.is_some() { Method::TcpSeq } else { Method::UnixPeer };
         let (client, server) = if kind == Kind::Client { (key, other) } else { (other, key) };
         self.state.link(server, client, method, Confidence::Exact);
         let Some([client, server]) = self.state.exchanges.get_disjoint_mut([client, server]) else {
@@ -507,7 +512,8 @@ impl State {
     fn serve(&mut self, key: ExchangeKey, operation: &Operation, socket: SocketKey) {
         let task = operation.task;
         let before = self.tasks.current(task).and_then(|key| self.exchanges.get(key));
-        let pipelined = before.is_some_and(|before| before.socket == socket && before.end.is_none());
+        let pipelined =
+            before.is_some_and(|before| before.socket == socket && before.end.is_none());
         let interleaved = before.is_some_and(|before| {
             before.socket != socket && before.end.is_none() && before.gaps == 0
         });
@@ -609,7 +615,13 @@ impl State {
     }
 
     /// Makes `parent` the parent of `child`.
-    fn link(&mut self, child: ExchangeKey, parent: ExchangeKey, method: Method, confidence: Confidence) {
+    fn link(
+        &mut self,
+        child: ExchangeKey,
+        parent: ExchangeKey,
+        method: Method,
+        confidence: Confidence,
+    ) {
         let Some(exchange) = self.exchanges.get_mut(child) else { return };
         if let Origin::Local { .. } = exchange.origin {
             return;

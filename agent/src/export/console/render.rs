@@ -227,15 +227,20 @@ fn target(span: &Span) -> Option<String> {
 }
 
 fn service_color(span: &Span) -> &'static str {
-    let sum = span.resource.service_name.bytes().fold(7_usize, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(usize::from(byte))
-    });
+    let sum = span
+        .resource
+        .service_name
+        .bytes()
+        .fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
     SERVICES.get(sum % SERVICES.len()).copied().unwrap_or(BOLD)
 }
 
 /// Without anything that a terminal would obey: traced programs choose these texts.
 fn printable(text: &str) -> String {
-    let obeyed = |c: char| c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     text.chars().map(|c| if obeyed(c) { '·' } else { c }).collect()
 }
 

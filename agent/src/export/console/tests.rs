@@ -69,11 +69,7 @@ fn check(width: usize, spans: &[Span], expected: &Expect) {
 
 #[test]
 fn a_tree_with_a_waterfall() {
-    check(
-        100,
-        &tree(),
-        &expect![[""]],
-    );
+    check(100, &tree(), &expect![[""]]);
 }
 
 #[test]

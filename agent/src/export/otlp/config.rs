@@ -157,7 +157,8 @@ impl Config {
             };
             read("TRACES_").or_else(|| read(""))
         };
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong(text, "it has no scheme"))?;
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| wrong(text, "it has no scheme"))?;
         let (named_grpc, http_scheme) = match scheme {
             "grpc" => (true, "http"),
             "grpcs" => (true, "https"),
@@ -297,7 +298,10 @@ mod tests {
         };
         assert_eq!(url(&[]), None);
         assert_eq!(url(&[(e, "")]), None);
-        assert_eq!(url(&[(e, "http://h:4318/base/")]).as_deref(), Some("http://h:4318/base/v1/traces"));
+        assert_eq!(
+            url(&[(e, "http://h:4318/base/")]).as_deref(),
+            Some("http://h:4318/base/v1/traces")
+        );
         assert_eq!(url(&[(t, "http://h:4318/")]).as_deref(), Some("http://h:4318/"), "as it is");
         let more = [
             (e, "http://h:4318"),

@@ -131,11 +131,8 @@ fn client(config: &Config) -> Result<Client, ConfigError> {
         .redirect(reqwest::redirect::Policy::none())
         .hickory_dns(true);
     if config.protocol == Protocol::Grpc {
-        builder = if config.url.scheme() == "http" {
-            builder.http2_prior_knowledge()
-        } else {
-            builder
-        };
+        builder =
+            if config.url.scheme() == "http" { builder.http2_prior_knowledge() } else { builder };
     } else {
         builder = builder.http1_only();
     }
@@ -143,7 +140,9 @@ fn client(config: &Config) -> Result<Client, ConfigError> {
         let name = "OTEL_EXPORTER_OTLP_CERTIFICATE";
         let wrong = |source| ConfigError::File { name, path: path.clone(), source };
         let pem = std::fs::read(path).map_err(|error| wrong(error.into()))?;
-        for certificate in Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.into()))? {
+        for certificate in
+            Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.into()))?
+        {
             builder = builder.add_root_certificate(certificate);
         }
     }

@@ -185,7 +185,8 @@ fn annotation(name: &str, attributes: &Attributes) -> String {
     if attributes.is_empty() {
         return name.to_owned();
     }
-    let pairs: Vec<_> = attributes.iter().map(|(key, value)| format!("{key}={}", text(value))).collect();
+    let pairs: Vec<_> =
+        attributes.iter().map(|(key, value)| format!("{key}={}", text(value))).collect();
     format!("{name} {}", pairs.join(" "))
 }
 

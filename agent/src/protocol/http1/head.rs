@@ -101,7 +101,10 @@ pub(super) fn may_be_request(bytes: &[u8]) -> bool {
         [] => line_end.is_none(),
         [b' ', target @ ..] => match line_end {
             None => target.first().is_none_or(|byte| is_target_start(*byte)),
-            Some(_) => target.first().is_some_and(|byte| is_target_start(*byte)) && ends_with_version(target),
+            Some(_) => {
+                target.first().is_some_and(|byte| is_target_start(*byte))
+                    && ends_with_version(target)
+            }
         },
         _ => false,
     }
@@ -221,8 +224,8 @@ pub(super) fn parse_response(
 /// Gives the parser lines that it accepts: of a cut head the whole lines and a blank one, and
 /// folded lines (RFC 9112, section 5.2) joined.
 fn with_whole_lines(bytes: &[u8], truncated: bool, parse: &mut dyn FnMut(&[u8])) {
-    let folded = memchr::memchr_iter(b'\n', bytes)
-        .any(|at| matches!(bytes.get(at + 1), Some(b' ' | b'\t')));
+    let folded =
+        memchr::memchr_iter(b'\n', bytes).any(|at| matches!(bytes.get(at + 1), Some(b' ' | b'\t')));
     if !truncated && !folded {
         return parse(bytes);
     }

@@ -456,7 +456,8 @@ impl Connection {
             self.half(direction).phase = Phase::Boundary;
             return true;
         }
-        let tunnel = status == 101 || (method == MethodClass::Connect && (200..300).contains(&status));
+        let tunnel =
+            status == 101 || (method == MethodClass::Connect && (200..300).contains(&status));
         if tunnel {
             self.body_over(direction, End::Complete, sink);
             self.end_request(End::Complete, direction.opposite(), sink);
@@ -575,7 +576,9 @@ impl Connection {
         let (exchange, body_bytes) = (half.exchange, half.body);
         match half.phase {
             Phase::Head(_) => {
-                let Phase::Head(buffer) = mem::replace(&mut half.phase, Phase::Lost) else { return };
+                let Phase::Head(buffer) = mem::replace(&mut half.phase, Phase::Lost) else {
+                    return;
+                };
                 self.head_over(direction, buffer.bytes(), true, sink);
                 self.half(direction).phase = Phase::Lost;
                 sink(Event::RequestEnd { exchange, body_bytes: 0, end });
@@ -613,7 +616,8 @@ impl Connection {
             && let Some(front) = self.outstanding.pop_front()
         {
             let (exchange, end) = (front.exchange, End::Unseen);
-            let body_bytes = self.requests.map_or(0, |requests| self.half(requests.opposite()).body);
+            let body_bytes =
+                self.requests.map_or(0, |requests| self.half(requests.opposite()).body);
             sink(Event::ResponseEnd { exchange, body_bytes, end });
         }
     }

@@ -25,8 +25,13 @@ fn a_server_tells_path_and_peer_and_hides_secrets() {
         Header { name: "Authorization", value: b"Bearer s3cret" },
     ];
     let target = "/buy?item=1&token=s3cret";
-    let head =
-        RequestHead { method: "GET", target, minor_version: 1, headers: &headers, truncated: false };
+    let head = RequestHead {
+        method: "GET",
+        target,
+        minor_version: 1,
+        headers: &headers,
+        truncated: false,
+    };
     let capture =
         HeaderCapture { request: vec!["authorization".into(), "absent".into()], response: vec![] };
     let name = request(&mut attributes, Kind::Server, &head, &ends(), &capture);

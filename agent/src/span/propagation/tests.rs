@@ -20,7 +20,8 @@ const S: &str = "b7ad6b7169203331";
 fn w3c() {
     let valid = format!("00-{T}-{S}-01");
     check(&[("Traceparent", &valid)], Some(&format!("W3c {T} {S} 01")));
-    let states = [("traceparent", valid.as_str()), ("tracestate", "a=1, b=2"), ("tracestate", "c=3")];
+    let states =
+        [("traceparent", valid.as_str()), ("tracestate", "a=1, b=2"), ("tracestate", "c=3")];
     check(&states, Some(&format!("W3c {T} {S} 01 a=1,b=2,c=3")));
     check(&[("traceparent", &format!("01-{T}-{S}-00-more"))], Some(&format!("W3c {T} {S} 00")));
     for malformed in [
@@ -44,7 +45,8 @@ fn b3() {
     check(&[("b3", "0")], None);
     let short = [("X-B3-TraceId", "8448eb211c80319c"), ("X-B3-SpanId", S), ("X-B3-Sampled", "0")];
     check(&short, Some(&format!("B3 00000000000000008448eb211c80319c {S} 00")));
-    let both = [("b3", format!("{T}-{S}-d")), ("x-b3-traceid", "1".into()), ("x-b3-spanid", "2".into())];
+    let both =
+        [("b3", format!("{T}-{S}-d")), ("x-b3-traceid", "1".into()), ("x-b3-spanid", "2".into())];
     let both: Vec<_> = both.iter().map(|(name, value)| (*name, value.as_str())).collect();
     check(&both, Some(&format!("B3 {T} {S} 01")));
 }

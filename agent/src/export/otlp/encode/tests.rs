@@ -1,0 +1,1 @@
+//! The encoder against an oracle.

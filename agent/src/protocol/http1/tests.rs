@@ -1,0 +1,1 @@
+//! What the parser tells of a conversation.

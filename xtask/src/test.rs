@@ -1,0 +1,139 @@
+//! `cargo xtask test`: every check of this repository, in one command.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{cargo, has, target};
+use crate::{backends, build, setup, tidy};
+
+/// What ran, for the summary.
+#[derive(Default)]
+struct Report {
+    steps: Vec<(String, bool, f64)>,
+    skipped: Vec<String>,
+}
+
+/// Runs everything, or with `fast` what needs neither root nor servers.
+pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
+    let mut report = Report::default();
+    setup::for_build()?;
+    report.step("tidy", || tidy::run(root));
+    report.step("format", || format(root));
+    report.step("build", || build::run(root, !fast).map(drop));
+    report.step("clippy", || clippy(root));
+    let packages: &[&str] = match fast {
+        true => &[
+            "--lib",
+            "--bins",
+            "--package",
+            "remora",
+            "--package",
+            "agent-common",
+            "--package",
+            "xtask",
+        ],
+        false => &["--workspace"],
+    };
+    let mut tests = cargo();
+    tests.current_dir(root).args(["test", "--no-fail-fast"]).args(packages);
+    if !fast {
+        setup::for_tests()?;
+        let backends = backends::all(root)?;
+        tests.env("REMORA_BIN", target(root).join("release/remora"));
+        if let Some(jaeger) = backends.jaeger {
+            tests.env("REMORA_TEST_JAEGER", jaeger);
+        }
+        if let Some(zipkin) = backends.zipkin {
+            tests.env("REMORA_TEST_ZIPKIN", zipkin);
+        }
+    }
+    // Skips are told on standard output, which tests would hold back.
+    tests.args(["--", "--show-output"]);
+    let mut skipped = Vec::new();
+    report.step("tests", || watch(&mut tests, &mut skipped));
+    report.skipped = skipped;
+    if !fast {
+        report.step("licences and advisories", || deny(root));
+    }
+    report.print();
+    let failed = report.steps.iter().filter(|(_, good, _)| !good).count();
+    if failed > 0 {
+        bail!("{failed} of {} steps failed", report.steps.len());
+    }
+    if !report.skipped.is_empty() && std::env::var_os("CI").is_some() {
+        bail!("{} tests were skipped, which CI does not allow", report.skipped.len());
+    }
+    Ok(())
+}
+
+impl Report {
+    fn step(&mut self, name: &str, step: impl FnOnce() -> Result<()>) {
+        println!("\n== {name}");
+        let begun = Instant::now();
+        let result = step();
+        if let Err(error) = &result {
+            println!("{name} failed: {error:#}");
+        }
+        self.steps.push((name.to_owned(), result.is_ok(), begun.elapsed().as_secs_f64()));
+    }
+
+    fn print(&self) {
+        println!("\n== summary");
+        for (name, good, seconds) in &self.steps {
+            println!("{} {name:<26} {seconds:>6.1} s", if *good { "ok    " } else { "FAILED" });
+        }
+        println!("{} skipped", self.skipped.len());
+        for skipped in &self.skipped {
+            println!("  {skipped}");
+        }
+    }
+}
+
+/// Runs the tests and takes down what they skip.
+fn watch(tests: &mut Command, skipped: &mut Vec<String>) -> Result<()> {
+    let mut child = tests.stdout(Stdio::piped()).spawn().context("cannot run cargo test")?;
+    let stdout = child.stdout.take().context("stdout is a pipe")?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        if let Some(why) = line.trim_start().strip_prefix("skipped: ") {
+            skipped.push(why.to_owned());
+        }
+        println!("{line}");
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("cargo test: {status}");
+    }
+    Ok(())
+}
+
+fn format(root: &Path) -> Result<()> {
+    for directory in ["", "agent-ebpf"] {
+        let mut format = cargo();
+        format.current_dir(root.join(directory)).args(["fmt", "--all", "--check"]);
+        crate::command::run(&mut format)?;
+    }
+    Ok(())
+}
+
+fn clippy(root: &Path) -> Result<()> {
+    let mut clippy = cargo();
+    clippy.current_dir(root).args(["clippy", "--workspace", "--all-targets", "--quiet"]);
+    crate::command::run(clippy.args(["--", "-D", "warnings"]))
+}
+
+/// cargo-deny reads `deny.toml`.
+fn deny(root: &Path) -> Result<()> {
+    if !has("cargo-deny") {
+        println!("cargo-deny is not installed: `cargo install cargo-deny --locked` brings it");
+        println!("its checks of licences and sources are done by `tidy` from the lock files");
+        return Ok(());
+    }
+    let mut deny = cargo();
+    deny.current_dir(root).args(["deny", "--offline", "check", "licenses", "bans", "sources"]);
+    crate::command::run(&mut deny)
+}
