@@ -41,7 +41,10 @@ fn an_operation_keeps_its_payload_and_its_place_in_the_stream() {
     assert_eq!(io.direction, Direction::Outbound);
     assert_eq!(io.tcp_seq, Some(2u32.wrapping_sub(100)), "first byte, across the wrap");
     let Outcome::Moved(segment) = io.outcome else { panic!("moved") };
-    assert_eq!((segment.prefix, segment.suffix, segment.len), (&b"GET "[..], &b"/end-end"[..], 100));
+    assert_eq!(
+        (segment.prefix, segment.suffix, segment.len),
+        (&b"GET "[..], &b"/end-end"[..], 100)
+    );
 }
 
 #[test]
