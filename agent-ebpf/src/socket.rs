@@ -154,7 +154,8 @@ pub fn on_state(sock: impl Sock, new: i32) {
         let kind = if new == TCP_CLOSE { kind::CLOSE } else { kind::SHUTDOWN };
         tell(sock, Slot::STATE, kind, 0, state.id, 0);
     }
-    if new == TCP_CLOSE {
+    // A connection that was reset still has its descriptor, by which the process will learn of it.
+    if new == TCP_CLOSE && sock.load::<u64>(offset!(sk_socket)) == 0 {
         sock.forget();
     }
 }

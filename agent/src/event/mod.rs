@@ -52,6 +52,8 @@ pub enum Event<'a> {
         at: MonoNs,
         /// The process.
         tgid: Tgid,
+        /// Its events that the kernel half lost.
+        lost: u64,
     },
 }
 
@@ -264,7 +266,7 @@ fn process(kind: u8, at: MonoNs, body: &[u8]) -> Option<Event<'_>> {
             let end = memchr::memchr(0, path).unwrap_or(path.len());
             Event::Exec { at, tgid, path: path.get(..end)? }
         }
-        _ => Event::Exit { at, tgid },
+        _ => Event::Exit { at, tgid, lost: u64::from(u32_at(fixed, 12)) },
     })
 }
 
