@@ -28,6 +28,7 @@ pub(crate) struct Payload {
 
 #[derive(Clone, Debug)]
 struct Operation {
+    tgid: u32,
     direction: Direction,
     op: u32,
     tcp_seq: Option<u32>,
@@ -41,6 +42,9 @@ pub(crate) struct Observed {
     operations: HashMap<SocketId, Vec<Operation>>,
     closed: Vec<SocketId>,
     shutdown: Vec<SocketId>,
+    programs: Vec<String>,
+    /// Whether its children are captured too.
+    pub(crate) follows: bool,
 }
 
 impl Observed {
@@ -51,6 +55,8 @@ impl Observed {
             operations: HashMap::new(),
             closed: Vec::new(),
             shutdown: Vec::new(),
+            programs: Vec::new(),
+            follows: false,
         }
     }
 
@@ -81,7 +87,8 @@ impl Observed {
             Event::Closed(id, _) => self.closed.push(id),
             Event::Shutdown(id, _) => self.shutdown.push(id),
             Event::Io(io) => {
-                assert_eq!((io.tgid.0, io.task.kind), (self.tgid, agent_common::task_kind::THREAD));
+                assert_eq!(io.task.kind, agent_common::task_kind::THREAD);
+                assert!(self.follows || io.tgid.0 == self.tgid);
                 let did = match io.outcome {
                     Outcome::End => Did::End,
                     Outcome::Failed(errno) => Did::Failed(errno),
@@ -95,14 +102,18 @@ impl Observed {
                     }
                 };
                 let (direction, op, tcp_seq) = (io.direction, io.op, io.tcp_seq);
-                let operation = Operation { direction, op, tcp_seq, did };
+                let operation = Operation { tgid: io.tgid.0, direction, op, tcp_seq, did };
                 self.operations.entry(io.socket).or_default().push(operation);
             }
             Event::Exit { tgid, lost, .. } if tgid.0 == self.tgid => {
                 assert_eq!(lost, 0);
                 return true;
             }
-            Event::Listen(_) | Event::Fork { .. } | Event::Exec { .. } | Event::Exit { .. } => {}
+            Event::Exec { path, .. } => {
+                let path = String::from_utf8_lossy(path);
+                self.programs.push(path.rsplit('/').next().unwrap_or_default().to_owned());
+            }
+            Event::Listen(_) | Event::Fork { .. } | Event::Exit { .. } => {}
         }
         false
     }
@@ -112,13 +123,30 @@ impl Observed {
         &self.sockets
     }
 
+    /// Names of the programs that were started.
+    pub(crate) fn programs(&self) -> &[String] {
+        &self.programs
+    }
+
+    /// Who moved which bytes over a socket.
+    pub(crate) fn payloads(&self, id: SocketId) -> Vec<(u32, Vec<u8>)> {
+        let operations = self.operations.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let payload = |operation: &Operation| match &operation.did {
+            Did::Moved { payload: Some(payload), .. } => {
+                Some((operation.tgid, payload.prefix.clone()))
+            }
+            _ => None,
+        };
+        operations.iter().filter_map(payload).collect()
+    }
+
     pub(crate) fn is_closed(&self, id: SocketId) -> bool {
         self.closed.contains(&id)
     }
 
-    /// Compares with what the program says it did.
-    pub(crate) fn check_operations(&self, told: &[String]) {
-        for (socket, name) in self.sockets.iter().zip(["a", "b", "c"]) {
+    /// Compares with what the program says it did on these sockets.
+    pub(crate) fn check_operations(&self, names: &[&str], told: &[String]) {
+        for (socket, name) in self.sockets.iter().zip(names) {
             let expected = merged(told.iter().filter_map(|line| told_operation(line, name)));
             let seen = self.operations.get(&socket.id).map(Vec::as_slice).unwrap_or_default();
             let seen = merged(seen.iter().map(|seen| (seen.direction, seen.did.clone())));
@@ -127,6 +155,24 @@ impl Observed {
             }
             assert_eq!(seen.len(), expected.len(), "{name}");
         }
+    }
+
+    /// As [`check_operations`](Self::check_operations), where operations without a payload are not
+    /// seen at all.
+    pub(crate) fn check_payloads(&self, told: &[String]) {
+        let has_payload =
+            |(_, did): &(Direction, Did)| !matches!(did, Did::Moved { payload: None, .. });
+        let mut told: Vec<_> = ["a", "b", "c", "d"]
+            .into_iter()
+            .flat_map(|name| told.iter().filter_map(move |line| told_operation(line, name)))
+            .filter(has_payload)
+            .collect();
+        for operation in self.operations.values().flatten() {
+            let seen = (operation.direction, operation.did.clone());
+            let index = told.iter().position(|told| same(&seen, told));
+            told.remove(index.unwrap_or_else(|| panic!("never happened: {seen:?}")));
+        }
+        assert_eq!(told, []);
     }
 
     /// Operations are numbered without a gap, and each byte of a TCP stream has the same number at

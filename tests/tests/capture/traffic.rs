@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, Write as _};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use crate::uring::{self, Ring};
 use libc::{c_int, iovec, mmsghdr, msghdr};
 
 /// How much of an operation is copied, and of its end when it is longer.
@@ -39,7 +40,7 @@ impl Family {
 }
 
 /// Makes a syscall and gives its result, or the negative errno.
-fn call(number: libc::c_long, arguments: [usize; 6]) -> i64 {
+pub(crate) fn call(number: libc::c_long, arguments: [usize; 6]) -> i64 {
     let [a, b, c, d, e, f] = arguments;
     // SAFETY: the callers in this file pass descriptors, sizes and pointers to buffers that live
     // through the call.
@@ -51,7 +52,7 @@ fn call(number: libc::c_long, arguments: [usize; 6]) -> i64 {
     }
 }
 
-fn done(number: libc::c_long, arguments: [usize; 6]) -> usize {
+pub(crate) fn done(number: libc::c_long, arguments: [usize; 6]) -> usize {
     let result = call(number, arguments);
     assert!(result >= 0, "syscall {number} failed: {result}");
     result as usize
@@ -87,6 +88,10 @@ struct End {
 impl End {
     fn fd(&self) -> usize {
         self.fd.as_raw_fd() as usize
+    }
+
+    fn duplicate(&self) -> OwnedFd {
+        self.fd.try_clone().expect("another descriptor")
     }
 
     /// Tells what remora should have seen.
@@ -183,7 +188,11 @@ fn tcp(listen: &str, connect: Option<&str>) -> (OwnedFd, OwnedFd) {
 pub(crate) fn run(arguments: &str) {
     let mut words = arguments.split(' ');
     let family = words.next().and_then(Family::named).expect("a family");
-    let is_older = words.next() == Some("older");
+    let variant = words.next();
+    let is_older = variant == Some("older");
+    if variant == Some("namespace") {
+        raise_loopback();
+    }
     let (a, b) = connect(family, ["a", "b"]);
     if is_older {
         // In use before the agent selects this process; not told.
@@ -196,6 +205,11 @@ pub(crate) fn run(arguments: &str) {
     std::io::stdout().flush().expect("stdout");
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).expect("stdin");
+    if variant == Some("uring") {
+        by_uring(&a, &b);
+        println!("done");
+        return;
+    }
     plain(&a, &b);
     vectored(&a, &b);
     messages(&a, &b);
@@ -394,4 +408,57 @@ fn ends(a: End, b: End, family: Family) {
     let result = c.raw(libc::SYS_read, buffer.as_ptr() as usize, 16, 0);
     assert_eq!(result, i64::from(-libc::ECONNRESET));
     println!("failed c {}", libc::ECONNRESET);
+}
+
+/// Brings up `lo` of a fresh network namespace.
+fn raise_loopback() {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    // SAFETY: all fields are integers, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[..2].copy_from_slice(&[b'l' as i8, b'o' as i8]);
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    let number = libc::SIOCSIFFLAGS as usize;
+    done(libc::SYS_ioctl, [socket.as_raw_fd() as usize, number, at(&request), 0, 0, 0]);
+}
+
+/// What io_uring moves is seen with its size only, whoever does it and whatever syscall the task
+/// is in meanwhile.
+fn by_uring(a: &End, b: &End) {
+    for is_polled in [false, true] {
+        let Some(ring) = Ring::new(is_polled) else {
+            println!("no io_uring");
+            return;
+        };
+        for flags in [0, uring::ASYNC] {
+            let bytes = pattern(200, 20);
+            ring.submit(true, a.fd(), &bytes, flags);
+            assert_eq!(ring.result(), 200);
+            a.tell("out", 200, None);
+            let buffer = [0u8; 300];
+            ring.submit(false, b.fd(), &buffer, flags);
+            assert_eq!(ring.result(), 200);
+            b.tell("in", 200, None);
+            assert_eq!(&buffer[..200], &bytes[..]);
+            // Begun before there is anything to receive, finished in the middle of another receive
+            // of the same task, into another buffer.
+            let (c, d) = std::os::unix::net::UnixStream::pair().expect("a pair");
+            let c = End { name: "c", fd: c.into() };
+            ring.submit(false, b.fd(), &buffer, flags);
+            let sender = std::thread::spawn({
+                let (d, a) =
+                    (End { name: "d", fd: d.into() }, End { name: "a", fd: a.duplicate() });
+                move || {
+                    a.write(&pattern(100, 21));
+                    d.write(&pattern(50, 22));
+                }
+            });
+            c.read(300);
+            assert_eq!(ring.result(), 100);
+            b.tell("in", 100, None);
+            sender.join().expect("it ends");
+        }
+        // The task's own syscalls are believed again.
+        a.write(b"by hand");
+        b.read(7);
+    }
 }
