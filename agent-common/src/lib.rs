@@ -28,6 +28,9 @@ pub mod kind {
     pub const SHUTDOWN: u8 = 8;
 }
 
+/// How many bits of [`Header::cpu`] name the CPU.
+pub const SLOT_SHIFT: u32 = 12;
+
 /// The sixteen bytes that begin every record.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,9 +39,9 @@ pub struct Header {
     pub kind: u8,
     /// Bits whose meaning depends on the kind: [`io_flags`] or [`socket_flags`].
     pub flags: u8,
-    /// The CPU that wrote the record.
+    /// Who wrote the record: the CPU in the low [`SLOT_SHIFT`] bits, which of the programs above.
     pub cpu: u16,
-    /// Counts the records of that CPU, lost ones included; a gap is a loss.
+    /// Counts the records of that program on that CPU, lost ones included; a gap is a loss.
     pub cpu_seq: u32,
     /// `CLOCK_MONOTONIC`, nanoseconds, when the operation returned.
     pub ts_ns: u64,
@@ -55,7 +58,7 @@ pub mod io_flags {
     pub const SUFFIX: u8 = 1 << 2;
     /// [`Io::tcp_seq`] holds the sequence number behind the operation's last byte.
     pub const TCP_SEQ: u8 = 1 << 3;
-    /// The socket was in non-blocking mode.
+    /// The socket was in non-blocking mode; told of inbound operations only.
     pub const NONBLOCKING: u8 = 1 << 4;
     /// The operation ended the stream in its direction (a read returned 0).
     pub const END: u8 = 1 << 5;
@@ -118,9 +121,11 @@ pub struct Io {
 pub mod socket_flags {
     /// A peer connected to this socket; it came from `accept`.
     pub const ACCEPTED: u8 = 1;
-    /// This side connected.
+    /// This side connected. For TCP it is the absence of a listener's backlog, so that a socket
+    /// accepted from a `listen(fd, 0)` has this flag too.
     pub const CONNECTED: u8 = 1 << 1;
-    /// The socket was in use before the agent saw it.
+    /// Bytes had moved over the socket before the agent saw it. Without the flag they may have, for
+    /// Unix sockets, or for TCP if they were fewer than five.
     pub const OLDER: u8 = 1 << 2;
 }
 
@@ -176,7 +181,7 @@ pub struct Process {
     pub tid: u32,
     /// For a fork: the forking process, else 0.
     pub parent_tgid: u32,
-    /// For a fork: the forking thread, else 0.
+    /// For a fork: the forking thread. For an exit: events of the process that were lost.
     pub parent_tid: u32,
     /// When the process started, `CLOCK_BOOTTIME`, nanoseconds; with the tgid it is its identity.
     pub start_ns: u64,
@@ -224,6 +229,8 @@ pub mod counter {
     pub const NO_STORAGE: u32 = 5;
     /// Forked children that found the map of selected processes full.
     pub const NO_SELECTION: u32 = 6;
+    /// Calls of `io_uring_enter` while the capture source cannot see what io_uring does.
+    pub const IO_URING_UNSEEN: u32 = 7;
     /// How many counters there are.
     pub const COUNT: u32 = 8;
 }

@@ -1,8 +1,9 @@
-//! Writes records into the ring: per-CPU scratch, sequence numbers, wake-ups, loss.
+//! Writes records into the ring: sequence numbers, scratch, wake-ups, loss.
 
+use core::arch::asm;
 use core::ptr;
 
-use agent_common::{Header, Io, Process, Selected, Socket, counter};
+use agent_common::{Header, Io, SLOT_SHIFT, Selected, counter};
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_ringbuf_output, bpf_ringbuf_query,
@@ -13,16 +14,80 @@ use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 /// Most payload bytes of one record; a power of two.
 pub const PAYLOAD_MAX: usize = 8192;
 
-/// A record in the making. One per CPU: programs on tracepoints run with preemption off.
+/// Which program writes. Each has its own sequence and scratch on every CPU, because an interrupt
+/// (or on some kernels another task) can run one program in the middle of another; the kernel keeps
+/// only the same program from running twice on a CPU.
+#[derive(Clone, Copy)]
+pub struct Slot(u32);
+
+impl Slot {
+    /// Data leaving a socket, however that is seen.
+    pub const OUTBOUND: Self = Self(0);
+    /// Data entering a process.
+    pub const INBOUND: Self = Self(1);
+    /// `fexit` on Unix sockets.
+    pub const UNIX_OUTBOUND: Self = Self(2);
+    /// `fexit` on Unix sockets.
+    pub const UNIX_INBOUND: Self = Self(3);
+    /// `fexit` on `tcp_sendpage`.
+    pub const PAGE_OUTBOUND: Self = Self(4);
+    /// `fexit` on `unix_stream_sendpage`.
+    pub const UNIX_PAGE_OUTBOUND: Self = Self(5);
+    /// TCP states.
+    pub const STATE: Self = Self(6);
+    /// Forks.
+    pub const FORK: Self = Self(7);
+    /// Execs.
+    pub const EXEC: Self = Self(8);
+    /// Exits.
+    pub const EXIT: Self = Self(9);
+
+    /// Its place in the maps.
+    #[inline(always)]
+    pub fn index(self) -> u32 {
+        self.0
+    }
+}
+
+/// How many slots there are.
+const SLOTS: u32 = 10;
+/// How many of them have a scratch. Set at load time to what the source needs.
+const SCRATCHES: u32 = 6;
+
+/// An operation's record in the making.
 #[repr(C)]
 pub struct Scratch {
-    /// Records of this CPU so far, lost ones included.
-    pub seq: u32,
-    pad: u32,
+    /// Where the walk over vectors stands; here, because what lies in a map does not make the
+    /// verifier tell one iteration from the next.
+    pub walk: Walk,
     /// The record's fixed part.
     pub io: Io,
     /// Its payload; twice the maximum, so that the verifier accepts `offset + length`.
     pub payload: [u8; PAYLOAD_MAX * 2],
+}
+
+/// A walk over the vectors of an operation.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Walk {
+    /// Where the next `struct iovec` lies.
+    pub vectors: u64,
+    /// How many are left.
+    pub count: u64,
+    /// The operation's bytes.
+    pub len: u64,
+    /// How far into the operation the vectors seen reach.
+    pub reached: u64,
+    /// The operation's last bytes as far as seen.
+    pub tail: u64,
+    /// How many of them are real.
+    pub tail_bytes: u64,
+    /// Bytes to copy.
+    pub want: u32,
+    /// Bytes copied so far.
+    pub done: u32,
+    /// Whether user memory could not be read.
+    pub unreadable: u64,
 }
 
 impl Scratch {
@@ -39,24 +104,16 @@ impl Scratch {
     }
 }
 
-/// A small record (a process or a socket) in the making.
-#[repr(C)]
-pub struct Notice {
-    /// For [`Process`] records.
-    pub process: Process,
-    /// For [`Socket`] records.
-    pub socket: Socket,
-}
-
 /// The ring that user space drains. Its size is set at load time.
 #[map(name = "EVENTS")]
 static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 #[map(name = "SCRATCH")]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCHES, 0);
 
-#[map(name = "NOTICE")]
-static NOTICE: PerCpuArray<Notice> = PerCpuArray::with_max_entries(1, 0);
+/// Records of each slot so far, lost ones included.
+#[map(name = "SEQUENCES")]
+static SEQUENCES: PerCpuArray<u32> = PerCpuArray::with_max_entries(SLOTS, 0);
 
 /// Counted by reason: see [`counter`].
 #[map(name = "COUNTERS")]
@@ -70,47 +127,68 @@ static READER_ASLEEP: Array<u32> = Array::with_max_entries(1, 0);
 #[unsafe(no_mangle)]
 static WAKE_BYTES: u64 = 4 << 20;
 
-/// How many records of a CPU pass between two looks at the fill.
+/// How many records of a slot and CPU pass between two looks at the fill.
 const FILL_CHECK_EVERY: u32 = 64;
 
-/// This CPU's scratch.
+/// This CPU's scratch for a program.
 #[inline(always)]
-pub fn scratch() -> Option<&'static mut Scratch> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: the pointer is this CPU's value; nothing else runs on it until the program ends.
-    Some(unsafe { &mut *scratch })
+pub fn scratch(slot: Slot) -> Option<&'static mut Scratch> {
+    scratch_at(slot.0)
 }
 
-/// This CPU's notice.
+/// As [`scratch`], by [`Slot::index`].
 #[inline(always)]
-pub fn notice() -> Option<&'static mut Notice> {
-    let notice = NOTICE.get_ptr_mut(0)?;
-    // SAFETY: the pointer is this CPU's value; nothing else runs on it until the program ends.
-    Some(unsafe { &mut *notice })
+pub fn scratch_at(index: u32) -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(index)?;
+    // SAFETY: the pointer is this CPU's value for this program; the kernel does not run a program
+    // twice at one time on a CPU, so nothing else uses it.
+    Some(unsafe { &mut *scratch })
 }
 
 /// Adds one to a counter.
 #[inline(always)]
 pub fn count(which: u32) {
     if let Some(value) = COUNTERS.get_ptr_mut(which) {
-        // SAFETY: this CPU's value.
-        unsafe { *value += 1 };
+        add_one(value);
     }
 }
 
-/// The header of the next record of this CPU.
+/// Adds one to a word that others may add to.
 #[inline(always)]
-pub fn header(kind: u8, flags: u8) -> Header {
+fn add_one(value: *mut u64) {
+    // This target's `AtomicU64` cannot add, but the instruction set can.
+    // SAFETY: an aligned word of a map value, alive while the program runs.
+    unsafe {
+        asm!("lock *(u64 *)({value} + 0) += {one}", value = in(reg) value, one = in(reg) 1u64)
+    };
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: takes no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The CPU that the program runs on.
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: takes no arguments.
+    (unsafe { bpf_get_smp_processor_id() }) as u32
+}
+
+/// The header of the slot's next record on this CPU.
+#[inline(always)]
+pub fn header(slot: Slot, kind: u8, flags: u8) -> Header {
     let mut cpu_seq = 0;
-    if let Some(scratch) = scratch() {
-        cpu_seq = scratch.seq;
-        scratch.seq = cpu_seq.wrapping_add(1);
+    if let Some(seq) = SEQUENCES.get_ptr_mut(slot.0) {
+        // SAFETY: this CPU's value for this program, see `scratch`.
+        let seq = unsafe { &mut *seq };
+        cpu_seq = *seq;
+        *seq = cpu_seq.wrapping_add(1);
     }
-    // SAFETY: takes no arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() } as u16;
-    // SAFETY: takes no arguments.
-    let ts_ns = unsafe { bpf_ktime_get_ns() };
-    Header { kind, flags, cpu, cpu_seq, ts_ns }
+    let cpu = (cpu() & ((1 << SLOT_SHIFT) - 1)) | (slot.0 << SLOT_SHIFT);
+    Header { kind, flags, cpu: cpu as u16, cpu_seq, ts_ns: now_ns() }
 }
 
 /// Writes the record that starts at `record`, `bytes` long. False if the ring was full.
@@ -131,9 +209,7 @@ pub unsafe fn write(record: *mut u8, bytes: u64, seq: u32, now: bool) -> bool {
 #[inline(always)]
 pub fn lost(selected: *mut Selected) {
     // SAFETY: a value of the map of selected processes, alive while the program runs.
-    let lost = unsafe { &raw mut (*selected).lost };
-    // SAFETY: as above. A race between CPUs may lose a count; COUNTERS has the exact sum.
-    unsafe { *lost += 1 };
+    add_one(unsafe { &raw mut (*selected).lost });
 }
 
 /// Whether the reader should be woken: it sleeps, or the ring has filled to the mark.

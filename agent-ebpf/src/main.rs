@@ -4,25 +4,33 @@
 //! Every program leaves at once for a process that was not selected.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
+mod arch;
+mod descriptor;
 mod emit;
+mod exit;
 mod offsets;
 mod operation;
 mod payload;
 mod process;
+mod sock;
 mod socket;
 mod syscall;
 
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 
-use operation::Way;
+use emit::Slot;
+use offsets::offset;
+use operation::{Moved, Way};
+use sock::{Found, Sock, Typed};
 
 /// Hook: `tp_btf/sock_send_length` (6.3). Reads the socket and the sending syscall's buffer,
 /// writes one `Io` record. A miss costs one hash lookup.
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    operation::on_io(ctx.arg(0), ctx.arg(1), 0, Way::Outbound);
+    on_send(ctx.arg(0), ctx.arg(1), Slot::OUTBOUND);
     0
 }
 
@@ -30,29 +38,77 @@ pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
 /// writes one `Io` record. A miss costs one hash lookup.
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    operation::on_io(ctx.arg(0), ctx.arg(1), ctx.arg(2), Way::Inbound);
+    on_receive(ctx.arg(0), ctx.arg(1), ctx.arg(2), Slot::INBOUND);
     0
 }
 
-/// Hook: `fexit/tcp_sendmsg` (5.5 with trampolines). As [`sock_send_length`].
+/// Hook: `fexit/tcp_sendmsg` (trampolines, and 5.16 for the helpers used). As
+/// [`sock_send_length`], but only TCP pays.
 #[fexit(function = "tcp_sendmsg")]
 pub fn tcp_sendmsg(ctx: FExitContext) -> i32 {
-    operation::on_io(ctx.arg(0), ctx.arg(3), 0, Way::Outbound);
+    on_send(ctx.arg(0), ctx.arg(3), Slot::OUTBOUND);
     0
 }
 
-/// Hook: `fexit/tcp_recvmsg` (5.19: five arguments). As [`sock_recv_length`].
+/// Hook: `fexit/tcp_recvmsg` (5.19: five arguments). As [`sock_recv_length`], but only TCP pays.
 #[fexit(function = "tcp_recvmsg")]
 pub fn tcp_recvmsg(ctx: FExitContext) -> i32 {
-    operation::on_io(ctx.arg(0), ctx.arg(5), ctx.arg(3), Way::Inbound);
+    on_receive(ctx.arg(0), ctx.arg(5), ctx.arg(3), Slot::INBOUND);
     0
 }
 
-/// Hook: `tp_btf/inet_sock_set_state` (5.5). Tells that a captured TCP socket closed, or that a
-/// process listens. Writes a `Socket` record. A miss costs one storage lookup a connection.
+/// Hook: `fexit/tcp_sendpage` (until 6.4, for sendfile and splice). As [`tcp_sendmsg`].
+#[fexit(function = "tcp_sendpage")]
+pub fn tcp_sendpage(ctx: FExitContext) -> i32 {
+    on_send(ctx.arg(0), ctx.arg(5), Slot::PAGE_OUTBOUND);
+    0
+}
+
+/// Hook: `fexit/unix_stream_sendmsg`. As [`tcp_sendmsg`], for Unix stream sockets.
+#[fexit(function = "unix_stream_sendmsg")]
+pub fn unix_stream_sendmsg(ctx: FExitContext) -> i32 {
+    on_send(sk_of(ctx.arg(0)), ctx.arg(3), Slot::UNIX_OUTBOUND);
+    0
+}
+
+/// Hook: `fexit/unix_stream_recvmsg`. As [`tcp_recvmsg`], for Unix stream sockets.
+#[fexit(function = "unix_stream_recvmsg")]
+pub fn unix_stream_recvmsg(ctx: FExitContext) -> i32 {
+    on_receive(sk_of(ctx.arg(0)), ctx.arg(4), ctx.arg(3), Slot::UNIX_INBOUND);
+    0
+}
+
+/// Hook: `fexit/unix_stream_sendpage` (until 6.4). As [`tcp_sendpage`], for Unix stream sockets.
+#[fexit(function = "unix_stream_sendpage")]
+pub fn unix_stream_sendpage(ctx: FExitContext) -> i32 {
+    on_send(sk_of(ctx.arg(0)), ctx.arg(5), Slot::UNIX_PAGE_OUTBOUND);
+    0
+}
+
+/// Hook: `tp_btf/sys_exit` (5.5). Walks from the descriptor to the socket and reads the syscall's
+/// buffer, writes one `Io` record. Runs at the end of every syscall of the host; a syscall that
+/// moves no bytes costs a few comparisons, another process's read or write one hash lookup.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
+    exit::on_sys_exit(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// Hook: `tp_btf/inet_sock_set_state` (5.5, and 5.12 for the helpers used). Tells that a captured
+/// TCP socket closed, or that a process listens. Writes a `Socket` record. A miss costs one storage
+/// lookup a connection.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    socket::on_state(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    // SAFETY: the tracepoint's typed argument.
+    socket::on_state(unsafe { Typed::new(ctx.arg(0)) }, ctx.arg(2));
+    0
+}
+
+/// Hook: `tp_btf/inet_sock_set_state` (5.5). As [`inet_sock_set_state`], for the sockets that
+/// [`sys_exit`] has found.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn inet_sock_set_state_found(ctx: BtfTracePointContext) -> i32 {
+    socket::on_state(Found::new(ctx.arg(0), 0), ctx.arg(2));
     0
 }
 
@@ -78,6 +134,27 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     process::on_exit(ctx.arg(0));
     0
+}
+
+#[inline(always)]
+fn on_send(sk: *const u8, bytes: i32, slot: Slot) {
+    let moved = Moved { bytes, flags: 0, way: Way::Outbound, slot };
+    // SAFETY: `sk` comes from the program's typed context.
+    operation::on_io(unsafe { Typed::new(sk) }, moved, || syscall::current(Way::Outbound));
+}
+
+#[inline(always)]
+fn on_receive(sk: *const u8, bytes: i32, flags: i32, slot: Slot) {
+    let moved = Moved { bytes, flags, way: Way::Inbound, slot };
+    // SAFETY: `sk` comes from the program's typed context.
+    operation::on_io(unsafe { Typed::new(sk) }, moved, || syscall::current(Way::Inbound));
+}
+
+/// The `struct sock` of a `struct socket`.
+#[inline(always)]
+fn sk_of(socket: *const u8) -> *const u8 {
+    // SAFETY: `socket` comes from the program's typed context.
+    unsafe { Typed::new(socket) }.load(offset!(socket_sk))
 }
 
 /// GPL for the helpers, Apache or MIT for the reader.

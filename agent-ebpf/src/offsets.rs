@@ -29,14 +29,38 @@ pub struct Offsets {
     pub net_inum: u32,
     /// `sock.sk_type`
     pub sk_type: u32,
+    /// `sock.sk_protocol`
+    pub sk_protocol: u32,
+    /// `sock.sk_shutdown`
+    pub sk_shutdown: u32,
+    /// `sock.sk_max_ack_backlog`
+    pub sk_max_ack_backlog: u32,
+    /// `sock.sk_socket`
+    pub sk_socket: u32,
+    /// `socket.file`
+    pub socket_file: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
     /// `tcp_sock.write_seq`
     pub tcp_write_seq: u32,
     /// `tcp_sock.copied_seq`
     pub tcp_copied_seq: u32,
+    /// `tcp_sock.rcv_nxt`
+    pub tcp_rcv_nxt: u32,
+    /// `tcp_sock.snd_una`
+    pub tcp_snd_una: u32,
+    /// `tcp_sock.bytes_acked`
+    pub tcp_bytes_acked: u32,
+    /// `tcp_sock.bytes_received`
+    pub tcp_bytes_received: u32,
+    /// `tcp_sock.inet_conn.icsk_ulp_ops`
+    pub tcp_ulp_ops: u32,
     /// `tcp_sock.tcp_clock_cache`
     pub tcp_clock_cache: u32,
     /// `unix_sock.peer`
     pub unix_peer: u32,
+    /// `unix_sock.addr`
+    pub unix_addr: u32,
     /// `task_struct.pid`
     pub task_pid: u32,
     /// `task_struct.tgid`
@@ -49,8 +73,28 @@ pub struct Offsets {
     pub task_signal: u32,
     /// `signal_struct.live`
     pub signal_live: u32,
-    /// `task_struct.io_uring`
+    /// `task_struct.flags`
+    pub task_flags: u32,
+    /// `task_struct.io_uring`; 0 if this kernel has none
     pub task_io_uring: u32,
+    /// `task_struct.files`
+    pub task_files: u32,
+    /// `files_struct.fdt`
+    pub files_fdt: u32,
+    /// `fdtable.max_fds`
+    pub fdt_max_fds: u32,
+    /// `fdtable.fd`
+    pub fdt_fd: u32,
+    /// `file.private_data`
+    pub file_private_data: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `file.f_flags`
+    pub file_flags: u32,
+    /// `inode.i_mode`
+    pub inode_mode: u32,
+    /// `inode.i_ino`
+    pub inode_number: u32,
     /// `linux_binprm.filename`
     pub binprm_filename: u32,
 }
@@ -68,17 +112,39 @@ pub static OFFSETS: Offsets = Offsets {
     skc_net: 0,
     net_inum: 0,
     sk_type: 0,
+    sk_protocol: 0,
+    sk_shutdown: 0,
+    sk_max_ack_backlog: 0,
+    sk_socket: 0,
+    socket_file: 0,
+    socket_sk: 0,
     tcp_write_seq: 0,
     tcp_copied_seq: 0,
+    tcp_rcv_nxt: 0,
+    tcp_snd_una: 0,
+    tcp_bytes_acked: 0,
+    tcp_bytes_received: 0,
+    tcp_ulp_ops: 0,
     tcp_clock_cache: 0,
     unix_peer: 0,
+    unix_addr: 0,
     task_pid: 0,
     task_tgid: 0,
     task_group_leader: 0,
     task_start_boottime: 0,
     task_signal: 0,
     signal_live: 0,
+    task_flags: 0,
     task_io_uring: 0,
+    task_files: 0,
+    files_fdt: 0,
+    fdt_max_fds: 0,
+    fdt_fd: 0,
+    file_private_data: 0,
+    file_inode: 0,
+    file_flags: 0,
+    inode_mode: 0,
+    inode_number: 0,
     binprm_filename: 0,
 };
 

@@ -3,8 +3,10 @@
 use agent_common::{Io, counter, io_flags, kind, task_kind};
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 
+use crate::emit::Slot;
+use crate::sock::Sock;
 use crate::syscall::{Buffer, Syscall};
-use crate::{emit, payload, process, socket, syscall};
+use crate::{emit, payload, process, socket};
 
 /// Which way bytes move.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,55 +17,87 @@ pub enum Way {
     Outbound,
 }
 
-const EAGAIN: i32 = 11;
+/// What an operation did.
+#[derive(Clone, Copy)]
+pub struct Moved {
+    /// Bytes, or a negative errno.
+    pub bytes: i32,
+    /// `MSG_*` of a receiving operation, 0 of a sending one.
+    pub flags: i32,
+    /// Which way.
+    pub way: Way,
+    /// The program that saw it.
+    pub slot: Slot,
+}
+
 /// `MSG_OOB`, `MSG_PEEK` and `MSG_ERRQUEUE`: nothing moved along the stream.
 const NOT_STREAM: i32 = 0x1 | 0x2 | 0x2000;
 /// `MSG_TRUNC`: on TCP the bytes were thrown away, the buffer holds something else.
 const MSG_TRUNC: i32 = 0x20;
 /// `MSG_DONTWAIT`: the kernel sets it when the descriptor is in non-blocking mode.
-const MSG_DONTWAIT: i32 = 0x40;
+pub const MSG_DONTWAIT: i32 = 0x40;
 
-/// Called after a socket operation that returned `ret`.
+/// Errors that say nothing about the connection: `EINTR`, `EAGAIN`, `ENOMEM`, `EFAULT`, `EINVAL`,
+/// and what the kernel restarts a syscall with (`ERESTARTSYS` to `ERESTART_RESTARTBLOCK`).
+const fn is_passing(errno: i32) -> bool {
+    matches!(errno, 4 | 11 | 12 | 14 | 22 | 512..=516)
+}
+
+/// Whether a stream may have changed: a first look that needs no memory.
 #[inline(always)]
-pub fn on_io(sk: *const u8, ret: i32, message_flags: i32, way: Way) {
-    if ret == -EAGAIN || (way == Way::Outbound && ret == 0) || message_flags & NOT_STREAM != 0 {
+pub fn says_something(bytes: i32, flags: i32, way: Way) -> bool {
+    if bytes <= 0 && (is_passing(-bytes) || (bytes == 0 && way == Way::Outbound)) {
+        return false;
+    }
+    flags & NOT_STREAM == 0
+}
+
+/// Called after a socket operation. `syscall` says where its bytes are; it is asked only about
+/// operations that are told.
+#[inline(always)]
+pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) {
+    let Moved { bytes, flags: message_flags, way, slot } = moved;
+    if !says_something(bytes, message_flags, way) {
         return;
     }
     // SAFETY: takes no arguments.
     let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
     let tgid = (pid_tgid >> 32) as u32;
     let Some(selected) = process::selected(tgid) else { return };
-    if !socket::is_stream(sk) {
+    if !socket::is_stream(sock) || !sock.has_file() {
         return;
     }
-    let Some(state) = socket::state(sk, tgid, selected) else { return };
+    let Syscall { number, buffer, asks_nothing } = syscall();
+    if bytes == 0 && (asks_nothing || !socket::is_at_end(sock)) {
+        return;
+    }
+    let Some(state) = socket::state(sock, (tgid, selected), slot, bytes) else { return };
 
     let mut flags = if way == Way::Outbound { io_flags::OUTBOUND } else { 0 };
     if message_flags & MSG_DONTWAIT != 0 {
         flags |= io_flags::NONBLOCKING;
     }
-    let (tcp_seq, segment_ns) = match socket::tcp_position(sk, way) {
-        Some(position) => {
+    let mut tcp_seq = 0;
+    let mut segment_ns = 0;
+    if let Some(position) = socket::tcp_position(sock, way) {
+        segment_ns = position.segment_ns;
+        if let Some(seq) = position.seq {
+            tcp_seq = seq;
             flags |= io_flags::TCP_SEQ;
-            position
         }
-        None => (0, 0),
-    };
-    let Some(scratch) = emit::scratch() else { return };
+    }
+    let Some(scratch) = emit::scratch(slot) else { return };
     let mut copied = 0;
-    let mut number = 0;
-    let mut len = ret as u32;
-    if ret < 0 {
+    let mut len = bytes as u32;
+    if bytes < 0 {
         flags |= io_flags::ERROR | io_flags::NO_PAYLOAD;
-        len = ret.unsigned_abs();
-    } else if ret == 0 {
+        len = bytes.unsigned_abs();
+    } else if bytes == 0 {
         flags |= io_flags::END | io_flags::NO_PAYLOAD;
     } else {
-        let Syscall { number: syscall_number, buffer } = syscall::current(way);
-        number = syscall_number;
         let buffer = if message_flags & MSG_TRUNC != 0 { Buffer::Unknown } else { buffer };
         let limit = process::payload_limit(selected);
-        let result = payload::copy(scratch, buffer, len, limit);
+        let result = payload::copy(slot, scratch, buffer, len, limit);
         copied = result.bytes;
         if result.suffix {
             flags |= io_flags::SUFFIX;
@@ -77,7 +111,7 @@ pub fn on_io(sk: *const u8, ret: i32, message_flags: i32, way: Way) {
             });
         }
     }
-    let header = emit::header(kind::IO, flags);
+    let header = emit::header(slot, kind::IO, flags);
     let age = header.ts_ns.saturating_sub(segment_ns);
     let segment_age_ns = if age > u64::from(u32::MAX) { u32::MAX } else { age as u32 };
     scratch.io = Io {

@@ -1,11 +1,12 @@
 //! Copies the first bytes of an operation out of the target's memory, after the call, so that
 //! every page it used is there. The only file that reads user memory.
 
-use core::ffi::c_void;
+use core::arch::asm;
+use core::ptr;
 
-use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 
-use crate::emit::{self, PAYLOAD_MAX, Scratch};
+use crate::emit::{self, PAYLOAD_MAX, Scratch, Slot, Walk};
 use crate::syscall::Buffer;
 use agent_common::SUFFIX_BYTES;
 
@@ -31,21 +32,26 @@ struct IoVec {
 
 /// Offset of `msg_iov` in `struct msghdr`; `msg_iovlen` follows (UAPI).
 const MSG_IOV: u64 = 16;
+/// Size of `struct mmsghdr`, and where its `msg_len` lies (UAPI, 64-bit).
+const MMSGHDR_BYTES: u64 = 64;
+const MMSGHDR_LEN: u64 = 56;
+/// Most messages of one call: `UIO_MAXIOV`.
+const MESSAGES_MAX: u32 = 1024;
 
 /// Copies up to `limit` of the operation's `len` bytes into `scratch`.
 #[inline(always)]
-pub fn copy(scratch: &mut Scratch, buffer: Buffer, len: u32, limit: u32) -> Copied {
+pub fn copy(slot: Slot, scratch: &mut Scratch, buffer: Buffer, len: u32, limit: u32) -> Copied {
     match buffer {
         Buffer::Flat(base) => flat(scratch, base, len, limit),
-        Buffer::Vectors(vectors, count) => vectored(vectors, count, len, limit),
+        Buffer::Vectors(vectors, count) => vectored(slot, vectors, count, len, limit),
         Buffer::Message(message) => {
             let mut header = IoVec { base: 0, len: 0 };
             if !read_vector(&mut header, message + MSG_IOV) {
                 return Copied { bytes: 0, suffix: false, readable: false };
             }
-            vectored(header.base, header.len, len, limit)
+            vectored(slot, header.base, header.len, len, limit)
         }
-        Buffer::Unknown | Buffer::IoUring | Buffer::Compat => {
+        Buffer::Messages(..) | Buffer::Unknown | Buffer::IoUring | Buffer::Compat => {
             Copied { bytes: 0, suffix: false, readable: false }
         }
     }
@@ -65,103 +71,135 @@ fn flat(scratch: &mut Scratch, base: u64, len: u32, limit: u32) -> Copied {
     Copied { bytes, suffix: false, readable: true }
 }
 
-/// A walk over vectors, one step a vector.
-struct Walk {
-    vectors: u64,
-    count: u64,
-    len: u64,
-    /// Bytes to copy, and copied so far.
-    want: u32,
-    done: u32,
-    /// How far into the operation the vectors seen reach.
-    reached: u64,
-    /// The operation's last bytes as far as seen, and how many of them are real.
-    tail: u64,
-    tail_bytes: u64,
-    unreadable: u64,
+/// Bits of what [`walk`] returns, above the bytes copied.
+const SUFFIX: u32 = 1 << 31;
+const UNREADABLE: u32 = 1 << 30;
+
+#[inline(always)]
+fn vectored(slot: Slot, vectors: u64, count: u64, len: u32, limit: u32) -> Copied {
+    let want = len.min(limit).min(PAYLOAD_MAX as u32);
+    let result = walk(slot.index(), vectors, count, len, want);
+    let bytes = result & (PAYLOAD_MAX as u32 * 2 - 1);
+    let readable = result & UNREADABLE == 0 || bytes > 0;
+    Copied { bytes, suffix: result & SUFFIX != 0, readable }
 }
 
-fn vectored(vectors: u64, count: u64, len: u32, limit: u32) -> Copied {
-    let want = len.min(limit).min(PAYLOAD_MAX as u32);
-    let mut walk = Walk {
-        vectors,
-        count,
-        len: u64::from(len),
-        want,
-        done: 0,
-        reached: 0,
-        tail: 0,
-        tail_bytes: 0,
-        unreadable: 0,
-    };
-    let context = (&raw mut walk).cast();
-    // SAFETY: `step` has the signature that bpf_loop calls (index, context); the context outlives
-    // the call. A loop of our own would multiply the verifier's states.
-    unsafe { bpf_loop(VECTORS_MAX, step as *const () as *mut c_void, context, 0) };
-    let done = walk.done;
-    if walk.unreadable != 0 {
-        return Copied { bytes: done, suffix: false, readable: done > 0 };
+/// Walks over `count` vectors at `vectors`. Not inlined, so that the verifier begins the loop
+/// without what its caller knows.
+#[inline(never)]
+fn walk(slot: u32, vectors: u64, count: u64, len: u32, want: u32) -> u32 {
+    let Some(scratch) = emit::scratch_at(slot) else { return UNREADABLE };
+    let walk = &raw mut scratch.walk;
+    let len = u64::from(len);
+    // SAFETY: part of the scratch, alive while the program runs.
+    unsafe {
+        *walk = Walk {
+            vectors,
+            count,
+            len,
+            want,
+            reached: 0,
+            tail: 0,
+            tail_bytes: 0,
+            done: 0,
+            unreadable: 0,
+        };
     }
-    let whole_tail = walk.reached == walk.len && walk.tail_bytes >= SUFFIX_BYTES as u64;
-    if len >= want + SUFFIX_BYTES as u32 && done == want && whole_tail {
-        if let Some(scratch) = emit::scratch() {
-            scratch.put_word(done, walk.tail);
-            return Copied { bytes: done + SUFFIX_BYTES as u32, suffix: true, readable: true };
+    for _ in 0..VECTORS_MAX {
+        if !step(scratch) {
+            break;
         }
     }
-    Copied { bytes: done, suffix: false, readable: true }
+    // SAFETY: as above.
+    let Walk { len, want, reached, tail, tail_bytes, done, unreadable, .. } =
+        unsafe { ptr::read_volatile(walk) };
+    if unreadable != 0 {
+        return done | UNREADABLE;
+    }
+    let whole_tail = reached == len && tail_bytes >= SUFFIX_BYTES as u64;
+    if len >= u64::from(want) + SUFFIX_BYTES as u64 && done == want && whole_tail {
+        scratch.put_word(done, tail);
+        return (done + SUFFIX_BYTES as u32) | SUFFIX;
+    }
+    done
 }
 
-/// Copies what is wanted of vector `index`. 0 goes on, 1 stops.
-extern "C" fn step(index: u64, context: *mut c_void) -> i64 {
-    // SAFETY: `vectored` passes a `Walk` that outlives the loop.
-    let walk = unsafe { &mut *context.cast::<Walk>() };
-    if index >= walk.count || walk.reached >= walk.len {
-        return 1;
+/// Copies what is wanted of the next vector. False ends the walk.
+#[inline(always)]
+fn step(scratch: &mut Scratch) -> bool {
+    let walk = &raw mut scratch.walk;
+    // SAFETY: part of the scratch, alive while the program runs. Volatile, so that every step
+    // begins with values that the verifier knows nothing about.
+    let Walk { vectors, count, len, want, reached, done, .. } = unsafe { ptr::read_volatile(walk) };
+    if count == 0 || reached >= len {
+        return false;
     }
     let mut vector = IoVec { base: 0, len: 0 };
-    if !read_vector(&mut vector, walk.vectors + index * size_of::<IoVec>() as u64) {
-        walk.unreadable = 1;
-        return 1;
+    if !read_vector(&mut vector, vectors) {
+        scratch.walk.unreadable = 1;
+        return false;
     }
-    let used = vector.len.min(walk.len - walk.reached);
+    scratch.walk.vectors = vectors + size_of::<IoVec>() as u64;
+    scratch.walk.count = count - 1;
+    let used = vector.len.min(len - reached);
     if used == 0 {
-        return 0;
+        return true;
     }
-    walk.reached += used;
-    if walk.done < walk.want {
-        let bytes = used.min(u64::from(walk.want - walk.done)) as u32;
-        let Some(scratch) = emit::scratch() else { return 1 };
-        if !read(scratch, walk.done, vector.base, bytes) {
-            walk.unreadable = 1;
-            return 1;
+    scratch.walk.reached = reached + used;
+    if done < want {
+        let bytes = used.min(u64::from(want - done)) as u32;
+        if !read(scratch, done, vector.base, bytes) {
+            scratch.walk.unreadable = 1;
+            return false;
         }
-        walk.done += bytes;
+        scratch.walk.done = done + bytes;
     }
-    if walk.len > u64::from(walk.want) {
+    if len > u64::from(want) {
         // Keep the last eight bytes across vectors: a chunked body's end is often a vector of its
         // own.
         let last = used.min(SUFFIX_BYTES as u64);
         let mut word = 0u64;
         if !read_word(&mut word, vector.base + used - last, last) {
-            walk.unreadable = 1;
-            return 1;
+            scratch.walk.unreadable = 1;
+            return false;
         }
         if last == SUFFIX_BYTES as u64 {
-            walk.tail = word;
+            scratch.walk.tail = word;
         } else {
-            walk.tail = (walk.tail >> ((8 * last) & 63)) | (word << ((64 - 8 * last) & 63));
+            let tail = scratch.walk.tail >> ((8 * last) & 63);
+            scratch.walk.tail = tail | (word << ((64 - 8 * last) & 63));
         }
-        walk.tail_bytes += last;
+        scratch.walk.tail_bytes += last;
     }
-    0
+    true
+}
+
+/// Bytes that the first `count` messages of an array of `struct mmsghdr` moved, as the kernel has
+/// written it there; `None` if it cannot be read.
+#[inline(always)]
+pub fn moved_by_messages(messages: u64, count: u64) -> Option<u64> {
+    let mut sum = 0;
+    for index in 0..MESSAGES_MAX {
+        if u64::from(index) >= count {
+            break;
+        }
+        let mut len = 0u32;
+        let from = messages + u64::from(index) * MMSGHDR_BYTES + MMSGHDR_LEN;
+        let to = (&raw mut len).cast();
+        // SAFETY: `len` is four bytes; the helper checks the user address.
+        if unsafe { bpf_probe_read_user(to, size_of::<u32>() as u32, from as *const _) } != 0 {
+            return None;
+        }
+        sum += u64::from(len);
+    }
+    Some(sum)
 }
 
 /// Reads `bytes` from user memory to `scratch.payload[at..]`.
 #[inline(always)]
 fn read(scratch: &mut Scratch, at: u32, from: u64, bytes: u32) -> bool {
-    let at = (at as usize) & (PAYLOAD_MAX * 2 - 1);
-    let bytes = bytes & (PAYLOAD_MAX as u32 * 2 - 1);
+    let at = opaque(u64::from(at)) as usize & (PAYLOAD_MAX * 2 - 1);
+    let bytes = opaque(u64::from(bytes)) as u32 & (PAYLOAD_MAX as u32 * 2 - 1);
     if at > PAYLOAD_MAX || bytes > PAYLOAD_MAX as u32 {
         return false;
     }
@@ -170,6 +208,17 @@ fn read(scratch: &mut Scratch, at: u32, from: u64, bytes: u32) -> bool {
     // SAFETY: `to` has PAYLOAD_MAX bytes behind it and `bytes` is no more; the helper checks the
     // user address and fails instead of faulting.
     unsafe { bpf_probe_read_user(to.cast(), bytes, from as *const _) == 0 }
+}
+
+/// The same value, about which the compiler knows nothing: it would leave out checks that the
+/// verifier, which knows less, insists on.
+#[inline(always)]
+fn opaque(value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: a move to itself. (No instruction at all would leave the object's line table with two
+    // entries for one instruction, which the kernel refuses.)
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
 }
 
 #[inline(always)]

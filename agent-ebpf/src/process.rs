@@ -2,12 +2,12 @@
 
 use core::ptr;
 
-use agent_common::{Header, PATH_BYTES, Process, Selected, counter, kind, select};
+use agent_common::{PATH_BYTES, Process, Selected, counter, kind, select};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
 
-use crate::emit;
+use crate::emit::{self, Slot};
 use crate::offsets::{load, offset};
 
 /// The selected processes, by tgid in the initial pid namespace. Its size is set at load time.
@@ -81,9 +81,14 @@ pub fn listens(tgid: u32, port: u16) -> bool {
 pub fn on_fork(parent: *const u8, child: *const u8) {
     // SAFETY: typed task pointers from the tracepoint; the verifier checks every offset.
     let parent_tgid = unsafe { load::<u32>(parent, offset!(task_tgid)) };
-    let Some(entry) = SELECTED.get_ptr_mut(&parent_tgid) else { return };
     // SAFETY: as above.
     let tgid = unsafe { load::<u32>(child, offset!(task_tgid)) };
+    if tgid != parent_tgid && SELECTED.get_ptr(&tgid).is_some() {
+        // A selection that arrived after its process was gone must not catch the next one with the
+        // same id.
+        let _ = SELECTED.remove(&tgid);
+    }
+    let Some(entry) = SELECTED.get_ptr_mut(&parent_tgid) else { return };
     // SAFETY: a value of the map, copied before the map changes.
     let Selected { bits, payload_limit, .. } = unsafe { ptr::read(entry) };
     if tgid != parent_tgid && bits & select::FOLLOW != 0 {
@@ -101,7 +106,7 @@ pub fn on_fork(parent: *const u8, child: *const u8) {
     let tid = unsafe { load::<u32>(child, offset!(task_pid)) };
     // SAFETY: as above.
     let start_ns = unsafe { load::<u64>(child, offset!(task_start_boottime)) };
-    tell(kind::FORK, [tgid, tid, parent_tgid, parent_tid], start_ns, ptr::null());
+    tell(Slot::FORK, kind::FORK, [tgid, tid, parent_tgid, parent_tid], start_ns, ptr::null());
 }
 
 /// `sched_process_exec(task, old_pid, binprm)`.
@@ -139,7 +144,7 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
     let start_ns = unsafe { load::<u64>(task, offset!(task_start_boottime)) };
     // SAFETY: typed binprm pointer from the tracepoint.
     let path = unsafe { load::<*const u8>(binprm, offset!(binprm_filename)) };
-    tell(kind::EXEC, [tgid, tgid, 0, 0], start_ns, path);
+    tell(Slot::EXEC, kind::EXEC, [tgid, tgid, 0, 0], start_ns, path);
 }
 
 /// `sched_process_exit(task)`: called for every thread; acts on the last.
@@ -154,47 +159,37 @@ pub fn on_exit(task: *const u8) {
     if unsafe { load::<u32>(signal, offset!(signal_live)) } != 0 {
         return;
     }
-    // SAFETY: a value of the map, alive while the program runs.
-    let bits = unsafe { (*entry).bits };
-    // User space reads what was lost before it forgets the process, so it removes the entry; an
-    // ignored one goes here.
+    // SAFETY: a value of the map, copied before the map changes.
+    let Selected { bits, lost, .. } = unsafe { ptr::read(entry) };
+    let _ = SELECTED.remove(&tgid);
     if bits & CAPTURED == 0 {
-        let _ = SELECTED.remove(&tgid);
         return;
     }
-    let _ = SELECTED.remove(&tgid);
     // SAFETY: as above.
     let tid = unsafe { load::<u32>(task, offset!(task_pid)) };
-    tell(kind::EXIT, [tgid, tid, 0, 0], 0, ptr::null());
+    let lost = if lost > u64::from(u32::MAX) { u32::MAX } else { lost as u32 };
+    tell(Slot::EXIT, kind::EXIT, [tgid, tid, 0, lost], 0, ptr::null());
 }
 
 /// Writes a `Process` record; `path` may be null.
 #[inline(always)]
-fn tell(kind: u8, ids: [u32; 4], start_ns: u64, path: *const u8) {
-    let Some(notice) = emit::notice() else { return };
-    let header: Header = emit::header(kind, 0);
-    let process = &mut notice.process;
-    process.header = header;
+fn tell(slot: Slot, kind: u8, ids: [u32; 4], start_ns: u64, path: *const u8) {
+    let header = emit::header(slot, kind, 0);
     let [tgid, tid, parent_tgid, parent_tid] = ids;
-    process.tgid = tgid;
-    process.tid = tid;
-    process.parent_tgid = parent_tgid;
-    process.parent_tid = parent_tid;
-    process.start_ns = start_ns;
+    let path_bytes = [0; PATH_BYTES];
+    let mut process =
+        Process { header, tgid, tid, parent_tgid, parent_tid, start_ns, path: path_bytes };
     let mut bytes = (size_of::<Process>() - PATH_BYTES) as u64;
     if !path.is_null() {
         bytes = size_of::<Process>() as u64;
         let to = (&raw mut process.path).cast();
         // SAFETY: `path` is the kernel's string; the helper copies at most PATH_BYTES and fails
-        // instead of faulting.
-        let read = unsafe { bpf_probe_read_kernel_str(to, PATH_BYTES as u32, path.cast()) };
-        if read < 0 {
-            process.path = [0; PATH_BYTES];
-        }
+        // instead of faulting. On failure the path stays empty.
+        unsafe { bpf_probe_read_kernel_str(to, PATH_BYTES as u32, path.cast()) };
     }
-    let record = (&raw mut *process).cast::<u8>();
+    let record = (&raw mut process).cast::<u8>();
     // A starting program waits for a decision, so the reader is woken for it.
     let now = kind == kind::EXEC;
-    // SAFETY: the record is a whole `Process` in a map value.
+    // SAFETY: `record` is a whole `Process`, on the stack.
     unsafe { emit::write(record, bytes, header.cpu_seq, now) };
 }

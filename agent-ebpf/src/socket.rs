@@ -1,46 +1,15 @@
-//! What a socket is: its id, its ends, its place in the TCP stream, its close.
+//! What a socket is: its ends, its role, its place in the TCP stream, its close.
 
 use core::ptr;
 
-use agent_common::{Selected, Socket, counter, family, kind};
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
-use aya_ebpf::btf_maps::SkStorage;
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_pid_tgid, bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
-    bpf_skc_to_unix_sock,
-};
-use aya_ebpf::macros::btf_map;
+use agent_common::{Selected, Socket, counter, family, kind, socket_flags};
+use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 
-use crate::offsets::{load, offset};
+use crate::emit::{self, Slot};
+use crate::offsets::offset;
 use crate::operation::Way;
-use crate::{emit, process};
-
-/// What is kept with a socket until the kernel frees it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct State {
-    /// The kernel's cookie: unique while the host is up.
-    pub id: u64,
-    /// Operations so far, lost ones included.
-    op: u32,
-    /// Whether its `Socket` record was written.
-    told: u32,
-}
-
-impl State {
-    /// Numbers an operation.
-    #[inline(always)]
-    pub fn next_op(&mut self) -> u32 {
-        let op = self.op;
-        self.op = op.wrapping_add(1);
-        op
-    }
-}
-
-#[btf_map(name = "SOCKETS")]
-static SOCKETS: SkStorage<State> = SkStorage::new();
-
-const _: () = assert!(BPF_F_NO_PREALLOC == 1);
+use crate::process;
+use crate::sock::{Found, Sock, State};
 
 const SOCK_STREAM: u16 = 1;
 const TCP_ESTABLISHED: i32 = 1;
@@ -48,164 +17,197 @@ const TCP_FIN_WAIT1: i32 = 4;
 const TCP_CLOSE: i32 = 7;
 const TCP_LAST_ACK: i32 = 9;
 const TCP_LISTEN: i32 = 10;
+/// `RCV_SHUTDOWN`: nothing more will come.
+const RCV_SHUTDOWN: u8 = 1;
 
 /// Whether this is a TCP or Unix stream socket.
 #[inline(always)]
-pub fn is_stream(sk: *const u8) -> bool {
-    let family = family_of(sk);
+pub fn is_stream(sock: impl Sock) -> bool {
+    let family = sock.load::<u16>(offset!(skc_family));
     if family != family::INET && family != family::INET6 && family != family::UNIX {
         return false;
     }
-    // SAFETY: typed socket pointer; the verifier checks the offset.
-    unsafe { load::<u16>(sk, offset!(sk_type)) == SOCK_STREAM }
+    sock.load::<u16>(offset!(sk_type)) == SOCK_STREAM
 }
 
+/// Whether a read that returned nothing has found the end, instead of having asked for nothing.
 #[inline(always)]
-fn family_of(sk: *const u8) -> u16 {
-    // SAFETY: typed socket pointer; the verifier checks the offset.
-    unsafe { load::<u16>(sk, offset!(skc_family)) }
+pub fn is_at_end(sock: impl Sock) -> bool {
+    sock.load::<u8>(offset!(sk_shutdown)) & RCV_SHUTDOWN != 0
 }
 
-/// The socket's state, made and told at first sight.
+/// The socket's state, made and told at first sight, after an operation that moved `moved` bytes.
 #[inline(always)]
-pub fn state(sk: *const u8, tgid: u32, selected: *mut Selected) -> Option<&'static mut State> {
-    let Some(state) = storage(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else {
+pub fn state<S: Sock>(
+    sock: S,
+    ids: (u32, *mut Selected),
+    slot: Slot,
+    moved: i32,
+) -> Option<&'static mut State> {
+    let (tgid, selected) = ids;
+    let Some(state) = sock.state() else {
         emit::count(counter::NO_STORAGE);
         emit::lost(selected);
         return None;
     };
     if state.told == 0 {
-        // SAFETY: typed socket pointer.
-        state.id = unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) };
-        if tell(sk, kind::SOCKET, state.id, tgid) {
+        let mut flags = role(sock);
+        if let Some(tcp) = sock.as_tcp() {
+            if is_older(tcp, moved) {
+                flags |= socket_flags::OLDER;
+            }
+        }
+        if tell(sock, slot, kind::SOCKET, flags, state.id, tgid) {
             state.told = 1;
+        } else {
+            emit::lost(selected);
         }
     }
     Some(state)
 }
 
+/// Who began the connection, as far as the kernel remembers.
 #[inline(always)]
-fn storage(sk: *const u8, flags: u64) -> Option<&'static mut State> {
-    let map = (&raw const SOCKETS).cast_mut().cast();
-    // SAFETY: `sk` is a typed socket pointer; a null value means zeroes.
-    let state = unsafe { bpf_sk_storage_get(map, sk.cast_mut().cast(), ptr::null_mut(), flags) };
-    let state = state.cast::<State>();
-    if state.is_null() {
-        return None;
+fn role(sock: impl Sock) -> u8 {
+    if sock.load::<u16>(offset!(skc_family)) != family::UNIX {
+        // A socket that was accepted is a copy of the one that listened, backlog included; a fresh
+        // one has none.
+        return if sock.load::<u32>(offset!(sk_max_ack_backlog)) != 0 {
+            socket_flags::ACCEPTED
+        } else {
+            socket_flags::CONNECTED
+        };
     }
-    // SAFETY: storage lives at least as long as the socket, which lives while the program runs.
-    Some(unsafe { &mut *state })
+    // An accepted Unix socket takes over the listener's name; the other end rarely has one. Two
+    // named ends, or none (socketpair), tell nothing.
+    let Some(unix) = sock.as_unix() else { return 0 };
+    let peer = unix.load::<u64>(offset!(unix_peer));
+    if peer == 0 {
+        return 0;
+    }
+    let named = unix.load::<u64>(offset!(unix_addr)) != 0;
+    let peer_named = Found::new(peer as *const u8, 0).load::<u64>(offset!(unix_addr)) != 0;
+    match (named, peer_named) {
+        (true, false) => socket_flags::ACCEPTED,
+        (false, true) => socket_flags::CONNECTED,
+        _ => 0,
+    }
 }
 
-/// Sequence number behind the last byte moved, and when the last segment passed
-/// (`CLOCK_MONOTONIC`, nanoseconds). `None` for sockets that are not plain TCP.
+/// Whether bytes had moved, either way, before the `moved` ones.
 #[inline(always)]
-pub fn tcp_position(sk: *const u8, way: Way) -> Option<(u32, u64)> {
-    // SAFETY: typed socket pointer.
-    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) } as *const u8;
-    if tcp.is_null() {
-        return None;
-    }
-    let seq = match way {
-        // SAFETY: typed pointer; the verifier checks the offset.
-        Way::Outbound => unsafe { load::<u32>(tcp, offset!(tcp_write_seq)) },
-        // SAFETY: as above.
-        Way::Inbound => unsafe { load::<u32>(tcp, offset!(tcp_copied_seq)) },
-    };
-    // SAFETY: as above.
-    let segment_ns = unsafe { load::<u64>(tcp, offset!(tcp_clock_cache)) };
-    Some((seq, segment_ns))
+fn is_older(tcp: impl Sock, moved: i32) -> bool {
+    let word = |offset| u64::from(tcp.load::<u32>(offset));
+    let unread = word(offset!(tcp_rcv_nxt)).wrapping_sub(word(offset!(tcp_copied_seq))) as u32;
+    let unacked = word(offset!(tcp_write_seq)).wrapping_sub(word(offset!(tcp_snd_una))) as u32;
+    let received = tcp.load::<u64>(offset!(tcp_bytes_received)).wrapping_sub(u64::from(unread));
+    let written = tcp.load::<u64>(offset!(tcp_bytes_acked)).wrapping_add(u64::from(unacked));
+    let moved = if moved > 0 { moved as u64 } else { 0 };
+    let before = received.wrapping_add(written).wrapping_sub(moved);
+    // SYN and FIN are counted with the bytes in some states, and bytes may arrive between these
+    // reads, which lowers the sum.
+    before as i64 > SLACK
+}
+
+/// What SYN and FIN of both directions can add up to.
+const SLACK: i64 = 4;
+
+/// Where an operation ended in the TCP stream.
+pub struct Position {
+    /// Sequence number behind the last byte moved; `None` where what the process moves is not what
+    /// TCP moves (kernel TLS).
+    pub seq: Option<u32>,
+    /// When the last segment passed, `CLOCK_MONOTONIC`, nanoseconds.
+    pub segment_ns: u64,
+}
+
+/// The socket's position; `None` for sockets that are not plain TCP.
+#[inline(always)]
+pub fn tcp_position(sock: impl Sock, way: Way) -> Option<Position> {
+    let tcp = sock.as_tcp()?;
+    let seq = tcp.load::<u32>(match way {
+        Way::Outbound => offset!(tcp_write_seq),
+        Way::Inbound => offset!(tcp_copied_seq),
+    });
+    let layered = tcp.load::<u64>(offset!(tcp_ulp_ops)) != 0;
+    let segment_ns = tcp.load::<u64>(offset!(tcp_clock_cache));
+    Some(Position { seq: if layered { None } else { Some(seq) }, segment_ns })
 }
 
 /// `inet_sock_set_state(sk, old, new)`. Runs in any context: the current task means something only
 /// for a listen.
 #[inline(always)]
-pub fn on_state(sk: *const u8, _old: i32, new: i32) {
+pub fn on_state(sock: impl Sock, new: i32) {
     if new == TCP_LISTEN {
         // SAFETY: takes no arguments.
         let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
-        if process::listens(tgid, port_of(sk)) {
-            tell(sk, kind::LISTEN, 0, tgid);
+        if process::listens(tgid, sock.load::<u16>(offset!(skc_num))) {
+            tell(sock, Slot::STATE, kind::LISTEN, 0, 0, tgid);
         }
         return;
     }
     if new == TCP_ESTABLISHED || (new != TCP_FIN_WAIT1 && new != TCP_LAST_ACK && new != TCP_CLOSE) {
         return;
     }
-    let Some(state) = storage(sk, 0) else { return };
+    let Some(state) = sock.known() else { return };
     if state.told != 0 {
         let kind = if new == TCP_CLOSE { kind::CLOSE } else { kind::SHUTDOWN };
-        tell(sk, kind, state.id, 0);
+        tell(sock, Slot::STATE, kind, 0, state.id, 0);
     }
-}
-
-#[inline(always)]
-fn port_of(sk: *const u8) -> u16 {
-    // SAFETY: typed socket pointer; the verifier checks the offset.
-    unsafe { load::<u16>(sk, offset!(skc_num)) }
+    // A connection that was reset still has its descriptor, by which the process will learn of it.
+    if new == TCP_CLOSE && sock.load::<u64>(offset!(sk_socket)) == 0 {
+        sock.forget();
+    }
 }
 
 /// Writes a `Socket` record. False if it was lost.
 #[inline(always)]
-fn tell(sk: *const u8, kind: u8, id: u64, tgid: u32) -> bool {
-    let Some(notice) = emit::notice() else { return false };
-    let socket = &mut notice.socket;
-    let header = emit::header(kind, 0);
-    socket.header = header;
-    socket.socket = id;
-    socket.tgid = tgid;
-    socket.family = family_of(sk);
-    socket.local_port = 0;
-    socket.remote_port = 0;
-    socket.pad = 0;
-    // SAFETY: typed socket pointer; the verifier checks the offset.
-    let net = unsafe { load::<*const u8>(sk, offset!(skc_net)) };
-    // SAFETY: typed pointer loaded from the socket.
-    socket.netns = unsafe { load::<u32>(net, offset!(net_inum)) };
-    match socket.family {
+fn tell(sock: impl Sock, slot: Slot, kind: u8, flags: u8, id: u64, tgid: u32) -> bool {
+    let header = emit::header(slot, kind, flags);
+    let family = sock.load::<u16>(offset!(skc_family));
+    let netns = sock.follow(offset!(skc_net)).load::<u32>(offset!(net_inum));
+    let (mut local_port, mut remote_port) = (0, 0);
+    let (local, remote) = match family {
         family::INET => {
-            // SAFETY: typed socket pointer; the verifier checks the offset.
-            let local = unsafe { load::<u32>(sk, offset!(skc_rcv_saddr)) };
-            // SAFETY: as above.
-            let remote = unsafe { load::<u32>(sk, offset!(skc_daddr)) };
-            socket.local = mapped_v4(local);
-            socket.remote = mapped_v4(remote);
+            let local = sock.load::<u32>(offset!(skc_rcv_saddr));
+            let remote = sock.load::<u32>(offset!(skc_daddr));
+            (mapped_v4(local), mapped_v4(remote))
         }
         family::INET6 => {
-            // SAFETY: as above.
-            socket.local = unsafe { load_v6(sk, offset!(skc_v6_rcv_saddr)) };
-            // SAFETY: as above.
-            socket.remote = unsafe { load_v6(sk, offset!(skc_v6_daddr)) };
+            (load_v6(sock, offset!(skc_v6_rcv_saddr)), load_v6(sock, offset!(skc_v6_daddr)))
         }
         _ => {
-            // SAFETY: typed socket pointer.
-            let unix = unsafe { bpf_skc_to_unix_sock(sk.cast_mut().cast()) } as *const u8;
-            let mut peer = 0;
-            if !unix.is_null() {
-                // SAFETY: typed pointer; the verifier checks the offset.
-                peer = unsafe { load::<u64>(unix, offset!(unix_peer)) };
-            }
-            socket.local = [sk as u64, 0];
-            socket.remote = [peer, 0];
+            let unix = sock.as_unix();
+            let peer = unix.map_or(0, |unix| unix.load::<u64>(offset!(unix_peer)));
+            ([sock.address(), 0], [peer, 0])
         }
+    };
+    if family != family::UNIX {
+        local_port = sock.load::<u16>(offset!(skc_num));
+        remote_port = u16::from_be(sock.load::<u16>(offset!(skc_dport)));
     }
-    if socket.family != family::UNIX {
-        socket.local_port = port_of(sk);
-        // SAFETY: typed socket pointer; the verifier checks the offset.
-        socket.remote_port = u16::from_be(unsafe { load::<u16>(sk, offset!(skc_dport)) });
-    }
-    let record = (&raw mut *socket).cast::<u8>();
+    let mut record = Socket {
+        header,
+        socket: id,
+        tgid,
+        netns,
+        local,
+        remote,
+        local_port,
+        remote_port,
+        family,
+        pad: 0,
+    };
     let now = kind == kind::LISTEN;
-    // SAFETY: the record is a whole `Socket` in a map value.
-    unsafe { emit::write(record, size_of::<Socket>() as u64, header.cpu_seq, now) }
+    let at = ptr::from_mut(&mut record).cast::<u8>();
+    // SAFETY: `at` is the whole record, on the stack.
+    unsafe { emit::write(at, size_of::<Socket>() as u64, header.cpu_seq, now) }
 }
 
-/// # Safety
-/// As for [`load`].
 #[inline(always)]
-unsafe fn load_v6(sk: *const u8, offset: usize) -> [u64; 2] {
-    // SAFETY: the caller's promise. Four loads: `in6_addr` is aligned to four only.
-    let word = |index: usize| unsafe { load::<u32>(sk, offset + 4 * index) };
+fn load_v6(sock: impl Sock, offset: usize) -> [u64; 2] {
+    // Four loads: `in6_addr` is aligned to four only.
+    let word = |index: usize| sock.load::<u32>(offset + 4 * index);
     let pair = |low: u32, high: u32| u64::from(low) | (u64::from(high) << 32);
     [pair(word(0), word(1)), pair(word(2), word(3))]
 }

@@ -1,12 +1,12 @@
-//! Which syscall the current task is in, and where its buffer lies. x86-64 only; another
-//! architecture is another `cfg` of the three functions at the bottom.
+//! Which syscall the current task is in, and where its buffer lies. Knows the syscalls that move
+//! bytes over sockets; what differs between architectures is in `arch`.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 
-use crate::offsets::{load, offset};
+use crate::arch::{self, nr};
 use crate::operation::Way;
 
-/// Where the bytes of the current operation are.
+/// Where the bytes of an operation are.
 #[derive(Clone, Copy)]
 pub enum Buffer {
     /// One buffer at this user address.
@@ -15,6 +15,8 @@ pub enum Buffer {
     Vectors(u64, u64),
     /// A `struct msghdr` at this user address.
     Message(u64),
+    /// An array of this many `struct mmsghdr` at this user address.
+    Messages(u64, u64),
     /// Not in this task's memory, or not to be told.
     Unknown,
     /// As `Unknown`, because io_uring did it.
@@ -23,79 +25,109 @@ pub enum Buffer {
     Compat,
 }
 
-/// The syscall's number and its buffer.
+/// A syscall that moves bytes.
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// Which way.
+    pub way: Way,
+    /// The descriptor.
+    pub fd: u64,
+    /// `MSG_*` of a receiving call.
+    pub flags: i32,
+    /// Where its bytes are.
+    pub buffer: Buffer,
+    /// Whether the caller asked for no bytes at all.
+    pub asks_nothing: bool,
+}
+
+impl Call {
+    #[inline(always)]
+    fn new(way: Way, fd: u64, buffer: Buffer) -> Self {
+        Self { way, fd, flags: 0, buffer, asks_nothing: false }
+    }
+}
+
+/// The syscall's number and its buffer, as one operation sees them.
 pub struct Syscall {
     /// The number on this architecture.
     pub number: u32,
-    /// Where its bytes are.
+    /// Where the operation's bytes are.
     pub buffer: Buffer,
+    /// Whether the caller asked for no bytes at all.
+    pub asks_nothing: bool,
 }
 
-/// `struct pt_regs` of x86-64 as the kernel's UAPI fixes it: eight-byte registers in this order.
-mod reg {
-    pub const DX: usize = 12 * 8;
-    pub const SI: usize = 13 * 8;
-    pub const ORIG_AX: usize = 15 * 8;
-    pub const CS: usize = 17 * 8;
+/// What the registers say, for the syscalls that move bytes over sockets.
+///
+/// # Safety
+/// `regs` is a typed pointer to the task's saved registers.
+#[inline(always)]
+pub unsafe fn call(regs: *const u8, number: u32) -> Option<Call> {
+    // SAFETY: the caller's promise.
+    let argument = |index: usize| unsafe { arch::argument(regs, index) };
+    let (first, second, third) = (argument(0), argument(1), argument(2));
+    let call = match number {
+        nr::READ | nr::RECVFROM => {
+            let mut call = Call::new(Way::Inbound, first, Buffer::Flat(second));
+            call.asks_nothing = third == 0;
+            if number == nr::RECVFROM {
+                call.flags = argument(3) as i32;
+            }
+            call
+        }
+        nr::WRITE | nr::SENDTO => Call::new(Way::Outbound, first, Buffer::Flat(second)),
+        nr::READV | nr::PREADV2 => Call::new(Way::Inbound, first, Buffer::Vectors(second, third)),
+        nr::WRITEV | nr::PWRITEV2 => {
+            Call::new(Way::Outbound, first, Buffer::Vectors(second, third))
+        }
+        nr::SENDMSG => Call::new(Way::Outbound, first, Buffer::Message(second)),
+        nr::RECVMSG => {
+            let mut call = Call::new(Way::Inbound, first, Buffer::Message(second));
+            call.flags = third as i32;
+            call
+        }
+        nr::SENDMMSG => Call::new(Way::Outbound, first, Buffer::Messages(second, third)),
+        nr::RECVMMSG => {
+            let mut call = Call::new(Way::Inbound, first, Buffer::Messages(second, third));
+            call.flags = argument(3) as i32;
+            call
+        }
+        nr::SENDFILE => Call::new(Way::Outbound, first, Buffer::Unknown),
+        // From the first descriptor into the third; one of them is a pipe.
+        nr::SPLICE => Call::new(Way::Outbound, third, Buffer::Unknown),
+        _ => return None,
+    };
+    Some(call)
 }
 
-/// Code segment of 64-bit user code (`__USER_CS`).
-const USER_CS_64: u64 = 0x33;
-
-mod nr {
-    pub const READ: u32 = 0;
-    pub const WRITE: u32 = 1;
-    pub const READV: u32 = 19;
-    pub const WRITEV: u32 = 20;
-    pub const SENDTO: u32 = 44;
-    pub const RECVFROM: u32 = 45;
-    pub const SENDMSG: u32 = 46;
-    pub const RECVMSG: u32 = 47;
-    pub const PREADV2: u32 = 327;
-    pub const PWRITEV2: u32 = 328;
-    pub const IO_URING_ENTER: u32 = 426;
-}
-
-/// Reads the current task's registers as they were at the syscall's entry.
+/// The current task's syscall, as an operation that went this way sees it in the middle of it.
 #[inline(always)]
 pub fn current(way: Way) -> Syscall {
     // SAFETY: takes no arguments; returns the running task.
     let task = unsafe { bpf_get_current_task_btf() };
     // SAFETY: `task` is the running task; its registers are saved while it is in the kernel.
     let regs = unsafe { bpf_task_pt_regs(task) } as *const u8;
-    // SAFETY: `regs` is typed `struct pt_regs` for the verifier; each offset is one of its fields.
-    let number = unsafe { load::<u64>(regs, reg::ORIG_AX) } as u32;
+    // SAFETY: `regs` is typed `struct pt_regs` for the verifier.
+    let number = unsafe { arch::number(regs) };
+    let blind = |buffer| Syscall { number, buffer, asks_nothing: false };
     // SAFETY: as above.
-    let cs = unsafe { load::<u64>(regs, reg::CS) };
-    if cs != USER_CS_64 {
-        return Syscall { number, buffer: Buffer::Compat };
+    if unsafe { arch::is_compat(regs) } {
+        return blind(Buffer::Compat);
     }
-    // A completion of io_uring can run as task work inside any syscall, whose registers then say
-    // nothing about it. `task_struct.io_uring` is set for every task that has used it.
-    let io_uring = offset!(task_io_uring);
-    if number == nr::IO_URING_ENTER {
-        return Syscall { number, buffer: Buffer::IoUring };
-    }
-    if io_uring != 0 {
-        // SAFETY: the field's offset comes from BTF; the verifier checks it.
-        let context = unsafe { load::<u64>(task as *const u8, io_uring) };
-        if context != 0 {
-            return Syscall { number, buffer: Buffer::IoUring };
-        }
+    // SAFETY: as above, and `task` is the running task.
+    if number == nr::IO_URING_ENTER || !unsafe { arch::is_inside_syscall(task.cast(), regs) } {
+        return blind(Buffer::IoUring);
     }
     // SAFETY: as above.
-    let second = unsafe { load::<u64>(regs, reg::SI) };
-    // SAFETY: as above.
-    let third = unsafe { load::<u64>(regs, reg::DX) };
-    let buffer = match (way, number) {
-        (Way::Inbound, nr::READ | nr::RECVFROM) | (Way::Outbound, nr::WRITE | nr::SENDTO) => {
-            Buffer::Flat(second)
-        }
-        (Way::Inbound, nr::READV | nr::PREADV2) | (Way::Outbound, nr::WRITEV | nr::PWRITEV2) => {
-            Buffer::Vectors(second, third)
-        }
-        (Way::Inbound, nr::RECVMSG) | (Way::Outbound, nr::SENDMSG) => Buffer::Message(second),
-        _ => Buffer::Unknown,
+    let Some(call) = (unsafe { call(regs, number) }) else { return blind(Buffer::Unknown) };
+    if call.way != way {
+        return blind(Buffer::Unknown);
+    }
+    let buffer = match call.buffer {
+        // Of several messages, nothing tells which one this is.
+        Buffer::Messages(messages, 1) => Buffer::Message(messages),
+        Buffer::Messages(..) => Buffer::Unknown,
+        buffer => buffer,
     };
-    Syscall { number, buffer }
+    Syscall { number, buffer, asks_nothing: call.asks_nothing }
 }

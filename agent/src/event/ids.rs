@@ -10,7 +10,7 @@ pub struct Tgid(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tid(pub u32);
 
-/// The kernel's cookie of a socket: unique while the host is up.
+/// A socket: unique while the agent runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub u64);
 

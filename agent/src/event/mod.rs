@@ -5,7 +5,7 @@ pub mod ids;
 
 use std::fmt;
 
-use agent_common::{SUFFIX_BYTES, family, io_flags, kind, task_kind};
+use agent_common::{SUFFIX_BYTES, family, io_flags, kind, socket_flags, task_kind};
 
 use crate::platform::clock::MonoNs;
 use crate::protocol::{Direction, Segment};
@@ -52,6 +52,8 @@ pub enum Event<'a> {
         at: MonoNs,
         /// The process.
         tgid: Tgid,
+        /// Its events that the kernel half lost.
+        lost: u64,
     },
 }
 
@@ -108,6 +110,19 @@ pub struct Socket {
     pub local: Address,
     /// The other end.
     pub remote: Address,
+    /// Who began the connection, where the kernel remembers.
+    pub role: Option<Role>,
+    /// Whether bytes are known to have moved over it before it was seen.
+    pub is_older: bool,
+}
+
+/// Which end of a connection a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It came from `accept`.
+    Accepted,
+    /// It connected. For TCP this is inferred from the absence of a listener's backlog.
+    Connected,
 }
 
 /// A record that could not be read.
@@ -137,12 +152,12 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// Where a record stands in the order of its CPU.
+/// Where a record stands in the order of its writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The CPU that wrote it.
+    /// The program and the CPU that wrote it: `Header::cpu` of `agent_common`.
     pub cpu: u16,
-    /// Its number there.
+    /// Its number there; a gap is a loss.
     pub seq: u32,
 }
 
@@ -156,10 +171,10 @@ pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
     let at = MonoNs(u64_at(header, 8));
     let event = match kind {
         kind::IO => Event::Io(io(at, flags, body).ok_or(short)?),
-        kind::SOCKET => Event::Socket(socket(at, body).ok_or(short)?),
-        kind::LISTEN => Event::Listen(socket(at, body).ok_or(short)?),
-        kind::SHUTDOWN => Event::Shutdown(socket(at, body).ok_or(short)?.id, at),
-        kind::CLOSE => Event::Closed(socket(at, body).ok_or(short)?.id, at),
+        kind::SOCKET => Event::Socket(socket(at, flags, body).ok_or(short)?),
+        kind::LISTEN => Event::Listen(socket(at, flags, body).ok_or(short)?),
+        kind::SHUTDOWN => Event::Shutdown(socket(at, flags, body).ok_or(short)?.id, at),
+        kind::CLOSE => Event::Closed(socket(at, flags, body).ok_or(short)?.id, at),
         kind::FORK | kind::EXEC | kind::EXIT => process(kind, at, body).ok_or(short)?,
         other => return Err(DecodeError::UnknownKind(other)),
     };
@@ -206,7 +221,7 @@ fn io(at: MonoNs, flags: u8, body: &[u8]) -> Option<Io<'_>> {
     })
 }
 
-fn socket(at: MonoNs, body: &[u8]) -> Option<Socket> {
+fn socket(at: MonoNs, flags: u8, body: &[u8]) -> Option<Socket> {
     let fixed = body.first_chunk::<56>()?;
     let local = ip_at(fixed, 16);
     let remote = ip_at(fixed, 32);
@@ -221,7 +236,19 @@ fn socket(at: MonoNs, body: &[u8]) -> Option<Socket> {
         netns: u32_at(fixed, 12),
         local,
         remote,
+        role: role(flags),
+        is_older: flags & socket_flags::OLDER != 0,
     })
+}
+
+fn role(flags: u8) -> Option<Role> {
+    if flags & socket_flags::ACCEPTED != 0 {
+        Some(Role::Accepted)
+    } else if flags & socket_flags::CONNECTED != 0 {
+        Some(Role::Connected)
+    } else {
+        None
+    }
 }
 
 fn process(kind: u8, at: MonoNs, body: &[u8]) -> Option<Event<'_>> {
@@ -239,7 +266,7 @@ fn process(kind: u8, at: MonoNs, body: &[u8]) -> Option<Event<'_>> {
             let end = memchr::memchr(0, path).unwrap_or(path.len());
             Event::Exec { at, tgid, path: path.get(..end)? }
         }
-        _ => Event::Exit { at, tgid },
+        _ => Event::Exit { at, tgid, lost: u64::from(u32_at(fixed, 12)) },
     })
 }
 

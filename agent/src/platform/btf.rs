@@ -2,7 +2,7 @@
 //!
 //! A reader for the one question remora asks: where does `sock.__sk_common.skc_family` lie in this
 //! kernel? Bytes in, offsets out; the format is `Documentation/bpf/btf.rst` of the kernel.
-//! It refuses everything it does not need (functions, line tables, other endianness).
+//! It refuses everything it does not need (line tables, other endianness).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -57,6 +57,7 @@ const KIND_TYPEDEF: u32 = 8;
 const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
 const KIND_RESTRICT: u32 = 11;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -71,6 +72,8 @@ pub struct Btf {
     types: Vec<u32>,
     strings: usize,
     structs: HashMap<Box<str>, u32>,
+    /// Byte positions of the functions' records.
+    functions: Vec<u32>,
 }
 
 impl Btf {
@@ -92,7 +95,8 @@ impl Btf {
         let types_at = header.saturating_add(word(8)? as usize);
         let types_end = types_at.saturating_add(word(12)? as usize);
         let strings = header.saturating_add(word(16)? as usize);
-        let mut btf = Self { types: vec![0], structs: HashMap::new(), strings, bytes };
+        let mut btf =
+            Self { types: vec![0], structs: HashMap::new(), functions: Vec::new(), strings, bytes };
         let mut at = types_at;
         while at < types_end {
             let id = btf.types.len() as u32;
@@ -100,6 +104,8 @@ impl Btf {
             if kind == KIND_STRUCT && name != 0 {
                 let name = btf.string(name).ok_or(BtfError::Malformed { at })?;
                 btf.structs.entry(name.into()).or_insert(id);
+            } else if kind == KIND_FUNC {
+                btf.functions.push(at as u32);
             }
             btf.types.push(at as u32);
             at += 12 + trailer(kind, length);
@@ -123,6 +129,20 @@ impl Btf {
     /// Whether the kernel has `struct name`.
     pub fn has_struct(&self, name: &str) -> bool {
         self.structs.contains_key(name)
+    }
+
+    /// How many parameters the function `name` has; `None` if the kernel has no such function.
+    pub fn parameters(&self, name: &str) -> Option<u32> {
+        self.functions.iter().find_map(|&at| {
+            let at = at as usize;
+            let (function, _, _) = self.head(at).ok()?;
+            if self.string(function)? != name {
+                return None;
+            }
+            let prototype = read_u32(&self.bytes, at + 8)?;
+            let prototype = *self.types.get(prototype as usize)? as usize;
+            self.head(prototype).ok().map(|(_, _, parameters)| parameters)
+        })
     }
 
     /// Bit offset and type of a member, looked up through anonymous members too.
@@ -227,6 +247,8 @@ mod tests {
             btf.offset("sock", "no_such_member"),
             Err(BtfError::NoMember { name: "sock", .. })
         ));
+        assert_eq!(btf.parameters("tcp_sendmsg"), Some(3));
+        assert_eq!(btf.parameters("no_such_function"), None);
         assert!(matches!(btf.offset("nonesuch", "x"), Err(BtfError::NoStruct { .. })));
     }
 

@@ -40,6 +40,18 @@ pub enum CaptureError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// A kernel function is missing or differs from what a program expects.
+    #[error(
+        "cannot hook kernel function `{name}`: expected {parameters} parameters, found {found:?}"
+    )]
+    Function {
+        /// The function.
+        name: &'static str,
+        /// How many parameters it should have.
+        parameters: u32,
+        /// How many it has; `None` if the kernel has no such function.
+        found: Option<u32>,
+    },
     /// A map could not be read or written.
     #[error("cannot use map `{map}`")]
     Map {
@@ -62,19 +74,41 @@ pub enum CaptureError {
 pub enum Source {
     /// `tp_btf` `sock_send_length` and `sock_recv_length`: only socket traffic pays.
     SocketTracepoints,
-    /// `fexit` on the socket layer.
+    /// `fexit` on the functions of TCP and Unix sockets: only their traffic pays. Needs BPF
+    /// trampolines (x86-64; arm64 since 6.4) and Linux 5.19.
     SocketFunctions,
+    /// `tp_btf` `sys_exit` alone: every syscall of the host pays a little. Needs only BTF, and
+    /// does not see what io_uring does.
+    SyscallExit,
 }
 
 impl Source {
     /// Every source, best first.
-    pub const ALL: [Self; 2] = [Self::SocketTracepoints, Self::SocketFunctions];
+    pub const ALL: [Self; 3] = [Self::SocketTracepoints, Self::SocketFunctions, Self::SyscallExit];
 
     /// What `--capture` and the logs call it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SocketTracepoints => "socket",
             Self::SocketFunctions => "fexit",
+            Self::SyscallExit => "syscall",
+        }
+    }
+
+    /// Programs that have a record in the making at one time.
+    fn scratches(self) -> u32 {
+        match self {
+            Self::SocketTracepoints => 2,
+            Self::SocketFunctions => 6,
+            Self::SyscallExit => 1,
+        }
+    }
+
+    /// Sockets remembered in a map of our own, where the kernel does not remember them for us.
+    fn sockets_found(self) -> u32 {
+        match self {
+            Self::SocketTracepoints | Self::SocketFunctions => 1,
+            Self::SyscallExit => 1 << 16,
         }
     }
 }
@@ -115,8 +149,7 @@ pub struct Capture {
     _ebpf: Ebpf,
 }
 
-const LIFECYCLE: [&str; 4] =
-    ["sched_process_fork", "sched_process_exec", "sched_process_exit", "inet_sock_set_state"];
+const LIFECYCLE: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
 
 impl Capture {
     /// Loads and attaches everything. Nothing is captured until a process is selected.
@@ -124,26 +157,50 @@ impl Capture {
         if OBJECT.is_empty() {
             return Err(CaptureError::NoObject);
         }
-        let offsets = offsets::resolve(&Btf::from_sys_fs()?)?;
+        let types = Btf::from_sys_fs()?;
+        let offsets = offsets::resolve(&types)?;
         let btf = AyaBtf::from_sys_fs().map_err(CaptureError::KernelTypes)?;
+        let kernel = Kernel { types, offsets, btf };
+        if let Some(source) = options.source {
+            return Self::start_with(options, source, &kernel);
+        }
+        for source in Source::ALL {
+            match Self::start_with(options, source, &kernel) {
+                Ok(capture) => return Ok(capture),
+                Err(error @ CaptureError::Load(_)) => return Err(error),
+                Err(error) => {
+                    tracing::info!(source = source.as_str(), error = ?error, "capture source refused");
+                }
+            }
+        }
+        Err(CaptureError::NoSource)
+    }
+
+    fn start_with(
+        options: &Options,
+        source: Source,
+        kernel: &Kernel,
+    ) -> Result<Self, CaptureError> {
         let rules = u32::from(options.rules);
         let agent = std::process::id();
         let wake_bytes = u64::from(options.ring_bytes / 2);
         let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
-            .override_global("OFFSETS", offsets.as_slice(), true)
+            .btf(Some(&kernel.btf))
+            .override_global("OFFSETS", kernel.offsets.as_slice(), true)
             .override_global("RULES", &rules, true)
             .override_global("AGENT_TGID", &agent, true)
             .override_global("PAYLOAD_LIMIT", &options.payload_limit, true)
             .override_global("WAKE_BYTES", &wake_bytes, true)
             .map_max_entries("EVENTS", options.ring_bytes)
             .map_max_entries("SELECTED", options.processes_max)
+            .map_max_entries("SCRATCH", source.scratches())
+            .map_max_entries("SOCKETS_FOUND", source.sockets_found())
             .load(OBJECT)
             .map_err(|source| CaptureError::Load(Box::new(source)))?;
-        for program in LIFECYCLE {
-            attach_tracepoint(&mut ebpf, program, &btf)?;
+        for name in LIFECYCLE {
+            attach_tracepoint(&mut ebpf, name, name, &kernel.btf)?;
         }
-        let source = attach_source(&mut ebpf, options.source, &btf)?;
+        attach(&mut ebpf, source, kernel)?;
         Ok(Self {
             source,
             ring: Ring { ring: take(&mut ebpf, "EVENTS", RingBuf::try_from)? },
@@ -299,47 +356,67 @@ fn take<T>(
     convert(taken).map_err(|source| CaptureError::Map { map, source: Box::new(source) })
 }
 
-/// Attaches the wanted source, or the best one that this kernel accepts.
-fn attach_source(
-    ebpf: &mut Ebpf,
-    wanted: Option<Source>,
-    btf: &AyaBtf,
-) -> Result<Source, CaptureError> {
-    if let Some(source) = wanted {
-        return attach(ebpf, source, btf).map(|()| source);
-    }
-    for source in Source::ALL {
-        match attach(ebpf, source, btf) {
-            Ok(()) => return Ok(source),
-            Err(error) => {
-                tracing::info!(source = source.as_str(), error = ?error, "capture source refused");
-            }
-        }
-    }
-    Err(CaptureError::NoSource)
+/// What the running kernel looks like.
+struct Kernel {
+    types: Btf,
+    offsets: Vec<u32>,
+    btf: AyaBtf,
 }
 
-fn attach(ebpf: &mut Ebpf, source: Source, btf: &AyaBtf) -> Result<(), CaptureError> {
+fn attach(ebpf: &mut Ebpf, source: Source, kernel: &Kernel) -> Result<(), CaptureError> {
+    let btf = &kernel.btf;
+    let state = "inet_sock_set_state";
     match source {
         Source::SocketTracepoints => {
-            attach_tracepoint(ebpf, "sock_send_length", btf)?;
-            attach_tracepoint(ebpf, "sock_recv_length", btf)
+            attach_tracepoint(ebpf, state, state, btf)?;
+            attach_tracepoint(ebpf, "sock_send_length", "sock_send_length", btf)?;
+            attach_tracepoint(ebpf, "sock_recv_length", "sock_recv_length", btf)
         }
         Source::SocketFunctions => {
-            attach_fexit(ebpf, "tcp_sendmsg", btf)?;
-            attach_fexit(ebpf, "tcp_recvmsg", btf)
+            attach_tracepoint(ebpf, state, state, btf)?;
+            for (name, parameters) in SOCKET_FUNCTIONS {
+                let found = kernel.types.parameters(name);
+                if found != Some(parameters) {
+                    return Err(CaptureError::Function { name, parameters, found });
+                }
+                attach_fexit(ebpf, name, btf)?;
+            }
+            for (name, parameters) in PAGE_FUNCTIONS {
+                // Gone since 6.5, when they became sends like any other.
+                if kernel.types.parameters(name) == Some(parameters) {
+                    attach_fexit(ebpf, name, btf)?;
+                }
+            }
+            Ok(())
+        }
+        Source::SyscallExit => {
+            attach_tracepoint(ebpf, "inet_sock_set_state_found", state, btf)?;
+            attach_tracepoint(ebpf, "sys_exit", "sys_exit", btf)
         }
     }
 }
+
+/// Functions that [`Source::SocketFunctions`] hooks, and how many parameters each must have for
+/// the program to find its arguments.
+const SOCKET_FUNCTIONS: [(&str, u32); 4] = [
+    ("tcp_sendmsg", 3),
+    ("tcp_recvmsg", 5),
+    ("unix_stream_sendmsg", 3),
+    ("unix_stream_recvmsg", 4),
+];
+
+/// As above, where the kernel has them.
+const PAGE_FUNCTIONS: [(&str, u32); 2] = [("tcp_sendpage", 5), ("unix_stream_sendpage", 5)];
 
 fn attach_tracepoint(
     ebpf: &mut Ebpf,
     name: &'static str,
+    tracepoint: &str,
     btf: &AyaBtf,
 ) -> Result<(), CaptureError> {
     let program: &mut BtfTracePoint = program(ebpf, name)?;
     program
-        .load(name, btf)
+        .load(tracepoint, btf)
         .and_then(|()| program.attach())
         .map(drop)
         .map_err(|source| CaptureError::Attach { program: name, source: Box::new(source) })

@@ -157,7 +157,7 @@ impl Tracker {
                     self.close(key, *at);
                 }
             }
-            Event::Exit { tgid, at } => {
+            Event::Exit { tgid, at, .. } => {
                 for key in self.sockets.unix_of(*tgid) {
                     self.close(key, *at);
                 }

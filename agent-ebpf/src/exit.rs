@@ -1,0 +1,77 @@
+//! Socket operations as seen from the end of every syscall.
+
+use agent_common::counter;
+use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
+
+use crate::arch::{self, nr};
+use crate::emit::Slot;
+use crate::operation::{self, Moved, Way};
+use crate::sock::Found;
+use crate::syscall::{self, Buffer, Call, Syscall};
+use crate::{descriptor, emit, payload, process};
+
+/// Called when a syscall returns `result`, for every syscall of the host: what cannot be a socket
+/// operation leaves first, then what another process did.
+#[inline(always)]
+pub fn on_sys_exit(regs: *const u8, result: i64) {
+    // SAFETY: `regs` is the tracepoint's typed argument.
+    let number = unsafe { arch::number(regs) };
+    // SAFETY: as above.
+    let is_compat = unsafe { arch::is_compat(regs) };
+    if !is_compat && number == nr::IO_URING_ENTER {
+        if result > 0 && process::selected(current_tgid()).is_some() {
+            emit::count(counter::IO_URING_UNSEEN);
+        }
+        return;
+    }
+    let call = if is_compat {
+        // SAFETY: as above.
+        unsafe { arch::compat_call(regs, number) }
+    } else {
+        // SAFETY: as above.
+        unsafe { syscall::call(regs, number) }
+    };
+    let Some(call) = call else { return };
+    if !operation::says_something(result as i32, call.flags, call.way) {
+        return;
+    }
+    if process::selected(current_tgid()).is_none() {
+        return;
+    }
+    on_call(regs, number, call, result as i32);
+}
+
+#[inline(always)]
+fn on_call(regs: *const u8, number: u32, call: Call, result: i32) {
+    let mut call = call;
+    let mut descriptor = descriptor::socket(call.fd);
+    if descriptor.is_none() && number == nr::SPLICE {
+        // SAFETY: `regs` is the tracepoint's typed argument.
+        descriptor = descriptor::socket(unsafe { arch::argument(regs, 0) });
+        call.way = Way::Inbound;
+    }
+    let Some(descriptor) = descriptor else { return };
+    let mut bytes = result;
+    let mut buffer = call.buffer;
+    if let Buffer::Messages(messages, _) = buffer {
+        buffer = if result == 1 { Buffer::Message(messages) } else { Buffer::Unknown };
+        if result > 0 {
+            let Some(sum) = payload::moved_by_messages(messages, result as u64) else { return };
+            bytes = sum as i32;
+        }
+    }
+    let mut flags = call.flags;
+    if descriptor.is_nonblocking && call.way == Way::Inbound {
+        flags |= operation::MSG_DONTWAIT;
+    }
+    // One program for both ways, so one slot.
+    let moved = Moved { bytes, flags, way: call.way, slot: Slot::OUTBOUND };
+    let syscall = Syscall { number, buffer, asks_nothing: call.asks_nothing };
+    operation::on_io::<Found>(descriptor.sock, moved, || syscall);
+}
+
+#[inline(always)]
+fn current_tgid() -> u32 {
+    // SAFETY: takes no arguments.
+    (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32
+}

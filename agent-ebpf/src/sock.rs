@@ -1,0 +1,257 @@
+//! Two ways to look at a `struct sock`: as a pointer whose type the verifier knows, and as an
+//! address found by walking from a file descriptor. Everything above is written once for both.
+
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::{
+    bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
+    bpf_skc_to_unix_sock,
+};
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::LruHashMap;
+
+use crate::emit;
+use crate::offsets::{self, offset};
+
+/// What is kept with a socket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct State {
+    /// Unique while the agent runs.
+    pub id: u64,
+    /// Inode of the socket for which this was made, where the kernel does not remove it with it.
+    inode: u64,
+    /// Operations so far, lost ones included.
+    op: u32,
+    /// Whether its `Socket` record was written.
+    pub told: u32,
+}
+
+impl State {
+    /// Numbers an operation.
+    #[inline(always)]
+    pub fn next_op(&mut self) -> u32 {
+        let op = self.op;
+        self.op = op.wrapping_add(1);
+        op
+    }
+}
+
+/// Freed by the kernel with the socket.
+#[btf_map(name = "SOCKETS")]
+static SOCKETS: SkStorage<State> = SkStorage::new();
+
+/// By address of the socket, for [`Found`] ones. Entries of TCP sockets go when these close; Unix
+/// sockets have no hook for that, so the oldest go when the map is full.
+#[map(name = "SOCKETS_FOUND")]
+static SOCKETS_FOUND: LruHashMap<u64, State> = LruHashMap::with_max_entries(1, 0);
+
+const IPPROTO_TCP: u16 = 6;
+
+/// A socket that fields can be read from.
+pub trait Sock: Copy {
+    /// Where it lies.
+    fn address(self) -> u64;
+
+    /// Reads the field of type `T` at `offset`; zeroes if the socket is gone.
+    fn load<T: Copy>(self, offset: usize) -> T;
+
+    /// Reads the pointer at `offset`, to look at what is behind it in the same way.
+    fn follow(self, offset: usize) -> Self;
+
+    /// The same as a `tcp_sock`, if it is one.
+    fn as_tcp(self) -> Option<Self>;
+
+    /// The same as a `unix_sock`; asked for Unix sockets only.
+    fn as_unix(self) -> Option<Self>;
+
+    /// Whether user space holds it by a descriptor. The kernel has sockets of its own (NFS, SMC),
+    /// which it uses in the context of whatever task is there.
+    fn has_file(self) -> bool;
+
+    /// Its state, made if there is none.
+    fn state(self) -> Option<&'static mut State>;
+
+    /// Its state, if there is one.
+    fn known(self) -> Option<&'static mut State>;
+
+    /// Forgets its state.
+    fn forget(self);
+}
+
+/// A pointer that the verifier tracks by its BTF type.
+#[derive(Clone, Copy)]
+pub struct Typed(*const u8);
+
+impl Typed {
+    /// # Safety
+    /// `at` comes from the program's typed context (or was loaded from such a pointer).
+    #[inline(always)]
+    pub unsafe fn new(at: *const u8) -> Self {
+        Self(at)
+    }
+
+    #[inline(always)]
+    fn storage(self, flags: u64) -> Option<&'static mut State> {
+        let map = (&raw const SOCKETS).cast_mut().cast();
+        let sk = self.0.cast_mut().cast();
+        // SAFETY: `sk` is a typed socket pointer; a null value means zeroes.
+        let state = unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), flags) };
+        let state = state.cast::<State>();
+        if state.is_null() {
+            return None;
+        }
+        // SAFETY: storage lives as long as the socket, which lives while the program runs.
+        Some(unsafe { &mut *state })
+    }
+}
+
+impl Sock for Typed {
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: usize) -> T {
+        // SAFETY: the constructor's promise; the verifier rejects what is not a field.
+        unsafe { offsets::load(self.0, offset) }
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: usize) -> Self {
+        Self(self.load::<*const u8>(offset))
+    }
+
+    #[inline(always)]
+    fn as_tcp(self) -> Option<Self> {
+        // SAFETY: typed socket pointer.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) } as *const u8;
+        if tcp.is_null() { None } else { Some(Self(tcp)) }
+    }
+
+    #[inline(always)]
+    fn as_unix(self) -> Option<Self> {
+        // SAFETY: typed socket pointer.
+        let unix = unsafe { bpf_skc_to_unix_sock(self.0.cast_mut().cast()) } as *const u8;
+        if unix.is_null() { None } else { Some(Self(unix)) }
+    }
+
+    #[inline(always)]
+    fn has_file(self) -> bool {
+        let socket = self.follow(offset!(sk_socket));
+        socket.load::<u64>(offset!(socket_file)) != 0
+    }
+
+    #[inline(always)]
+    fn state(self) -> Option<&'static mut State> {
+        let state = self.storage(u64::from(BPF_SK_STORAGE_GET_F_CREATE))?;
+        if state.id == 0 {
+            // SAFETY: typed socket pointer.
+            state.id = unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) };
+        }
+        Some(state)
+    }
+
+    #[inline(always)]
+    fn known(self) -> Option<&'static mut State> {
+        self.storage(0)
+    }
+
+    #[inline(always)]
+    fn forget(self) {}
+}
+
+/// An address that the program found itself, read with `bpf_probe_read_kernel`.
+#[derive(Clone, Copy)]
+pub struct Found {
+    at: *const u8,
+    inode: u64,
+}
+
+impl Found {
+    /// A socket (or anything else in the kernel, to walk from) and its inode's number, 0 if that
+    /// is not known.
+    #[inline(always)]
+    pub fn new(at: *const u8, inode: u64) -> Self {
+        Self { at, inode }
+    }
+
+    /// Whether there is nothing.
+    #[inline(always)]
+    pub fn is_null(self) -> bool {
+        self.at.is_null()
+    }
+}
+
+impl Sock for Found {
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.at as u64
+    }
+
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: usize) -> T {
+        let mut value = MaybeUninit::<T>::uninit();
+        let from = self.at.wrapping_add(offset).cast();
+        // SAFETY: `value` holds exactly that many bytes; the helper fails instead of faulting and
+        // fills them with zeroes then.
+        unsafe { bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from) };
+        // SAFETY: the helper has written all of it; callers read integers and pointers.
+        unsafe { value.assume_init() }
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: usize) -> Self {
+        Self { at: self.load::<*const u8>(offset), inode: 0 }
+    }
+
+    #[inline(always)]
+    fn as_tcp(self) -> Option<Self> {
+        if self.load::<u16>(offset!(sk_protocol)) == IPPROTO_TCP { Some(self) } else { None }
+    }
+
+    #[inline(always)]
+    fn as_unix(self) -> Option<Self> {
+        Some(self)
+    }
+
+    #[inline(always)]
+    fn has_file(self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn state(self) -> Option<&'static mut State> {
+        // No two sockets are first seen on one CPU in the same nanosecond.
+        let fresh = || State {
+            id: (emit::now_ns() << 12) | u64::from(emit::cpu() & 0xfff),
+            inode: self.inode,
+            op: 0,
+            told: 0,
+        };
+        if let Some(state) = self.known() {
+            if state.inode != self.inode {
+                *state = fresh();
+            }
+            return Some(state);
+        }
+        let _ = SOCKETS_FOUND.insert(&self.address(), &fresh(), 0);
+        self.known()
+    }
+
+    #[inline(always)]
+    fn known(self) -> Option<&'static mut State> {
+        let state = SOCKETS_FOUND.get_ptr_mut(&self.address())?;
+        // SAFETY: a map value, whose memory stays a `State` while the program runs.
+        Some(unsafe { &mut *state })
+    }
+
+    #[inline(always)]
+    fn forget(self) {
+        let _ = SOCKETS_FOUND.remove(&self.address());
+    }
+}
