@@ -157,6 +157,10 @@ fn try_source(source: Source) -> (Row, bool) {
             "no loss where another source works",
             "use a kernel with CONFIG_FUNCTION_TRACER and BPF trampolines",
         ),
+        Source::SyscallExit => (
+            "nothing can be traced, unless another source works",
+            "use a kernel with CONFIG_DEBUG_INFO_BTF=y",
+        ),
     };
     let row = Row::Check {
         name: format!("capture source `{}`", source.as_str()),

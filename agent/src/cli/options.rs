@@ -131,6 +131,20 @@ pub enum CaptureSource {
     Socket,
     /// fexit on the kernel's socket functions.
     Fexit,
+    /// The end of every syscall (any kernel with BTF).
+    Syscall,
+}
+
+impl CaptureSource {
+    /// The source that is demanded; `None` leaves the choice to the kernel.
+    pub fn demanded(self) -> Option<Source> {
+        match self {
+            Self::Auto => None,
+            Self::Socket => Some(Source::SocketTracepoints),
+            Self::Fexit => Some(Source::SocketFunctions),
+            Self::Syscall => Some(Source::SyscallExit),
+        }
+    }
 }
 
 /// How requests are captured.
@@ -201,11 +215,7 @@ impl CaptureOptions {
         let processes = self.processes_max;
         let good = (1..=1 << 22).contains(&processes);
         let processes_max = range("--processes-max", processes, good, "1 to 4194304")?;
-        let source = match self.source {
-            CaptureSource::Auto => None,
-            CaptureSource::Socket => Some(Source::SocketTracepoints),
-            CaptureSource::Fexit => Some(Source::SocketFunctions),
-        };
+        let source = self.source.demanded();
         let ring_bytes = ring << 20;
         Ok(crate::probe::Options { source, ring_bytes, processes_max, payload_limit, rules })
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::CliError;
-use super::options::{CaptureOptions, CaptureSource, Selection, UsageError};
+use super::options::{CaptureOptions, Selection, UsageError};
 use super::table::{json_lines, print, table};
 use crate::discover::rules::Rules;
 use crate::discover::{listeners, process, resource};
@@ -46,11 +46,8 @@ pub(super) fn plan(options: &Plan) -> Result<(), CliError> {
     options.capture.probe(rules.matches_new_programs())?;
     let kernel = Btf::from_sys_fs().map_err(crate::probe::CaptureError::from);
     let kernel = kernel.map_err(crate::run::RunError::from)?;
-    let source = match options.capture.source {
-        CaptureSource::Auto => Source::ALL.into_iter().find(|source| source.is_known_to(&kernel)),
-        CaptureSource::Socket => Some(Source::SocketTracepoints),
-        CaptureSource::Fexit => Some(Source::SocketFunctions),
-    };
+    let known = || Source::ALL.into_iter().find(|source| source.is_known_to(&kernel));
+    let source = options.capture.source.demanded().or_else(known);
     let mut rows = Vec::new();
     if let Some(source) = source {
         rows.push(Row::Source { name: source.as_str(), description: source.describe() });

@@ -65,7 +65,22 @@ impl Source {
             Self::SocketFunctions => &[
                 Probe { program: "tcp_sendmsg", hook: "fexit tcp_sendmsg", purpose: OPERATIONS },
                 Probe { program: "tcp_recvmsg", hook: "fexit tcp_recvmsg", purpose: OPERATIONS },
+                Probe {
+                    program: "unix_stream_sendmsg",
+                    hook: "fexit unix_stream_sendmsg",
+                    purpose: OPERATIONS,
+                },
+                Probe {
+                    program: "unix_stream_recvmsg",
+                    hook: "fexit unix_stream_recvmsg",
+                    purpose: OPERATIONS,
+                },
             ],
+            Self::SyscallExit => &[Probe {
+                program: "sys_exit",
+                hook: "tp_btf raw_syscalls:sys_exit",
+                purpose: "see bytes sent and received on sockets, at the end of every syscall",
+            }],
         }
     }
 
@@ -76,8 +91,12 @@ impl Source {
                 "tracepoints on socket operations; only socket traffic pays (Linux 6.3 and later)"
             }
             Self::SocketFunctions => {
-                "fexit on the kernel's TCP functions; only TCP traffic pays (Linux 5.8 and later, \
-                 refused by some kernels)"
+                "fexit on the functions of TCP and Unix sockets; only their traffic pays (Linux \
+                 5.19 and later, refused by some kernels)"
+            }
+            Self::SyscallExit => {
+                "one tracepoint at the end of every syscall; every syscall of the host pays a \
+                 little (Linux 5.8 and later; does not see what io_uring does)"
             }
         }
     }
@@ -87,6 +106,7 @@ impl Source {
         match self {
             Self::SocketTracepoints => kernel.has_name("btf_trace_sock_send_length"),
             Self::SocketFunctions => kernel.has_name("tcp_sendmsg"),
+            Self::SyscallExit => kernel.has_name("btf_trace_sys_exit"),
         }
     }
 }

@@ -123,7 +123,7 @@ fn forked_children_and_their_programs_are_followed() {
             .expect("bash starts");
         let mut output = BufReader::new(shell.stdout.take().expect("piped"));
         output.read_line(&mut String::new()).expect("it gets ready");
-        capture.select(shell.id(), true, 4096).expect("selected");
+        capture.selection().select(shell.id(), true, 4096).expect("selected");
         shell.stdin.take().expect("piped").write_all(b"go\n").expect("it listens");
         let (mut peer, _) = listener.accept().expect("it connects");
         peer.write_all(b"ping").expect("it reads");
@@ -140,8 +140,8 @@ fn forked_children_and_their_programs_are_followed() {
         assert_eq!(third, shell.id());
         assert!(first != third && second != third, "children did it");
         assert_eq!(observed.programs(), ["head"]);
-        assert_eq!(capture.selection(shell.id()), None);
-        assert_eq!(capture.selection(second), None);
+        assert_eq!(capture.selection().bits(shell.id()), None);
+        assert_eq!(capture.selection().bits(second), None);
     }
 }
 
@@ -208,7 +208,7 @@ fn observe_command(
     while !next().expect("the program gets ready").ends_with("ready") {}
     let tgid = captured(child.id());
     let netns = netns_of(tgid);
-    capture.select(tgid, false, traffic::LIMIT as u32).expect("selected");
+    capture.selection().select(tgid, false, traffic::LIMIT as u32).expect("selected");
     child.stdin.take().expect("piped").write_all(b"go\n").expect("it listens");
     let mut told = Vec::new();
     loop {

@@ -67,7 +67,7 @@ impl Observed {
         let mut exited = false;
         while !exited {
             assert!(Instant::now() < deadline, "no exit: {:?}", capture.counters());
-            let drained = capture.drain(usize::MAX, |record| {
+            let drained = capture.split().0.drain(usize::MAX, |record| {
                 let (position, event) = event::decode(record).expect("a record");
                 if let Some(last) = sequences.insert(position.cpu, position.seq) {
                     assert_eq!(position.seq, last.wrapping_add(1), "writer {:x}", position.cpu);
