@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::command::{self, cargo, target};
 use crate::object;
-use crate::setup::{self, DEBIAN_RUSTC, EbpfCompiler};
+use crate::setup;
 
 /// The agent is linked statically, so that one file runs on any Linux.
 const STATIC: &str = "-C target-feature=+crt-static -C relocation-model=static";
@@ -45,23 +45,8 @@ pub(crate) fn ebpf(root: &Path) -> Result<PathBuf> {
     let compiler = setup::ebpf_compiler().context("run `cargo xtask setup` first")?;
     let directory = root.join("agent-ebpf");
     let out = target(root).join("ebpf");
-    let mut build = match compiler {
-        EbpfCompiler::Nightly => {
-            let mut build = Command::new("cargo");
-            build.args(["+nightly", "build", "--release", "-Z", "build-std=core"]);
-            // Set by the cargo that runs us, for its own toolchain.
-            build.env_remove("RUSTC").env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
-            build
-        }
-        EbpfCompiler::Debian => {
-            let mut build = cargo();
-            build.args(["build", "--release"]).env("RUSTC", DEBIAN_RUSTC);
-            build.env("RUSTC_BOOTSTRAP", "1");
-            build
-        }
-    };
-    build.current_dir(&directory).env("CARGO_TARGET_DIR", &out).env_remove("RUSTFLAGS");
-    build.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", setup::bpf_linker());
+    let mut build = compiler.cargo_build();
+    build.current_dir(&directory).env("CARGO_TARGET_DIR", &out);
     build.args(["--locked"]);
     command::run(&mut build)?;
     let built = out.join("bpfel-unknown-none/release/remora");

@@ -14,7 +14,7 @@ const BPF_LINKER: &str = "0.13.0";
 const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "llvm-22-dev"];
 
 /// The compiler of Debian's packages.
-pub(crate) const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
 /// Programs that the tests use, with the package that has each.
 const TEST_PROGRAMS: [(&str, &str); 8] = [
@@ -37,21 +37,110 @@ pub(crate) enum EbpfCompiler {
     Debian,
 }
 
+impl EbpfCompiler {
+    /// Best first: what changes least wins, so Debian's before a nightly of any day.
+    const ALL: [Self; 2] = [Self::Debian, Self::Nightly];
+
+    /// What the user knows it as.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nightly => "rustup's nightly with rust-src",
+            Self::Debian => "Debian's rustc-web",
+        }
+    }
+
+    fn rustc(self) -> Command {
+        match self {
+            Self::Nightly => {
+                let mut rustc = Command::new("rustc");
+                rustc.arg("+nightly");
+                rustc
+            }
+            Self::Debian => {
+                let mut rustc = Command::new(DEBIAN_RUSTC);
+                rustc.env("RUSTC_BOOTSTRAP", "1");
+                rustc
+            }
+        }
+    }
+
+    /// Whether it is installed, with what it needs to make `core` for the target.
+    fn is_there(self) -> bool {
+        let path = match self {
+            Self::Nightly => output(self.rustc().args(["--print", "sysroot"]))
+                .map(|path| Path::new(path.trim()).join("lib/rustlib/src/rust/library")),
+            Self::Debian => {
+                let target = ["--print", "target-libdir", "--target", "bpfel-unknown-none"];
+                output(self.rustc().args(target)).map(|path| Path::new(path.trim()).to_owned())
+            }
+        };
+        path.is_some_and(|path| path.is_dir())
+    }
+
+    /// Whether it is installed and bpf-linker can read what it writes: found by trying, since
+    /// neither says which LLVM the other knows. A trial is remembered for this pair of versions.
+    fn works(self) -> bool {
+        let Some(linker) = output(Command::new(bpf_linker()).arg("--version")) else {
+            return false;
+        };
+        let Some(version) = self.is_there().then(|| output(self.rustc().arg("-vV"))).flatten()
+        else {
+            return false;
+        };
+        let built = std::fs::metadata(bpf_linker()).and_then(|file| file.modified());
+        let pair = format!("{version}{linker}{built:?}");
+        let directory = command::target(&command::root()).join(format!("ebpf/trial-{self:?}"));
+        let stamp = directory.join("works");
+        if std::fs::read_to_string(&stamp).is_ok_and(|text| text == pair) {
+            return true;
+        }
+        let works = self.trial(&directory).is_ok_and(|built| built);
+        // Without the stamp there is another trial, no harm.
+        works && std::fs::write(&stamp, pair).is_ok()
+    }
+
+    /// Builds the smallest program there is.
+    fn trial(self, directory: &Path) -> std::io::Result<bool> {
+        const MANIFEST: &str = "[package]\nname = \"trial\"\nversion = \"0.0.0\"\n\
+            edition = \"2024\"\n[workspace]\n[profile.release]\npanic = \"abort\"\n";
+        const PROGRAM: &str = "#![no_std]\n#![no_main]\n\
+            #[panic_handler]\nfn panic(_: &core::panic::PanicInfo) -> ! { loop {} }\n\
+            #[unsafe(no_mangle)]\npub fn trial() -> i32 { 0 }\n";
+        std::fs::create_dir_all(directory.join("src"))?;
+        std::fs::write(directory.join("Cargo.toml"), MANIFEST)?;
+        std::fs::write(directory.join("src/main.rs"), PROGRAM)?;
+        let mut build = self.cargo_build();
+        build.current_dir(directory).args(["--target", "bpfel-unknown-none"]);
+        build.env("CARGO_TARGET_DIR", directory.join("target"));
+        Ok(output(&mut build).is_some())
+    }
+
+    /// `cargo build --release` for eBPF.
+    pub(crate) fn cargo_build(self) -> Command {
+        let mut build = match self {
+            Self::Nightly => {
+                let mut build = Command::new("cargo");
+                build.args(["+nightly", "build", "--release", "-Z", "build-std=core"]);
+                // Set by the cargo that runs us, for its own toolchain.
+                build.env_remove("RUSTC").env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
+                build
+            }
+            Self::Debian => {
+                let mut build = cargo();
+                build.args(["build", "--release"]).env("RUSTC", DEBIAN_RUSTC);
+                build.env("RUSTC_BOOTSTRAP", "1");
+                build
+            }
+        };
+        build.env_remove("RUSTFLAGS");
+        build.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", bpf_linker());
+        build
+    }
+}
+
 /// Finds the compiler that can build the eBPF half here.
 pub(crate) fn ebpf_compiler() -> Option<EbpfCompiler> {
-    let sysroot = output(Command::new("rustc").args(["+nightly", "--print", "sysroot"]));
-    let library = sysroot.map(|path| Path::new(path.trim()).join("lib/rustlib/src/rust/library"));
-    if library.is_some_and(|library| library.is_dir()) {
-        return Some(EbpfCompiler::Nightly);
-    }
-    let libraries = Command::new(DEBIAN_RUSTC)
-        .args(["--print", "target-libdir", "--target", "bpfel-unknown-none"])
-        .env("RUSTC_BOOTSTRAP", "1")
-        .stderr(std::process::Stdio::null())
-        .output();
-    let directory = libraries.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
-    let there = directory.is_ok_and(|path| Path::new(path.trim()).is_dir() && !path.is_empty());
-    there.then_some(EbpfCompiler::Debian)
+    EbpfCompiler::ALL.into_iter().find(|compiler| compiler.works())
 }
 
 /// `cargo xtask setup`.
@@ -64,25 +153,30 @@ pub(crate) fn run() -> Result<()> {
 
 /// What `cargo xtask build` needs.
 pub(crate) fn for_build() -> Result<()> {
-    if ebpf_compiler().is_none() && !install_nightly() {
-        println!("setup: no nightly rust-src: installing Debian's compiler for eBPF");
-        apt(&DEBIAN_RUST)?;
-    }
-    let Some(compiler) = ebpf_compiler() else {
-        bail!(
-            "nothing here can compile for bpfel-unknown-none: install rustup's nightly with \
-             `rustup toolchain install nightly --component rust-src`, or, on Debian, the packages {}",
-            DEBIAN_RUST.join(" ")
-        );
-    };
-    println!("setup: the eBPF half is compiled by {compiler:?}");
-    if !has_bpf_linker() {
-        install_bpf_linker(compiler)?;
-    }
     if !has("cc") {
         apt(&["build-essential"])?;
     }
-    Ok(())
+    if let Some(compiler) = ebpf_compiler() {
+        println!("setup: the eBPF half is compiled by {}", compiler.name());
+        return Ok(());
+    }
+    // Each way is tried as long as none has led to a compiler and a linker that fit.
+    let ways: [fn() -> Result<()>; 2] = [install_debian, install_nightly];
+    for way in ways {
+        if let Err(error) = way() {
+            println!("setup: {error:#}");
+        }
+        if let Some(compiler) = ebpf_compiler() {
+            println!("setup: the eBPF half is compiled by {}", compiler.name());
+            return Ok(());
+        }
+    }
+    bail!(
+        "nothing here can compile for bpfel-unknown-none: install rustup's nightly with \
+         `rustup toolchain install nightly --component rust-src` and bpf-linker {BPF_LINKER} for \
+         its LLVM, or, on Debian, the packages {} and bpf-linker for LLVM 22",
+        DEBIAN_RUST.join(" ")
+    )
 }
 
 /// What the tests, the demo and the benchmarks need besides.
@@ -98,44 +192,49 @@ pub(crate) fn for_tests() -> Result<()> {
     apt(&missing)
 }
 
-/// Most machines with rustup can have it; those without a way to it say so quickly.
-fn install_nightly() -> bool {
-    if !has("rustup") {
-        return false;
+/// Debian's compiler, and a linker for its LLVM.
+fn install_debian() -> Result<()> {
+    if !has("apt-get") {
+        bail!("this is no Debian: its compiler for eBPF cannot be had");
     }
-    println!("setup: trying `rustup toolchain install nightly --component rust-src`");
-    let mut rustup = Command::new("rustup");
-    rustup.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
-    rustup.args(["--component", "rust-src"]).env("RUSTUP_MAX_RETRIES", "0");
-    output(&mut rustup).is_some() && ebpf_compiler().is_some()
+    if !EbpfCompiler::Debian.is_there() || !Path::new("/usr/lib/llvm-22/include").is_dir() {
+        println!("setup: installing Debian's compiler for eBPF");
+        apt(&DEBIAN_RUST)?;
+    }
+    let mut install = install_bpf_linker();
+    install.args(["--no-default-features", "--features", "llvm-22"]);
+    command::run(install.env("LLVM_PREFIX", "/usr/lib/llvm-22"))
 }
 
-fn has_bpf_linker() -> bool {
-    let mut linker = Command::new(bpf_linker());
-    output(linker.arg("--version")).is_some()
+/// rustup's nightly, and a linker as its project builds it by default.
+fn install_nightly() -> Result<()> {
+    if !has("rustup") {
+        bail!("there is no rustup: a nightly toolchain cannot be had");
+    }
+    if !EbpfCompiler::Nightly.is_there() {
+        println!("setup: rustup toolchain install nightly --component rust-src");
+        let mut rustup = Command::new("rustup");
+        rustup.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
+        command::run(rustup.args(["--component", "rust-src"]))?;
+    }
+    command::run(&mut install_bpf_linker())
 }
 
 /// bpf-linker, on the path or where cargo installs it.
-pub(crate) fn bpf_linker() -> std::path::PathBuf {
+fn bpf_linker() -> std::path::PathBuf {
     let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
     let home = home.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cargo")));
     let installed = home.map(|home| home.join("bin/bpf-linker")).filter(|path| path.is_file());
     installed.unwrap_or_else(|| "bpf-linker".into())
 }
 
-fn install_bpf_linker(compiler: EbpfCompiler) -> Result<()> {
+fn install_bpf_linker() -> Command {
     println!("setup: installing bpf-linker {BPF_LINKER} with cargo (about a minute)");
     let mut install = cargo();
-    install.args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked"]);
-    if compiler == EbpfCompiler::Debian || Path::new("/usr/lib/llvm-22").is_dir() {
-        if !Path::new("/usr/lib/llvm-22/include").is_dir() {
-            apt(&["llvm-22-dev"])?;
-        }
-        install.args(["--no-default-features", "--features", "llvm-22"]);
-        install.env("LLVM_PREFIX", "/usr/lib/llvm-22");
-    }
+    install.args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--force"]);
     // Its own folder, so that this workspace's settings do not reach it.
-    command::run(install.current_dir(std::env::temp_dir()))
+    install.current_dir(std::env::temp_dir());
+    install
 }
 
 /// Installs Debian packages.
