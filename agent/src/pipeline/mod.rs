@@ -140,3 +140,6 @@ impl Pipeline {
         self.tracker.sizes()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,14 @@ pub(super) struct Trace {
     pub(super) kept: bool,
 }
 
+impl Exchange {
+    /// Whether the thread that read the request has answered it: then it has served nothing else
+    /// meanwhile. `None`: there is no answer yet.
+    pub(super) fn is_answered_by_its_reader(&self) -> Option<bool> {
+        self.answered_by.map(|task| task == self.task)
+    }
+}
+
 /// A span in the making.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -56,6 +64,8 @@ pub(super) struct Exchange {
     pub(super) nonblocking: bool,
     /// The task's current server exchange when a client request began.
     pub(super) within: Option<(ExchangeKey, Method, Confidence)>,
+    /// The task that wrote (server) the response's head.
+    pub(super) answered_by: Option<TaskId>,
     /// TCP sequence number of the request's first byte.
     pub(super) request_seq: Option<u32>,
     pub(super) origin: Origin,
@@ -70,6 +80,8 @@ pub(super) struct Exchange {
     pub(super) wall: WallOffset,
     pub(super) end: Option<(MonoNs, Option<End>)>,
     pub(super) head_seen: bool,
+    /// It never was one.
+    pub(super) mistaken: bool,
     pub(super) responded: bool,
     pub(super) name: Name,
     pub(super) attributes: Attributes,

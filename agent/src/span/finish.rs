@@ -28,16 +28,25 @@ pub(super) fn span(
     if !trace.kept {
         return None;
     }
-    let parent = parent(exchanges, key);
+    let parent = parent(exchanges, key, lost);
     // What the other end read had been written, and the other end's clock was read earlier.
     let read_by = exchanges.get(key).and_then(|exchange| match exchange.origin {
         Origin::Local { key, method: Method::TcpSeq | Method::UnixPeer, .. } => {
-            exchanges.get(key).and_then(|client| client.end).map(|(at, _)| at)
+            let end = exchanges.get(key).and_then(|client| client.end);
+            // Only who has read to the end has read all that was written.
+            end.filter(|(_, how)| matches!(how, Some(End::Complete | End::CloseDelimited)))
+                .map(|(at, _)| at)
         }
         _ => None,
     });
     let exchange = exchanges.get_mut(key)?;
-    let (mut end, how) = exchange.end?;
+    let (mut end, mut how) = exchange.end?;
+    // A lost record is told where it is missed: by its number, by the bytes, or by both.
+    let lost = u64::from(exchange.gaps).max(lost.saturating_sub(exchange.lost_before));
+    if lost > 0 && matches!(how, None | Some(End::Aborted)) {
+        // What seems to be cut off may only have been missed.
+        how = Some(End::Unseen);
+    }
     if let Some(read_by) = read_by {
         end = end.min(read_by.max(exchange.start));
     }
@@ -66,7 +75,6 @@ pub(super) fn span(
         let reason = if exchange.stopped { "agent_stopped" } else { "not_seen" };
         attributes.constant("remora.end.reason", reason);
     }
-    let lost = u64::from(exchange.gaps) + lost.saturating_sub(exchange.lost_before);
     if lost > 0 {
         attributes.int("remora.lost", lost as i64);
     }
@@ -89,13 +97,32 @@ pub(super) fn span(
     })
 }
 
-fn parent(exchanges: &SlotMap<ExchangeKey, Exchange>, key: ExchangeKey) -> Option<Parent> {
+fn parent(
+    exchanges: &SlotMap<ExchangeKey, Exchange>,
+    key: ExchangeKey,
+    lost: u64,
+) -> Option<Parent> {
     let exchange = exchanges.get(key)?;
     match exchange.origin {
         Origin::Unknown => None,
-        Origin::Local { key: parent, method, confidence } => {
-            let parent = exchanges.get(parent)?;
+        Origin::Local { method, confidence, .. } => {
+            let parent = exchanges.get(local_parent(exchanges, exchange)?)?;
+            let id = |exchange: &Exchange| exchange.trace.as_ref().map(|trace| trace.id);
+            if id(parent) != id(exchange) {
+                // The trace was decided without it.
+                return None;
+            }
             let remote = parent.tgid != exchange.tgid || parent.kind == Kind::Client;
+            let confidence = match method {
+                // Among what was lost since may be the parent's answer, and then it was over.
+                Method::Thread if lost > parent.lost_before => Confidence::Inferred,
+                Method::Thread
+                    if !parent.nonblocking && parent.is_answered_by_its_reader() == Some(true) =>
+                {
+                    Confidence::Exact
+                }
+                _ => confidence,
+            };
             Some(Parent { span_id: parent.span_id, method, confidence, remote })
         }
         Origin::Header => {
@@ -105,6 +132,58 @@ fn parent(exchanges: &SlotMap<ExchangeKey, Exchange>, key: ExchangeKey) -> Optio
             Some(Parent { span_id: context.span_id, method, confidence, remote })
         }
     }
+}
+
+/// The parent on this host, if it is or will be handed out, and was not refuted.
+fn local_parent(
+    exchanges: &SlotMap<ExchangeKey, Exchange>,
+    exchange: &Exchange,
+) -> Option<ExchangeKey> {
+    let Origin::Local { key, method, .. } = exchange.origin else { return None };
+    let parent = exchanges.get(key)?;
+    let refuted = method == Method::Thread && parent.is_answered_by_its_reader() == Some(false);
+    if refuted && exchange.trace.is_none() {
+        // The request was handed over: its reader was free for something else.
+        return None;
+    }
+    let is_span = !parent.mistaken && (parent.head_seen || parent.end.is_none());
+    is_span.then_some(key)
+}
+
+/// Brings an exchange, with all above it, into a trace of which spans may have left already. False
+/// if it has a trace of its own.
+pub(super) fn adopt(
+    exchanges: &mut SlotMap<ExchangeKey, Exchange>,
+    key: ExchangeKey,
+    trace: &Trace,
+) -> bool {
+    let mut chain = vec![key];
+    loop {
+        let Some(exchange) = chain.last().and_then(|key| exchanges.get(*key)) else { return false };
+        if let Some(own) = &exchange.trace {
+            if own.id != trace.id {
+                return false;
+            }
+            break;
+        }
+        match (local_parent(exchanges, exchange), exchange.remote.as_deref()) {
+            (Some(parent), _) if chain.len() < DEPTH_MAX => chain.push(parent),
+            (Some(_), _) => return false,
+            (None, Some(context)) if exchange.origin == Origin::Header => {
+                if context.trace_id != trace.id {
+                    return false;
+                }
+                break;
+            }
+            (None, _) => break,
+        }
+    }
+    for key in chain {
+        if let Some(exchange) = exchanges.get_mut(key) {
+            exchange.trace = Some(trace.clone());
+        }
+    }
+    true
 }
 
 /// The trace of an exchange: that of its root, decided when it is first asked for.
@@ -121,12 +200,8 @@ fn trace(
         if let Some(trace) = &exchange.trace {
             break trace.clone();
         }
-        match exchange.origin {
-            Origin::Local { key: parent, .. }
-                if chain.len() < DEPTH_MAX && exchanges.contains_key(parent) =>
-            {
-                chain.push(parent);
-            }
+        match local_parent(exchanges, exchange) {
+            Some(parent) if chain.len() < DEPTH_MAX => chain.push(parent),
             _ => break root(exchange, ids, sampler),
         }
     };

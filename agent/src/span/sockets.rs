@@ -11,8 +11,8 @@ use crate::platform::clock::MonoNs;
 use crate::protocol::http1::{Connection, Limits};
 use crate::protocol::{Direction, ExchangeNo};
 
-/// Most sockets kept; more are left out and counted.
-const SOCKETS_MAX: usize = 1 << 18;
+/// Most sockets kept; for more, old ones are forgotten and counted. Tests come to the bound sooner.
+const SOCKETS_MAX: usize = if cfg!(any(test, feature = "fuzzing")) { 64 } else { 1 << 18 };
 
 /// One end of a stream.
 #[derive(Debug)]
@@ -30,16 +30,25 @@ pub(super) struct SocketState {
     /// When bytes last moved, by direction.
     pub(super) last_moved: [MonoNs; 2],
     /// Number of the next operation.
-    pub(super) next_op: Option<u32>,
+    pub(super) next_op: u32,
     /// Exchanges not yet handed out, oldest first.
     pub(super) exchanges: VecDeque<(ExchangeNo, ExchangeKey)>,
+    /// When it was last used.
+    pub(super) touched: MonoNs,
+    /// It is gone, and kept only for what is yet to be handed out (or read).
     pub(super) closed: bool,
 }
 
 impl SocketState {
+    /// Whether it is the one that a record tells of.
+    pub(super) fn is(&self, socket: &Socket) -> bool {
+        let ends = (self.local, self.remote, self.netns);
+        ends == (socket.local, socket.remote, socket.netns) && !self.closed
+    }
+
     pub(super) fn exchange(&self, number: ExchangeNo) -> Option<ExchangeKey> {
-        // Nearly always the first or the last.
-        self.exchanges.iter().find(|(no, _)| *no == number).map(|(_, key)| *key)
+        // Nearly always the last.
+        self.exchanges.iter().rev().find(|(no, _)| *no == number).map(|(_, key)| *key)
     }
 
     /// Where it is kept when the direction's bytes last moved.
@@ -75,6 +84,8 @@ pub(super) struct Sockets {
     states: SlotMap<SocketKey, SocketState>,
     by_id: HashMap<SocketId, SocketKey, foldhash::fast::RandomState>,
     by_end: HashMap<EndKey, SocketKey, foldhash::fast::RandomState>,
+    /// Unix sockets by their own address.
+    by_address: HashMap<u64, SocketKey, foldhash::fast::RandomState>,
 }
 
 impl Sockets {
@@ -94,11 +105,44 @@ impl Sockets {
         self.states.len()
     }
 
-    /// Adds a socket and finds its other end. `None` if there are too many.
-    pub(super) fn add(&mut self, socket: &Socket) -> Option<SocketKey> {
-        if self.states.len() >= SOCKETS_MAX {
-            return None;
+    /// What must be gone if this socket is there: its two ends, or the address of this one, were
+    /// those of another. (The kernel tells of no Unix socket's close, and a record of one may be
+    /// lost.)
+    pub(super) fn superseded(&self, socket: &Socket) -> Vec<SocketKey> {
+        let mut gone: Vec<SocketKey> = Vec::new();
+        if socket.local == Address::Unix(0) {
+            return gone;
         }
+        gone.extend(self.by_end.get(&end_key(socket.local, socket.remote, socket.netns)));
+        if let Address::Unix(address @ 1..) = socket.local
+            && let Some(old) = self.by_address.get(&address)
+        {
+            gone.push(*old);
+            // An end keeps the memory of the other, so it went first.
+            gone.extend(self.states.get(*old).and_then(|old| old.peer));
+        }
+        gone.dedup();
+        gone
+    }
+
+    /// Whether old ones must be forgotten before another is added.
+    pub(super) fn is_full(&self) -> bool {
+        self.states.len() >= SOCKETS_MAX
+    }
+
+    /// A sixteenth of all, to be forgotten: idle ones first, longest unused first.
+    pub(super) fn oldest(&self) -> Vec<SocketKey> {
+        let rank = |state: &SocketState| (!state.exchanges.is_empty(), state.touched);
+        let mut all: Vec<_> = self.states.iter().map(|(key, state)| (rank(state), key)).collect();
+        let some = all.len() / 16;
+        if some < all.len() {
+            all.select_nth_unstable(some);
+        }
+        all.into_iter().take(some.max(1)).map(|(_, key)| key).collect()
+    }
+
+    /// Adds a socket and finds its other end.
+    pub(super) fn add(&mut self, socket: &Socket) {
         let Socket { id, tgid, netns, local, remote, role, is_older, .. } = *socket;
         let other_end = end_key(remote, local, netns);
         let peer = self.by_end.get(&other_end).copied().filter(|_| is_known(local, remote));
@@ -112,8 +156,9 @@ impl Sockets {
             connection: connection(role, is_older),
             expected: [None; 2],
             last_moved: [MonoNs::default(); 2],
-            next_op: None,
+            next_op: 0,
             exchanges: VecDeque::new(),
+            touched: socket.at,
             closed: false,
         });
         if let Some(other) = peer.and_then(|peer| self.states.get_mut(peer)) {
@@ -121,17 +166,40 @@ impl Sockets {
         }
         self.by_id.insert(id, key);
         self.by_end.insert(end_key(local, remote, netns), key);
-        Some(key)
+        if let Address::Unix(address @ 1..) = local {
+            self.by_address.insert(address, key);
+        }
+    }
+
+    /// No event and no other end finds the socket any more.
+    pub(super) fn unlink(&mut self, key: SocketKey) {
+        let Some(state) = self.states.get(key) else { return };
+        fn remove<K: std::hash::Hash + Eq>(
+            map: &mut HashMap<K, SocketKey, foldhash::fast::RandomState>,
+            at: &K,
+            key: SocketKey,
+        ) {
+            if map.get(at) == Some(&key) {
+                map.remove(at);
+            }
+        }
+        remove(&mut self.by_id, &state.id, key);
+        remove(&mut self.by_end, &end_key(state.local, state.remote, state.netns), key);
+        if let Address::Unix(address) = state.local {
+            remove(&mut self.by_address, &address, key);
+        }
+        if let Some(peer) = state.peer
+            && let Some(other) = self.states.get_mut(peer)
+            && other.peer == Some(key)
+        {
+            other.peer = None;
+        }
     }
 
     /// Forgets a socket.
     pub(super) fn remove(&mut self, key: SocketKey) {
-        let Some(state) = self.states.remove(key) else { return };
-        self.by_id.remove(&state.id);
-        let end = end_key(state.local, state.remote, state.netns);
-        if self.by_end.get(&end) == Some(&key) {
-            self.by_end.remove(&end);
-        }
+        self.unlink(key);
+        self.states.remove(key);
     }
 
     /// Unix sockets of a process: no event tells when they close.

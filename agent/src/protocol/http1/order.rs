@@ -152,8 +152,11 @@ impl Connection {
         }
         // With a request missed and a response missed, the next response may answer neither.
         let both = self.half(direction.opposite()).phase.is_out_of_step();
-        if both && self.outstanding.front().is_some_and(|front| !front.responded) {
+        let Some(front) = self.outstanding.front() else { return };
+        if both && !front.responded {
             self.settle_all(Settled::Unseen, sink);
+        } else if self.role(direction) == Some(Role::Response) {
+            sink(Event::ResponseAdrift { exchange: front.exchange });
         }
     }
 
