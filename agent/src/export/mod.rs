@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use reqwest::Url;
 
 use crate::span::model::Span;
+use crate::span::redact;
 use otlp::config::ConfigError;
 use queue::Queue;
 pub use queue::{Account, Batch, Loss};
@@ -67,8 +68,8 @@ impl Destination {
     /// How logs call it.
     fn name(&self) -> String {
         match self {
-            Self::Otlp(config) => format!("otlp {}", config.url),
-            Self::Zipkin(url) => format!("zipkin {url}"),
+            Self::Otlp(config) => format!("otlp {}", redact::url(config.url.as_str())),
+            Self::Zipkin(url) => format!("zipkin {}", redact::url(url.as_str())),
             Self::File(path) => format!("file {}", path.display()),
             Self::JsonStdout => "stdout".to_owned(),
             Self::Console(_) => "console".to_owned(),
@@ -81,7 +82,7 @@ impl Destination {
 pub struct Limits {
     /// Most spans that wait. At about half a kilobyte a span.
     pub queue_spans: u64,
-    /// Most spans of one request, so that it stays below what backends accept (4 MiB).
+    /// Most spans of one request. One that is still too large for backends is cut further.
     pub request_spans: usize,
     /// How long the first span of a request waits for others.
     pub linger: Duration,
@@ -111,6 +112,8 @@ struct Running {
 /// All destinations, at work.
 pub struct Exporters {
     running: Vec<Running>,
+    /// Most spans of a batch, so that a queue refuses only what it has no room for.
+    batch_spans: usize,
     threads: Vec<JoinHandle<()>>,
     /// Closed when every worker has ended.
     ended: mpsc::Receiver<()>,
@@ -154,17 +157,20 @@ impl Exporters {
         if !remote.is_empty() {
             threads.push(worker::remote(remote, alive)?);
         }
-        Ok(Self { running, threads, ended })
+        let batch_spans = usize::try_from(limits.queue_spans).unwrap_or(usize::MAX);
+        let batch_spans = batch_spans.min(limits.request_spans).max(1);
+        Ok(Self { running, batch_spans, threads, ended })
     }
 
     /// Gives spans to every destination. Never waits.
-    pub fn offer(&self, spans: Vec<Span>) {
-        if spans.is_empty() {
-            return;
-        }
-        let batch: Batch = spans.into();
-        for destination in &self.running {
-            destination.queue.offer(&batch);
+    pub fn offer(&self, mut spans: Vec<Span>) {
+        while !spans.is_empty() {
+            let rest = spans.split_off(spans.len().min(self.batch_spans));
+            let batch: Batch = spans.into();
+            for destination in &self.running {
+                destination.queue.offer(&batch);
+            }
+            spans = rest;
         }
     }
 

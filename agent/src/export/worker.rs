@@ -14,16 +14,29 @@ use super::otlp;
 use super::queue::{Batch, Loss, Queue};
 use super::retry::{Backoff, Verdict};
 use super::{ExportError, Limits, zipkin};
+use crate::span::model::Span;
 
 /// A protocol over the network.
 pub(super) trait Protocol: Send {
-    fn encode(&mut self, batches: &[Batch]) -> Vec<u8>;
+    /// Longest message that servers take.
+    fn message_bytes_max(&self) -> usize;
+    fn encode(&mut self, spans: &[&Span]) -> Vec<u8>;
+    /// Compresses and frames a message.
+    fn pack(&self, message: Vec<u8>) -> Vec<u8>;
     fn attempt(&self, body: Vec<u8>) -> Pin<Box<dyn Future<Output = Verdict> + '_>>;
 }
 
 impl Protocol for otlp::send::Sender {
-    fn encode(&mut self, batches: &[Batch]) -> Vec<u8> {
-        self.encode(batches)
+    fn message_bytes_max(&self) -> usize {
+        otlp::send::MESSAGE_BYTES_MAX
+    }
+
+    fn encode(&mut self, spans: &[&Span]) -> Vec<u8> {
+        self.encode(spans)
+    }
+
+    fn pack(&self, message: Vec<u8>) -> Vec<u8> {
+        self.pack(message)
     }
 
     fn attempt(&self, body: Vec<u8>) -> Pin<Box<dyn Future<Output = Verdict> + '_>> {
@@ -32,8 +45,16 @@ impl Protocol for otlp::send::Sender {
 }
 
 impl Protocol for zipkin::Sender {
-    fn encode(&mut self, batches: &[Batch]) -> Vec<u8> {
-        zipkin::encode(batches)
+    fn message_bytes_max(&self) -> usize {
+        zipkin::POST_BYTES_MAX
+    }
+
+    fn encode(&mut self, spans: &[&Span]) -> Vec<u8> {
+        zipkin::encode(spans)
+    }
+
+    fn pack(&self, message: Vec<u8>) -> Vec<u8> {
+        message
     }
 
     fn attempt(&self, body: Vec<u8>) -> Pin<Box<dyn Future<Output = Verdict> + '_>> {
@@ -67,14 +88,17 @@ impl Remote {
             if batches.is_empty() {
                 return;
             }
-            self.deliver(batches).await;
+            let spans: Vec<&Span> = batches.iter().flat_map(|batch| batch.iter()).collect();
+            let requests = requests(&mut *self.protocol, &spans, self.limits.request_spans);
+            drop(spans);
+            drop(batches);
+            for Request { body, spans } in requests {
+                self.deliver(body, spans).await;
+            }
         }
     }
 
-    async fn deliver(&mut self, batches: Vec<Batch>) {
-        let spans = batches.iter().map(|batch| batch.len() as u64).sum();
-        let body = self.protocol.encode(&batches);
-        drop(batches);
+    async fn deliver(&mut self, body: Vec<u8>, spans: u64) {
         let begun = Instant::now();
         let mut backoff = Backoff::new(spans ^ body.len() as u64);
         loop {
@@ -135,6 +159,31 @@ impl Remote {
             tracing::info!(destination = %self.name, "reachable again");
         }
     }
+}
+
+/// A request's body and how many spans are in it.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    body: Vec<u8>,
+    spans: u64,
+}
+
+/// Cuts spans into requests that servers take: by number, and where they are large by size.
+fn requests(protocol: &mut dyn Protocol, spans: &[&Span], most: usize) -> Vec<Request> {
+    let mut requests = Vec::new();
+    let mut waiting: Vec<&[&Span]> = spans.chunks(most.max(1)).rev().collect();
+    while let Some(spans) = waiting.pop() {
+        let message = protocol.encode(spans);
+        if message.len() > protocol.message_bytes_max()
+            && let Some((first, second)) = spans.split_at_checked(spans.len() / 2)
+            && !first.is_empty()
+        {
+            waiting.extend([second, first]);
+            continue;
+        }
+        requests.push(Request { body: protocol.pack(message), spans: spans.len() as u64 });
+    }
+    requests
 }
 
 /// Starts the thread of all network destinations.
@@ -231,4 +280,54 @@ fn settle(
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ExportError> {
     Builder::new().name(name.to_owned()).spawn(run).map_err(ExportError::Thread)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::export::arbitrary;
+
+    /// Encodes a span as its id; takes `self.0` bytes.
+    struct Ids(usize);
+
+    impl Protocol for Ids {
+        fn message_bytes_max(&self) -> usize {
+            self.0
+        }
+
+        fn encode(&mut self, spans: &[&Span]) -> Vec<u8> {
+            spans.iter().flat_map(|span| span.span_id.0).collect()
+        }
+
+        fn pack(&self, message: Vec<u8>) -> Vec<u8> {
+            message
+        }
+
+        fn attempt(&self, _: Vec<u8>) -> Pin<Box<dyn Future<Output = Verdict> + '_>> {
+            Box::pin(async { Verdict::Refused { reason: String::new() } })
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn requests_are_cut_by_number_and_by_size(
+            spans in prop::collection::vec(arbitrary::spans(), 0..8),
+            bytes in 0usize..100,
+            most in 0usize..20,
+        ) {
+            let spans: Vec<&Span> = spans.iter().flatten().collect();
+            let mut protocol = Ids(bytes);
+            let requests = requests(&mut protocol, &spans, most);
+            for Request { body, spans } in &requests {
+                prop_assert!(*spans <= most.max(1) as u64);
+                // A single span that is too large is the server's to refuse.
+                prop_assert!(body.len() <= bytes || *spans == 1);
+                prop_assert_eq!(body.len() as u64, spans * 8);
+            }
+            let all: Vec<u8> = requests.into_iter().flat_map(|request| request.body).collect();
+            prop_assert_eq!(all, protocol.encode(&spans), "all, once, in order");
+        }
+    }
 }

@@ -15,9 +15,12 @@ use reqwest::{Certificate, Client, Identity, StatusCode};
 use super::config::{Config, ConfigError, Protocol};
 use super::encode::Encoder;
 use super::json;
-use crate::export::queue::Batch;
 use crate::export::retry::{Verdict, retry_after};
 use crate::span::model::Span;
+use crate::span::redact;
+
+/// Longest message. Collectors refuse those over 4 MiB by gRPC, whatever their size compressed.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 4_000_000;
 
 /// Most bytes of an answer that are read.
 const ANSWER_MAX: usize = 64 << 10;
@@ -63,22 +66,22 @@ impl Sender {
         Ok(Self { config, client, headers, encoder: Encoder::default() })
     }
 
-    /// The request's body for these spans.
-    pub(crate) fn encode(&mut self, batches: &[Batch]) -> Vec<u8> {
-        let spans = batches.iter().flat_map(|batch| batch.iter());
-        self.encode_spans(spans)
-    }
-
-    fn encode_spans<'a>(&mut self, spans: impl IntoIterator<Item = &'a Span>) -> Vec<u8> {
-        let plain = match self.config.protocol {
+    /// The request's message for these spans.
+    pub(crate) fn encode(&mut self, spans: &[&Span]) -> Vec<u8> {
+        let spans = spans.iter().copied();
+        match self.config.protocol {
             Protocol::HttpJson => {
                 let mut body = Vec::new();
                 json::encode(spans, &mut body);
                 body
             }
             _ => self.encoder.encode(spans).to_vec(),
-        };
-        let body = if self.config.gzip { gzip(&plain) } else { plain };
+        }
+    }
+
+    /// The request's body: the message, compressed and framed.
+    pub(crate) fn pack(&self, message: Vec<u8>) -> Vec<u8> {
+        let body = if self.config.gzip { gzip(&message) } else { message };
         if self.config.protocol != Protocol::Grpc {
             return body;
         }
@@ -155,7 +158,7 @@ fn client(config: &Config) -> Result<Client, ConfigError> {
         builder = builder.identity(identity);
     }
     builder.build().map_err(|error| ConfigError::Url {
-        url: config.url.to_string(),
+        url: redact::url(config.url.as_str()),
         what: "an OTLP endpoint",
         reason: chain(&error),
         example: "http://localhost:4318",
@@ -206,7 +209,7 @@ pub(crate) fn grpc_verdict(
         // Not a gRPC server, or a proxy before it (gRPC: "HTTP to gRPC status code mapping").
         let reason = format!("no grpc-status, HTTP {status}: is this a gRPC endpoint?");
         return match status.as_u16() {
-            200 | 429 | 502..=504 => Verdict::Later { after: None, reason },
+            429 | 502..=504 => Verdict::Later { after: None, reason },
             _ => Verdict::Refused { reason },
         };
     };
@@ -278,15 +281,20 @@ fn retry_info(header: &str) -> Option<Duration> {
             let (1, Field::Bytes(delay)) = (field, value) else { continue };
             for (field, value) in Fields(delay) {
                 match (field, value) {
-                    (1, Field::Varint(value)) => seconds = value,
-                    (2, Field::Varint(value)) => nanos = value,
+                    (1, Field::Varint(value)) => seconds = not_negative(value),
+                    (2, Field::Varint(value)) => nanos = not_negative(value),
                     _ => {}
                 }
             }
         }
-        return Some(Duration::from_secs(seconds) + Duration::from_nanos(nanos));
+        return Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos)));
     }
     None
+}
+
+/// A signed integer, or 0 if it is below.
+fn not_negative(value: u64) -> u64 {
+    u64::try_from(value as i64).unwrap_or(0)
 }
 
 /// The fields of a protobuf message; ends at the first malformed one.
@@ -381,3 +389,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //!
 //! Mapping: OpenTelemetry specification, "OpenTelemetry to Zipkin transformation".
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
@@ -11,10 +12,10 @@ use super::group::{self, SCOPE_NAME, SCOPE_VERSION};
 use super::json::Json;
 use super::otlp::config::ConfigError;
 use super::otlp::send::chain;
-use super::queue::Batch;
 use super::retry::{Verdict, retry_after};
 use crate::span::attributes::{Attributes, Value};
 use crate::span::model::{Kind, Span, StatusCode};
+use crate::span::redact;
 
 /// The path that a URL without one gets.
 const PATH: &str = "/api/v2/spans";
@@ -22,7 +23,7 @@ const PATH: &str = "/api/v2/spans";
 /// Checks a `--zipkin` URL and adds the path if it has none.
 pub fn parse_url(text: &str) -> Result<Url, ConfigError> {
     let wrong = |reason: String| ConfigError::Url {
-        url: text.to_owned(),
+        url: redact::url(text),
         what: "a Zipkin endpoint",
         reason,
         example: "http://localhost:9411",
@@ -56,7 +57,7 @@ impl Sender {
         match client {
             Ok(client) => Ok(Self { url, client }),
             Err(error) => Err(ConfigError::Url {
-                url: url.to_string(),
+                url: redact::url(url.as_str()),
                 what: "a Zipkin endpoint",
                 reason: chain(&error),
                 example: "http://localhost:9411",
@@ -86,11 +87,14 @@ impl Sender {
     }
 }
 
+/// Longest post. At twice this a Zipkin server answers 500.
+pub(super) const POST_BYTES_MAX: usize = 5 << 20;
+
 /// The body of a post.
-pub(super) fn encode(batches: &[Batch]) -> Vec<u8> {
+pub(super) fn encode(spans: &[&Span]) -> Vec<u8> {
     let mut body = Vec::new();
-    let spans = batches.iter().flat_map(|batch| batch.iter());
-    Json::new(&mut body).array(spans, |json, span| json.object(|json| encode_span(json, span)));
+    Json::new(&mut body)
+        .array(spans.iter(), |json, span| json.object(|json| encode_span(json, span)));
     body
 }
 
@@ -123,7 +127,7 @@ fn encode_span(json: &mut Json<'_>, span: &Span) {
                 json.key("serviceName").text(name);
             }
             if let Some(address) = address {
-                json.key(if address.contains(':') { "ipv6" } else { "ipv4" }).text(address);
+                json.key(if address.is_ipv6() { "ipv6" } else { "ipv4" }).display(address);
             }
             if let Some(port) = port {
                 json.key("port").number(port);
@@ -141,12 +145,18 @@ fn encode_span(json: &mut Json<'_>, span: &Span) {
     json.key("tags").object(|json| tags(json, span));
 }
 
+/// Tags that are told once, from something else than an attribute. The presence of `error` alone,
+/// even empty, means an error to Zipkin.
+const RESERVED_TAGS: [&str; 4] =
+    ["error", "otel.status_code", "otel.scope.name", "otel.scope.version"];
+
 fn tags(json: &mut Json<'_>, span: &Span) {
-    let resource = span.resource.attributes.iter().filter(|(key, _)| *key != "service.name");
+    let is_own = |key: &str| span.attributes.get(key).is_some();
+    let resource = span.resource.attributes.iter();
+    let resource = resource.filter(|(key, _)| *key != "service.name" && !is_own(key));
     let own = span.attributes.iter().chain(group::parent_attributes(span));
     for (key, value) in own.chain(resource) {
-        // The presence of an `error` tag alone means an error to Zipkin.
-        if key != "error" {
+        if !RESERVED_TAGS.contains(&key) {
             json.key(key).text(&text(value));
         }
     }
@@ -166,22 +176,25 @@ fn tags(json: &mut Json<'_>, span: &Span) {
     }
 }
 
-/// Name, address and port of the other end, as far as attributes tell.
-fn remote_endpoint(attributes: &Attributes) -> Option<(Option<&str>, Option<&str>, Option<i64>)> {
+/// Name, address and port of the other end, as far as attributes tell. Zipkin refuses a whole post
+/// for a port that is none.
+fn remote_endpoint(attributes: &Attributes) -> Option<(Option<&str>, Option<IpAddr>, Option<u16>)> {
     let text = |key: &str| match attributes.get(key) {
         Some(Value::Text(text)) if !text.is_empty() => Some(text),
         _ => None,
     };
     let name = text("service.peer.name").or_else(|| text("peer.service"));
-    let address = text("network.peer.address");
+    let address = text("network.peer.address").and_then(|address| address.parse().ok());
     let port = match attributes.get("network.peer.port") {
-        Some(Value::Int(port)) => Some(port),
+        Some(Value::Int(port)) => u16::try_from(port).ok().filter(|port| *port > 0),
         _ => None,
     };
     (name.is_some() || address.is_some()).then_some((name, address, port))
 }
 
+/// An annotation must say something.
 fn annotation(name: &str, attributes: &Attributes) -> String {
+    let name = if name.is_empty() { "event" } else { name };
     if attributes.is_empty() {
         return name.to_owned();
     }
@@ -205,3 +218,6 @@ fn text(value: Value<'_>) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
