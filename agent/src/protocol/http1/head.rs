@@ -145,7 +145,7 @@ pub(super) fn is_request(bytes: &[u8]) -> bool {
     let known = |method: &&[u8]| {
         bytes.strip_prefix(*method).is_some_and(|behind| behind.first() == Some(&b' '))
     };
-    KNOWN_METHODS.iter().any(|method| known(method))
+    KNOWN_METHODS.iter().any(known)
         && memchr::memchr(b'\n', bytes).is_some()
         && may_be_request(bytes)
 }

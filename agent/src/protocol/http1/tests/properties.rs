@@ -252,7 +252,8 @@ proptest! {
         for exchange in &mut exchanges {
             // Content at the start of an operation can look like a message; only framing tells.
             for body in [exchange.body.as_mut(), Some(&mut exchange.response)] {
-                body.map(|body| body.content.iter_mut().for_each(|byte| *byte |= 0x80));
+                let Some(body) = body else { continue };
+                body.content.iter_mut().for_each(|byte| *byte |= 0x80);
             }
             exchange.pipelined &= pipelines;
         }
