@@ -44,6 +44,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("procfs", &["agent/src/discover/"]),
     ("reqwest", &["agent/src/export/"]),
     ("tokio", &["agent/src/export/"]),
+    ("toml", &["agent/src/config/"]),
 ];
 
 /// The files that may hold `unsafe`, and why.
