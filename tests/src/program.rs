@@ -100,11 +100,18 @@ pub fn python(script: &str, args: &[&str]) -> (Program, String) {
 
 /// An HTTP server of `tests/programs/service.py` that asks `backends` for each request; its port.
 pub fn service(name: &str, backends: &[u16]) -> (Program, u16) {
-    let mut args = vec![name.to_owned()];
-    args.extend(backends.iter().map(u16::to_string));
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let (program, line) = python("service.py", &args);
-    let port = line.parse().expect("it prints its port");
+    start_service(&mut Command::new("python3"), name, backends)
+}
+
+/// As [`service`], with its name as `OTEL_SERVICE_NAME`.
+pub fn named_service(name: &str, backends: &[u16]) -> (Program, u16) {
+    start_service(Command::new("python3").env("OTEL_SERVICE_NAME", name), name, backends)
+}
+
+fn start_service(python: &mut Command, name: &str, backends: &[u16]) -> (Program, u16) {
+    python.arg(scripts().join("service.py")).arg(name);
+    let program = Program::start(python.args(backends.iter().map(u16::to_string)));
+    let port = program.line().parse().expect("it prints its port");
     (program, port)
 }
 

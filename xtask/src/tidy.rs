@@ -44,6 +44,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("procfs", &["agent/src/discover/"]),
     ("reqwest", &["agent/src/export/"]),
     ("tokio", &["agent/src/export/"]),
+    ("toml", &["agent/src/config/"]),
 ];
 
 /// The files that may hold `unsafe`, and why.
@@ -54,7 +55,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("agent/src/run/launch.rs", "a descriptor across exec, and kill"),
     ("agent/src/run/signals.rs", "signalfd"),
     ("tests/src/kernel.rs", "asks bpf(2) what is left"),
-    ("tests/tests/capture.rs", "socket calls that std has no name for"),
+    ("tests/tests/capture/", "socket calls that std has no name for"),
 ];
 
 /// Words that have no place in any file, with the reason.

@@ -144,6 +144,11 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
     Ok(facts)
 }
 
+/// When the process that has this id now started, in clock ticks since boot; `None` if none has it.
+pub fn start_ticks(proc: &Path, tgid: Tgid) -> Option<u64> {
+    stat(&proc.join(tgid.0.to_string()), tgid).ok().map(|stat| stat.start_ticks)
+}
+
 /// Every process id there is now.
 pub fn all(proc: &Path) -> io::Result<Vec<Tgid>> {
     let mut ids = Vec::new();
