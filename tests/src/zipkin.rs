@@ -3,6 +3,7 @@
 //! agent's encoder.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -54,25 +55,26 @@ fn one(span: &Value) -> Span {
         attributes,
         events: events
             .iter()
-            .map(|event| Event {
-                name: text(&event["value"]),
-                time: nanos(&event["timestamp"]),
-                attributes: BTreeMap::new(),
-            })
+            .map(|event| annotation(&text(&event["value"]), nanos(&event["timestamp"])))
             .collect(),
         links: Vec::new(),
     }
 }
 
+/// An annotation is a name, or `"name": {…}` with attributes.
+fn annotation(value: &str, time: u64) -> Event {
+    let whole: Result<BTreeMap<String, BTreeMap<String, Value>>, _> =
+        serde_json::from_str(&format!("{{{value}}}"));
+    let parts = whole.ok().and_then(|mut parts| parts.pop_first());
+    let (name, attributes) = parts.unwrap_or_else(|| (value.to_owned(), BTreeMap::new()));
+    Event { name, time, attributes }
+}
+
 /// What is to come back of a span.
 pub fn kept(span: &Span) -> Span {
-    let mut attributes = BTreeMap::new();
-    for (key, value) in span.resource.iter().filter(|(key, _)| *key != "service.name") {
-        attributes.insert(key.clone(), Value::from(tag(value)));
-    }
-    for (key, value) in &span.attributes {
-        attributes.insert(key.clone(), Value::from(tag(value)));
-    }
+    let mut attributes: BTreeMap<_, _> = texts(&span.resource).collect();
+    attributes.remove("service.name");
+    attributes.extend(texts(&span.attributes));
     for (key, value) in remote_endpoint(span) {
         attributes.insert(format!("remoteEndpoint.{key}"), value);
     }
@@ -88,9 +90,9 @@ pub fn kept(span: &Span) -> Span {
         .events
         .iter()
         .map(|event| Event {
-            name: annotation(event),
+            name: event.name.clone(),
             time: event.time / 1000 * 1000,
-            attributes: BTreeMap::new(),
+            attributes: texts(&event.attributes).collect(),
         })
         .collect();
     events.sort_by_key(|event| event.time);
@@ -115,28 +117,42 @@ pub fn kept(span: &Span) -> Span {
     }
 }
 
+/// The specification's ranking, with one difference: an address is not taken for a service's name.
 fn remote_endpoint(span: &Span) -> Vec<(&'static str, Value)> {
-    let has =
-        |key: &str| span.attributes.get(key).filter(|value| **value != Value::from("")).cloned();
-    let address = has("network.peer.address");
-    let is_v6 = address.as_ref().and_then(Value::as_str).is_some_and(|text| text.contains(':'));
-    let name = has("service.peer.name").or_else(|| has("peer.service"));
-    let port = has("network.peer.port").filter(|_| name.is_some() || address.is_some());
-    let name = name.map(|name| Value::from(name.as_str().unwrap_or_default().to_lowercase()));
-    let fields =
-        [("serviceName", name), (if is_v6 { "ipv6" } else { "ipv4" }, address), ("port", port)];
+    let ip = |key: &str| span.text(key).parse::<IpAddr>().ok();
+    let is_caller = matches!(span.kind, 3 | 5);
+    let server = ip("server.address").filter(|_| is_caller);
+    let host = if is_caller && server.is_none() { span.text("server.address") } else { "" };
+    let names = [span.text("service.peer.name"), span.text("peer.service"), host];
+    let name = names.into_iter().find(|name| !name.is_empty());
+    let (address, port) = match (ip("network.peer.address"), server) {
+        (Some(peer), _) => (Some(peer), span.int("network.peer.port")),
+        (None, Some(server)) => (Some(server), span.int("server.port")),
+        (None, None) => (None, span.int("server.port").filter(|_| !host.is_empty())),
+    };
+    let kind = if address.is_some_and(|address| address.is_ipv6()) { "ipv6" } else { "ipv4" };
+    let fields = [
+        ("serviceName", name.map(|name| Value::from(name.to_lowercase()))),
+        (kind, address.map(|address| Value::from(address.to_string()))),
+        ("port", port.map(Value::from)),
+    ];
     fields.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
-fn annotation(event: &Event) -> String {
-    let pairs = event.attributes.iter().map(|(key, value)| format!(" {key}={}", tag(value)));
-    format!("{}{}", event.name, pairs.collect::<String>())
-}
-
-/// Tags are text; a list is written as JSON.
-fn tag(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
+/// Tags are text ("AnyValue representation for non-OTLP protocols").
+fn texts(list: &BTreeMap<String, Value>) -> impl Iterator<Item = (String, Value)> {
+    list.iter().map(|(key, value)| {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) if number.is_f64() => {
+                format!("{:?}", number.as_f64().unwrap_or(f64::NAN))
+            }
+            Value::Object(typed) => {
+                let inner = typed.values().next().and_then(Value::as_str);
+                inner.unwrap_or_default().to_owned()
+            }
+            other => other.to_string(),
+        };
+        (key.clone(), Value::from(text))
+    })
 }

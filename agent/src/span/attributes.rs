@@ -102,6 +102,17 @@ impl Attributes {
         self.entries.is_empty()
     }
 
+    /// About how much memory they take, in bytes: no less than they take in OTLP's protobuf.
+    pub fn footprint(&self) -> usize {
+        let boxed = self.entries.iter().map(|(_, value)| match value {
+            Stored::Bytes(bytes) => bytes.len(),
+            Stored::Texts(texts) => texts.iter().map(|text| size_of::<String>() + text.len()).sum(),
+            _ => 0,
+        });
+        let entries = self.entries.capacity() * size_of::<(Key, Stored)>();
+        entries + self.text.capacity() + boxed.sum::<usize>()
+    }
+
     /// Every attribute in the order it was added.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, Value<'_>)> + DoubleEndedIterator {
         self.entries.iter().map(|(key, value)| {
