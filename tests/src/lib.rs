@@ -3,8 +3,10 @@
 
 pub mod agent;
 pub mod backend;
+pub mod certificates;
 pub mod kernel;
 pub mod program;
+pub mod sink;
 pub mod spans;
 pub mod wire;
 pub mod zipkin;

@@ -17,9 +17,10 @@ const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-b
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
 /// Programs that the tests use, with the package that has each.
-const TEST_PROGRAMS: [(&str, &str); 8] = [
+const TEST_PROGRAMS: [(&str, &str); 9] = [
     ("python3", "python3"),
     ("curl", "curl"),
+    ("openssl", "openssl"),
     ("nginx", "nginx-light"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
