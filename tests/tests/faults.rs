@@ -434,6 +434,18 @@ fn certificates_can_be_given() {
 }
 
 #[test]
+fn a_host_without_certificates_can_send_without_tls() {
+    each(&ALL, |carrier| {
+        let sink = Sink::start(|_, _| Answer::Take);
+        let none = [("SSL_CERT_FILE", "/nonexistent"), ("SSL_CERT_DIR", "/nonexistent")];
+        let mut scene = Scene::with(carrier, &carrier.flags("http", sink.port()), &none);
+        scene.ask(1);
+        sink.wait_for_spans(1);
+        scene.end(&[]);
+    });
+}
+
+#[test]
 fn the_environment_is_honoured() {
     if !is_root() {
         return;
