@@ -26,6 +26,9 @@ use crate::protocol::{self, Direction, End, ExchangeNo, http1};
 /// Most exchanges open or waiting at one time; more are not begun, and counted.
 const EXCHANGES_MAX: usize = 1 << 18;
 
+/// Room for the attributes of an ordinary request, encoded.
+const ATTRIBUTE_BYTES: usize = 768;
+
 /// What the tracker could not or would not make a span of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tallies {
@@ -433,7 +436,7 @@ impl Tracker {
             head_seen: false,
             responded: false,
             name: "HTTP".into(),
-            attributes: super::attributes::Attributes::with_capacity(20, 320),
+            attributes: super::attributes::Attributes::with_capacity(ATTRIBUTE_BYTES),
             status: None,
             request_bytes: None,
             response_bytes: None,
@@ -500,7 +503,7 @@ impl Tracker {
         }
         self.state.forget(key);
         let Some(socket) = self.sockets.get_mut(socket_key) else { return };
-        socket.exchanges.retain(|(no, _)| *no != number);
+        socket.remove_exchange(number);
         if socket.closed && socket.exchanges.is_empty() {
             self.sockets.remove(socket_key);
         }

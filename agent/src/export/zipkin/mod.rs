@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Url};
 
-use super::group::{self, SCOPE_NAME, SCOPE_VERSION};
+use super::group::{SCOPE_NAME, SCOPE_VERSION};
 use super::json::Json;
 use super::otlp::config::ConfigError;
 use super::otlp::send::chain;
@@ -143,8 +143,7 @@ fn encode_span(json: &mut Json<'_>, span: &Span) {
 
 fn tags(json: &mut Json<'_>, span: &Span) {
     let resource = span.resource.attributes.iter().filter(|(key, _)| *key != "service.name");
-    let own = span.attributes.iter().chain(group::parent_attributes(span));
-    for (key, value) in own.chain(resource) {
+    for (key, value) in span.attributes.iter().chain(resource) {
         // The presence of an `error` tag alone means an error to Zipkin.
         if key != "error" {
             json.key(key).text(&text(value));
