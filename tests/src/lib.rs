@@ -2,10 +2,12 @@
 //! spans as plain values. Everything that is started is ended, by its own process id.
 
 pub mod agent;
+pub mod backend;
 pub mod kernel;
 pub mod program;
 pub mod spans;
 pub mod wire;
+pub mod zipkin;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -40,7 +40,7 @@ enum Task {
     },
     /// Check the rules of this repository
     Tidy,
-    /// Build the real backends that tests read spans back from
+    /// Build or fetch the real backends that tests read spans back from
     Backends,
 }
 
@@ -60,6 +60,6 @@ fn main() -> Result<()> {
         }
         Task::Test { fast } => test::run(&root, fast),
         Task::Tidy => tidy::run(&root),
-        Task::Backends => backends::all(&root).map(drop),
+        Task::Backends => backends::run(&root),
     }
 }
