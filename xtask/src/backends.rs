@@ -44,10 +44,7 @@ fn jaeger(root: &Path, directory: &Path) -> Result<PathBuf> {
     if binary.is_file() {
         return Ok(binary);
     }
-    let go = if has("go") { PathBuf::from("go") } else { PathBuf::from("/usr/local/go/bin/go") };
-    if !go.is_file() && !has("go") {
-        crate::setup::apt(&["golang-go"])?;
-    }
+    let go = crate::programs::go_tool()?;
     println!("backends: building Jaeger (some minutes, once)");
     run(Command::new(go)
         .args(["build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"])

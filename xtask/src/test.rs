@@ -43,7 +43,7 @@ pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
     let mut tests = cargo();
     tests.current_dir(root).args(["test", "--no-fail-fast"]).args(packages);
     if !fast {
-        setup::for_tests()?;
+        setup::for_tests(root)?;
         let backends = backends::all(root)?;
         tests.env("REMORA_BIN", target(root).join("release/remora"));
         if let Some(jaeger) = backends.jaeger {
