@@ -5,6 +5,7 @@ mod build;
 mod command;
 mod demo;
 mod object;
+mod programs;
 mod setup;
 mod test;
 mod tidy;
@@ -47,14 +48,14 @@ enum Task {
 fn main() -> Result<()> {
     let root = command::root();
     match Cli::parse().task {
-        Task::Setup => setup::run(),
+        Task::Setup => setup::run(&root),
         Task::Build { release } => {
             setup::for_build()?;
             build::run(&root, release).map(drop)
         }
         Task::Demo => {
             setup::for_build()?;
-            setup::for_tests()?;
+            setup::for_demo()?;
             let remora = build::run(&root, true)?;
             demo::run(&root, &remora)
         }

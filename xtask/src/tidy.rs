@@ -44,7 +44,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("object", &["agent/src/inspect/", "xtask/src/"]),
     ("procfs", &["agent/src/discover/"]),
     ("reqwest", &["agent/src/export/"]),
-    ("tokio", &["agent/src/export/"]),
+    // A program under test is built on it.
+    ("tokio", &["agent/src/export/", "tests/programs/servers/axum/"]),
     ("toml", &["agent/src/config/"]),
 ];
 

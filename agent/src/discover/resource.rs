@@ -63,6 +63,9 @@ pub fn resource(facts: &Facts, runtime: Option<&Runtime>, host: &Host) -> Resour
         attributes.text("service.instance.id", &id);
     }
     attributes.int("process.pid", i64::from(facts.tgid.0));
+    if facts.inner_pid != facts.tgid.0 {
+        attributes.int("process.vpid", i64::from(facts.inner_pid));
+    }
     attributes.int("process.parent_pid", i64::from(facts.parent.0));
     attributes.int("process.user.id", i64::from(facts.uid));
     if let Some(name) = facts.exe.file_name() {
@@ -146,6 +149,9 @@ fn program_name(facts: &Facts) -> String {
 }
 
 fn script_name(interpreter: &str, facts: &Facts) -> Option<String> {
+    if let [title] = &facts.args[..] {
+        return title_name(interpreter, title);
+    }
     let mut args = facts.args.iter().skip(1).map(String::as_str);
     while let Some(arg) = args.next() {
         match arg {
@@ -165,6 +171,14 @@ fn script_name(interpreter: &str, facts: &Facts) -> Option<String> {
         }
     }
     None
+}
+
+/// A program that has written a title over its arguments (`puma 6.4 (tcp://…) [shop]`,
+/// `gunicorn: master [shop]`) begins it with its name.
+fn title_name(interpreter: &str, title: &str) -> Option<String> {
+    let (name, _) = title.split_once(' ')?;
+    let name = stem_of(name.trim_end_matches(':'));
+    (!name.is_empty() && !name.starts_with(interpreter)).then_some(name)
 }
 
 /// `server.js` and the like say nothing; the directory they are in does.

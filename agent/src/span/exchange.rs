@@ -71,6 +71,8 @@ pub(super) struct Exchange {
     pub(super) wall: WallOffset,
     pub(super) end: Option<(MonoNs, Option<End>)>,
     pub(super) head_seen: bool,
+    /// Bytes were not copied while the head was not whole.
+    pub(super) head_cut: bool,
     pub(super) responded: bool,
     pub(super) name: Name,
     pub(super) attributes: Attributes,
