@@ -67,6 +67,10 @@ impl Agent {
         self.ready
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn usage(&self) -> Result<Usage> {
         Usage::of(self.child.id())
     }

@@ -20,12 +20,14 @@ use crate::sys;
 const DRAIN: Duration = Duration::from_millis(100);
 
 /// Which programs.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Variant {
     /// Nothing, on both socket hooks.
     Empty,
     /// An event for every send and receive of the selected processes.
     Event,
+    /// The same, with no process selected.
+    Miss,
     /// An event for every request: kept with the socket until its answer.
     Exchange,
     /// Nothing, at the beginning and the end of every syscall.
@@ -39,7 +41,7 @@ impl Variant {
         const RECEIVE: &str = "sock_recv_length";
         match self {
             Self::Empty => [("empty_send", SEND), ("empty_recv", RECEIVE)],
-            Self::Event => [("event_send", SEND), ("event_recv", RECEIVE)],
+            Self::Event | Self::Miss => [("event_send", SEND), ("event_recv", RECEIVE)],
             Self::Exchange => [("exchange_send", SEND), ("exchange_recv", RECEIVE)],
             Self::Syscalls => [("empty_sys_enter", "sys_enter"), ("empty_sys_exit", "sys_exit")],
         }

@@ -6,14 +6,20 @@
 mod agent;
 mod exerciser;
 mod floor;
+mod load;
+mod overhead;
 mod pipeline;
 mod process;
 mod protobuf;
 mod report;
+mod scale;
+mod servers;
 mod sink;
 mod socket;
+mod start;
 mod statistics;
 mod sys;
+mod verdicts;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,12 +37,17 @@ struct Settings {
     check: bool,
     json: Option<PathBuf>,
     rounds: Option<usize>,
+    seconds: Option<f64>,
+    only: Vec<String>,
+    all_floors: bool,
     bytes: usize,
     recording: Option<PathBuf>,
     agent_args: Vec<String>,
     agent: Option<PathBuf>,
     floors: Option<PathBuf>,
     pipeline: Option<PathBuf>,
+    cache: PathBuf,
+    programs: PathBuf,
 }
 
 impl Settings {
@@ -63,6 +74,16 @@ fn main() -> Result<ExitCode> {
     }
     if settings.wants("socket") {
         socket::run(&settings, &mut report)?;
+    }
+    if settings.wants("overhead") {
+        overhead::run(&settings, &mut report)?;
+    }
+    if settings.wants("start") {
+        start::run(&settings, &mut report)?;
+    }
+    if settings.wants("scale") {
+        sys::raise_descriptors().context("cannot have more descriptors")?;
+        scale::run(&settings, &mut report)?;
     }
     report.print();
     if let Some(path) = &settings.json {

@@ -1,5 +1,5 @@
-//! `pipeline`: from records in memory to encoded spans, on one core. Runs the agent's example
-//! program of that name and judges what it says.
+//! `pipeline`: from records in memory to encoded spans, on one core. Runs the program of that
+//! name (`src/bin/pipeline`), which holds the agent's own code, and judges what it says.
 
 use std::process::{Command, Stdio};
 

@@ -30,7 +30,6 @@ pub(crate) enum Unit {
     /// A ratio to what stands in the row's name.
     Times,
     Ns,
-    Us,
     Ms,
     Mb,
     /// Cores times seconds.
@@ -45,7 +44,6 @@ impl Unit {
             _ if value.is_nan() => "–".to_owned(),
             Self::Times => format!("{value:.3}×"),
             Self::Ns => format!("{value:.0} ns"),
-            Self::Us => format!("{value:.2} µs"),
             Self::Ms => format!("{value:.0} ms"),
             Self::Mb => format!("{value:.1} MB"),
             Self::CoreSeconds => format!("{value:.4} core-s"),

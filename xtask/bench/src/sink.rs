@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::protobuf::{self, Parent};
+use crate::sys;
 
 /// What arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +84,18 @@ impl Sink {
             exact: take(&self.shared.exact),
             inferred: take(&self.shared.inferred),
         }
+    }
+
+    /// Waits until so many spans have arrived since the last reset.
+    pub(crate) fn wait_for(&self, spans: u64, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while self.shared.spans.load(Ordering::Relaxed) < spans {
+            if Instant::now() > deadline {
+                return false;
+            }
+            sys::rest(Duration::from_millis(10));
+        }
+        true
     }
 
     /// Waits for the first span since the last reset; when it arrived.

@@ -94,14 +94,13 @@ pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         settings,
         sink: Sink::start()?,
         empty: load(Variant::Empty)?,
-        miss: load(Variant::Event)?,
+        miss: load(Variant::Miss)?,
         event: load(Variant::Event)?,
         exchange: load(Variant::Exchange)?,
         syscalls: load(Variant::Syscalls)?,
         subject,
         other,
     };
-    bench.miss.select(&[bench.other.pid()])?;
     bench.event.select(&[bench.subject.pid()])?;
     let rounds = settings.rounds(9);
     let mut results = Results::default();

@@ -48,8 +48,22 @@ pub(crate) fn getppid() {
 
 /// Asks a child to end, as Ctrl-C does.
 pub(crate) fn interrupt(child: &Child) -> io::Result<()> {
-    // SAFETY: takes numbers only; the child has not been waited for, so the id is its own.
-    check(unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) }).map(drop)
+    signal(child.id(), libc::SIGINT)
+}
+
+/// Asks a child to end, as service managers do.
+pub(crate) fn terminate(child: &Child) -> io::Result<()> {
+    signal(child.id(), libc::SIGTERM)
+}
+
+/// Ends what a child has left behind.
+pub(crate) fn kill(pid: u32) -> io::Result<()> {
+    signal(pid, libc::SIGKILL)
+}
+
+fn signal(pid: u32, signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::kill(pid as libc::pid_t, signal) }).map(drop)
 }
 
 /// Allows as many open descriptors as the system does.

@@ -38,13 +38,16 @@ pub(crate) struct Options {
     /// How long a phase under load is measured
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
+    /// Measure every floor, not only the one to compare with (overhead)
+    #[arg(long = "floors")]
+    all_floors: bool,
     /// Bytes of an operation (socket)
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     bytes: usize,
     /// Play this recording of `remora record` (pipeline)
     #[arg(long, value_name = "FILE")]
     recording: Option<PathBuf>,
-    /// More flags of `remora run`, as one word each (overhead)
+    /// A further word for `remora run` (may be repeated)
     #[arg(long = "agent-arg", value_name = "ARG", allow_hyphen_values = true)]
     agent_args: Vec<String>,
 }
@@ -98,8 +101,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     std::fs::create_dir_all(&settings.cache).context("cannot create target/bench")?;
     if wants(Which::Pipeline) {
         build::ebpf(root)?;
-        let built = build::as_shipped(root, &["--package", "remora", "--example", "pipeline"])?;
-        settings.pipeline = Some(built.join("examples/pipeline"));
+        let built = build::as_shipped(root, &["--package", "remora-bench", "--bin", "pipeline"])?;
+        settings.pipeline = Some(built.join("pipeline"));
     }
     if options.which != Which::Pipeline {
         setup::for_tests()?;
@@ -109,7 +112,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
             None => build::run(root, true)?,
         });
     }
-    let bench = build::as_shipped(root, &["--package", "remora-bench"])?.join("remora-bench");
+    let bench = build::as_shipped(root, &["--package", "remora-bench", "--bin", "remora-bench"])?;
+    let bench = bench.join("remora-bench");
     let settings = serde_json::to_string(&settings).context("cannot write the settings")?;
     command::run(Command::new(bench).arg(settings))
 }
