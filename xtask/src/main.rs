@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that is done to this repository, as code.
 
 mod backends;
+mod bench;
 mod build;
 mod command;
 mod demo;
@@ -33,6 +34,8 @@ enum Task {
     },
     /// Start a few programs that call each other, trace them, show their traces
     Demo,
+    /// Measure what the agent costs, against floors taken in the same run; needs root
+    Bench(bench::Options),
     /// Run all tests; installs what they need
     Test {
         /// Only what needs neither servers nor backends
@@ -59,6 +62,7 @@ fn main() -> Result<()> {
             let remora = build::run(&root, true)?;
             demo::run(&root, &remora)
         }
+        Task::Bench(options) => bench::run(&root, &options),
         Task::Test { fast } => test::run(&root, fast),
         Task::Tidy => tidy::run(&root),
         Task::Backends => backends::run(&root),
