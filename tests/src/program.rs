@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 
@@ -39,6 +39,32 @@ impl Program {
         Self { child, lines }
     }
 
+    /// Starts it and has it write all its output into a file.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn logged(command: &mut Command, file: &Path) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(file);
+        let log = log.expect("the directory is ours");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("another descriptor"))
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        Self { child, lines: mpsc::channel().1 }
+    }
+
+    /// Sends it a signal and waits for its end.
+    ///
+    /// # Panics
+    /// If kill(1) cannot be run, or it does not end.
+    pub fn stop(mut self, signal: &str) -> ExitStatus {
+        let status = Command::new("kill").args(["-s", signal, &self.pid().to_string()]).status();
+        assert!(status.expect("kill(1) is there").success());
+        until("the program's end", || self.child.try_wait().ok().flatten())
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -71,25 +97,42 @@ impl Drop for Program {
     }
 }
 
-/// A port that was free a moment ago, and that no one gets by chance: below those that the kernel
-/// gives to whoever asks for any (`ip_local_port_range`, 32768 and up).
+/// A port that was free a moment ago, and that no one gets by chance.
+pub fn free_port() -> u16 {
+    own_port()
+}
+
+/// A port outside the range that the kernel takes for connections, so that it stays free between two
+/// starts of a server.
 ///
 /// # Panics
 /// If there is none.
-pub fn free_port() -> u16 {
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 20_000;
+pub fn own_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Each test process begins elsewhere.
-    let begin = std::process::id().wrapping_mul(97);
-    for _ in 0..COUNT {
-        let number = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = (FIRST + number % COUNT) as u16;
+    for _ in 0..1000 {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) + 61 * std::process::id();
+        let port = 10_000 + (number % 20_000) as u16;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
     }
-    panic!("loopback has no free port");
+    panic!("no port of a thousand is free");
+}
+
+/// A process and all its descendants.
+pub fn tree(pid: u32) -> Vec<u32> {
+    let mut pids = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = pids.get(next).copied() {
+        next += 1;
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+        for thread in threads.flatten() {
+            let children = std::fs::read_to_string(thread.path().join("children"));
+            let children = children.unwrap_or_default();
+            pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    pids
 }
 
 /// Waits until something listens on a port.

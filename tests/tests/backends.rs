@@ -156,8 +156,8 @@ fn attributes() -> Attributes {
     list.bool("bool.false", false);
     list.push("bytes", Value::Bytes(b"\x00\xff\xfb"));
     list.push("bytes.none", Value::Bytes(b""));
-    list.push("texts", Value::Texts(&["a".to_owned(), String::new(), "\"b\"".to_owned()]));
-    list.push("texts.none", Value::Texts(&[]));
+    list.push("texts", Value::texts(&["a".to_owned(), String::new(), "\"b\"".to_owned()]));
+    list.push("texts.none", Value::texts(&[]));
     list
 }
 

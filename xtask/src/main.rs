@@ -1,10 +1,12 @@
 //! `cargo xtask`: everything that is done to this repository, as code.
 
 mod backends;
+mod bench;
 mod build;
 mod command;
 mod demo;
 mod object;
+mod programs;
 mod setup;
 mod test;
 mod tidy;
@@ -32,6 +34,8 @@ enum Task {
     },
     /// Start a few programs that call each other, trace them, show their traces
     Demo,
+    /// Measure what the agent costs, against floors taken in the same run; needs root
+    Bench(bench::Options),
     /// Run all tests; installs what they need
     Test {
         /// Only what needs neither servers nor backends
@@ -47,17 +51,18 @@ enum Task {
 fn main() -> Result<()> {
     let root = command::root();
     match Cli::parse().task {
-        Task::Setup => setup::run(),
+        Task::Setup => setup::run(&root),
         Task::Build { release } => {
             setup::for_build()?;
             build::run(&root, release).map(drop)
         }
         Task::Demo => {
             setup::for_build()?;
-            setup::for_tests()?;
+            setup::for_demo()?;
             let remora = build::run(&root, true)?;
             demo::run(&root, &remora)
         }
+        Task::Bench(options) => bench::run(&root, &options),
         Task::Test { fast } => test::run(&root, fast),
         Task::Tidy => tidy::run(&root),
         Task::Backends => backends::run(&root),

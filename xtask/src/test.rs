@@ -24,7 +24,7 @@ pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
     let mut report = Report::default();
     setup::for_build()?;
     if !fast {
-        setup::for_tests()?;
+        setup::for_tests(root)?;
     }
     // Beside everything until the tests, which need them.
     let backends = (!fast).then(|| backends::start(root));

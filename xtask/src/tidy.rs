@@ -44,8 +44,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("object", &["agent/src/inspect/", "xtask/src/"]),
     ("procfs", &["agent/src/discover/"]),
     ("reqwest", &["agent/src/export/"]),
-    // A backend that misbehaves is written with what the exporters are written with.
-    ("tokio", &["agent/src/export/", "tests/src/sink"]),
+    // A program under test is built on it, and a backend that misbehaves.
+    ("tokio", &["agent/src/export/", "tests/src/sink", "tests/programs/servers/axum/"]),
     ("toml", &["agent/src/config/"]),
 ];
 

@@ -38,8 +38,21 @@ pub(super) struct SocketState {
 
 impl SocketState {
     pub(super) fn exchange(&self, number: ExchangeNo) -> Option<ExchangeKey> {
-        // Nearly always the first or the last.
-        self.exchanges.iter().find(|(no, _)| *no == number).map(|(_, key)| *key)
+        let is_it = |(no, _): &&(ExchangeNo, ExchangeKey)| *no == number;
+        // Numbers follow each other, but for exchanges that were not begun.
+        let (first, _) = self.exchanges.front()?;
+        let guess = self.exchanges.get(number.wrapping_sub(*first) as usize).filter(is_it);
+        guess.or_else(|| self.exchanges.iter().find(is_it)).map(|(_, key)| *key)
+    }
+
+    /// Forgets an exchange.
+    pub(super) fn remove_exchange(&mut self, number: ExchangeNo) {
+        // They are handed out in the order they end, which is mostly the order they began.
+        if self.exchanges.front().is_some_and(|(no, _)| *no == number) {
+            self.exchanges.pop_front();
+        } else {
+            self.exchanges.retain(|(no, _)| *no != number);
+        }
     }
 
     /// Where it is kept when the direction's bytes last moved.

@@ -26,6 +26,9 @@ use crate::protocol::{self, Direction, End, ExchangeNo, http1};
 /// Most exchanges open or waiting at one time; more are not begun, and counted.
 const EXCHANGES_MAX: usize = 1 << 18;
 
+/// Room for the attributes of an ordinary request, encoded.
+const ATTRIBUTE_BYTES: usize = 768;
+
 /// What the tracker could not or would not make a span of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tallies {
@@ -33,8 +36,11 @@ pub struct Tallies {
     pub spans: u64,
     /// Spans left out by the sampler.
     pub unsampled: u64,
-    /// Exchanges of which the request's head was never seen whole enough to be told.
+    /// Exchanges of which the request's head could not be seen whole enough to be told.
     pub headless: u64,
+    /// Streams that ended, or turned out to be no HTTP, before what looked like a request had a
+    /// whole first line. Nothing was lost.
+    pub unfinished: u64,
     /// Bytes of traffic that no parser knows.
     pub unknown_bytes: u64,
     /// Events that belong to no socket that was told.
@@ -237,9 +243,22 @@ impl Tracker {
                 if let Some(socket) = self.sockets.get_mut(key) {
                     *socket.last_moved_mut(io.direction) = io.at;
                 }
+                if segment.len > (segment.prefix.len() + segment.suffix.len()) as u64 {
+                    self.cut(key);
+                }
             }
             Outcome::End => self.end(key, io.direction, io.at),
             Outcome::Failed(_) => self.close_streams(key, io.at),
+        }
+    }
+
+    /// Bytes of an operation were not copied: the rest of a head may have been among them.
+    fn cut(&mut self, key: SocketKey) {
+        let Some(socket) = self.sockets.get(key) else { return };
+        for (_, exchange) in &socket.exchanges {
+            if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
+                exchange.head_cut |= !exchange.head_seen;
+            }
         }
     }
 
@@ -431,9 +450,10 @@ impl Tracker {
             wall: self.state.wall,
             end: None,
             head_seen: false,
+            head_cut: false,
             responded: false,
             name: "HTTP".into(),
-            attributes: super::attributes::Attributes::with_capacity(20, 320),
+            attributes: super::attributes::Attributes::with_capacity(ATTRIBUTE_BYTES),
             status: None,
             request_bytes: None,
             response_bytes: None,
@@ -485,8 +505,9 @@ impl Tracker {
 
     fn hand_out(&mut self, key: ExchangeKey, spans: &mut Vec<Span>) {
         let Some(exchange) = self.state.exchanges.get(key) else { return };
-        let (socket_key, number, seen) = (exchange.socket, exchange.number, exchange.head_seen);
-        if seen {
+        let (socket_key, number) = (exchange.socket, exchange.number);
+        let lost = exchange.head_cut || exchange.gaps > 0 || self.state.lost > exchange.lost_before;
+        if exchange.head_seen {
             let State { exchanges, ids, lost, .. } = &mut self.state;
             match finish::span(exchanges, ids, self.settings.sampler, *lost, key) {
                 Some(span) => {
@@ -495,12 +516,14 @@ impl Tracker {
                 }
                 None => self.state.tallies.unsampled += 1,
             }
-        } else {
+        } else if lost {
             self.state.tallies.headless += 1;
+        } else {
+            self.state.tallies.unfinished += 1;
         }
         self.state.forget(key);
         let Some(socket) = self.sockets.get_mut(socket_key) else { return };
-        socket.exchanges.retain(|(no, _)| *no != number);
+        socket.remove_exchange(number);
         if socket.closed && socket.exchanges.is_empty() {
             self.sockets.remove(socket_key);
         }

@@ -13,7 +13,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, StatusCode, Url};
 
 use super::client::{self, chain};
-use super::group::{self, SCOPE_NAME, SCOPE_VERSION};
+use super::group::{SCOPE_NAME, SCOPE_VERSION};
 use super::json::Json;
 use super::otlp::config::ConfigError;
 use super::remote::{self, Body};
@@ -176,8 +176,7 @@ fn tags(json: &mut Json<'_>, span: &Span) {
         .attributes
         .iter()
         .filter(|(key, _)| *key != "service.name" && span.attributes.get(key).is_none());
-    let own = span.attributes.iter().chain(group::parent_attributes(span));
-    for (key, value) in own.chain(resource) {
+    for (key, value) in span.attributes.iter().chain(resource) {
         // The presence of an `error` tag alone means an error to Zipkin.
         if key != "error" {
             json.key(key).text(&text(value));
