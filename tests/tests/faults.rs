@@ -382,6 +382,22 @@ fn the_queue_is_bounded() {
 }
 
 #[test]
+fn two_backends_of_one_kind_share_their_reasons() {
+    if !is_root() {
+        return;
+    }
+    let sink = Sink::start(|_, _| Answer::Take);
+    let away = [free_port(), free_port()];
+    let flags = [sink.port(), away[0], away[1]].map(|port| Protobuf.flags("http", port)).concat();
+    let mut scene = Scene::with(Protobuf, &flags, &[]);
+    scene.ask(2);
+    // A dead one holds up no other.
+    sink.wait_for_spans(2);
+    let ended = scene.agent.stop();
+    assert_eq!(ended.done(), "spans=2 exported=0 lost=4 otlp.shutdown=4", "{:#?}", ended.log);
+}
+
+#[test]
 fn a_certificate_of_nobody_known_is_not_trusted() {
     each(&ALL, |carrier| {
         let scratch = Scratch::new();
