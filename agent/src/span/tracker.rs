@@ -4,6 +4,7 @@
 //! Pure and replayable: it reads no clock and does no I/O. Times come with the events, identities
 //! from a seeded source. The same events give the same spans.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
@@ -80,8 +81,8 @@ struct State {
     processes: Processes,
     ids: IdSource,
     wall: WallOffset,
-    /// Exchanges that are over, oldest first.
-    ended: Vec<ExchangeKey>,
+    /// Exchanges that are over, and when they ended: in the order in which that was seen.
+    ended: VecDeque<(MonoNs, ExchangeKey)>,
     tallies: Tallies,
     /// Records that were lost on the way here.
     lost: u64,
@@ -106,7 +107,7 @@ impl Tracker {
             processes: Processes::default(),
             ids: IdSource::new(seed),
             wall: WallOffset::default(),
-            ended: Vec::new(),
+            ended: VecDeque::new(),
             tallies: Tallies::default(),
             lost: 0,
         };
@@ -174,22 +175,14 @@ impl Tracker {
     }
 
     /// Hands out every span that ended before `horizon`: by then all events up to its end, from
-    /// every CPU, have been taken in.
+    /// every CPU, have been taken in. One that was seen to end after one that ended later waits for it.
     pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
-        let mut ended = mem::take(&mut self.state.ended);
-        let is_due = |state: &State, key: ExchangeKey| {
-            let end = state.exchanges.get(key).and_then(|exchange| exchange.end);
-            end.is_none_or(|(at, _)| at <= horizon)
-        };
-        ended.retain(|&key| {
-            if !is_due(&self.state, key) {
-                return true;
-            }
+        while let Some((at, key)) = self.state.ended.front().copied()
+            && at <= horizon
+        {
+            self.state.ended.pop_front();
             self.hand_out(key, spans);
-            false
-        });
-        // Handing out may end nothing, so nothing was added meanwhile.
-        self.state.ended = ended;
+        }
     }
 
     /// Ends everything that is open and hands it out.
@@ -627,8 +620,9 @@ impl State {
         if exchange.end.is_some() {
             return;
         }
-        exchange.end = Some((at.max(exchange.start), end));
-        self.ended.push(key);
+        let at = at.max(exchange.start);
+        exchange.end = Some((at, end));
+        self.ended.push_back((at, key));
         if exchange.kind == Kind::Server {
             self.tasks.leave(exchange.task, key);
             if let Some(process) = self.processes.get_mut(&exchange.tgid) {
