@@ -230,12 +230,12 @@ impl Tracker {
         match io.outcome {
             Outcome::Moved(segment) => {
                 let operation = self.position(key, io, segment.len);
-                self.feed(key, &operation, |connection, sink| {
-                    connection.feed(io.direction, segment, sink);
-                });
                 if let Some(socket) = self.sockets.get_mut(key) {
                     *socket.last_moved_mut(io.direction) = io.at;
                 }
+                self.feed(key, &operation, |connection, sink| {
+                    connection.feed(io.direction, segment, sink);
+                });
                 if segment.len > (segment.prefix.len() + segment.suffix.len()) as u64 {
                     self.cut(key);
                 }
@@ -358,11 +358,11 @@ impl Tracker {
             Message::RequestEnd { exchange, body_bytes, .. } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.request_bytes = Some(body_bytes);
+                    exchange.request_bytes = body_bytes;
                 }
             }
             Message::Interim { .. } => {}
-            Message::ResponseStart { exchange, .. } => {
+            Message::ResponseStart { exchange } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
                 self.state.response_start(key, operation);
             }
@@ -379,7 +379,7 @@ impl Tracker {
                 let last = self.sockets.get(socket_key).map(|socket| socket.last_moved);
                 let mut at = at;
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.response_bytes = Some(body_bytes);
+                    exchange.response_bytes = body_bytes;
                     // What ended the message came after its last byte.
                     if end != End::Complete && exchange.responded {
                         let [inbound, outbound] = last.unwrap_or_default();
@@ -391,6 +391,13 @@ impl Tracker {
             }
             Message::Abandoned { exchange } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
+                self.state.over(key, at, None);
+            }
+            Message::Mistaken { exchange } => {
+                let Some((key, _)) = self.open(key, exchange) else { return };
+                if let Some(exchange) = self.state.exchanges.get_mut(key) {
+                    exchange.head_seen = false;
+                }
                 self.state.over(key, at, None);
             }
             Message::Unknown { bytes, .. } => self.state.tallies.unknown_bytes += bytes,

@@ -105,7 +105,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         settings.pipeline = Some(built.join("pipeline"));
     }
     if options.which != Which::Pipeline {
-        setup::for_tests()?;
+        setup::for_tests(root)?;
         settings.floors = Some(build::ebpf_object(root, "floor")?);
         settings.agent = Some(match &options.remora {
             Some(path) => path.clone(),
