@@ -17,8 +17,9 @@ use remora::span::model::Resource;
 
 /// Kept-alive connections, as many as the load generator of the other benchmarks uses.
 const CONNECTIONS: usize = 64;
-/// Requests between two drains: what a busy nginx does in 80 ms.
-const DRAIN_REQUESTS: usize = 10_000;
+/// Requests between two looks at what is over, and how long that waits: as in the agent's loop.
+const SLICE_REQUESTS: usize = 85;
+const SETTLE_NS: u64 = 20_000_000;
 /// Between two requests: a busy nginx.
 const REQUEST_NS: u64 = 8_000;
 const TGID: u32 = 4711;
@@ -58,7 +59,7 @@ impl Recording {
         let mut writer = Writer::new(self);
         for number in 0..requests {
             writer.request(number);
-            if (number + 1) % DRAIN_REQUESTS == 0 {
+            if (number + 1) % SLICE_REQUESTS == 0 {
                 writer.drained();
             }
         }
@@ -71,7 +72,7 @@ pub(crate) struct Tape {
     seed: u64,
     bytes: Vec<u8>,
     entries: Vec<Entry>,
-    /// Entries of each drain, and how it ends.
+    /// Entries of each slice, and how it ends.
     drains: Vec<(Range<usize>, Step<'static>)>,
     expected: Option<u64>,
 }
@@ -81,7 +82,7 @@ enum Entry {
     Other(Step<'static>),
 }
 
-/// What one drain of the ring brings.
+/// What one slice of a drain brings.
 pub(crate) struct Drain<'a> {
     tape: &'a Tape,
     entries: &'a [Entry],
@@ -224,7 +225,7 @@ impl Writer {
     }
 
     fn drained(&mut self) {
-        self.tape.end_drain(Step::Collect(MonoNs(self.now_ns)));
+        self.tape.end_drain(Step::Collect(MonoNs(self.now_ns).before(SETTLE_NS)));
     }
 
     fn finish(mut self, requests: u64) -> Tape {
