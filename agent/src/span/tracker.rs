@@ -70,6 +70,8 @@ pub struct Settings {
 pub struct Tracker {
     settings: Settings,
     sockets: Sockets,
+    /// Sockets that are closed, and since when.
+    closed: Vec<(MonoNs, SocketKey)>,
     state: State,
 }
 
@@ -110,7 +112,7 @@ impl Tracker {
             tallies: Tallies::default(),
             lost: 0,
         };
-        Self { settings, sockets: Sockets::default(), state }
+        Self { settings, sockets: Sockets::default(), closed: Vec::new(), state }
     }
 
     /// Announces a process; its events before this are not understood.
@@ -145,7 +147,7 @@ impl Tracker {
 
     /// Whether spans wait to be handed out.
     pub fn pending(&self) -> bool {
-        !self.state.ended.is_empty()
+        !self.state.ended.is_empty() || !self.closed.is_empty()
     }
 
     /// Takes in an event.
@@ -159,8 +161,10 @@ impl Tracker {
                 }
             }
             Event::Closed(id, at) => {
+                // A peer's reset is handled within the very operation that provoked it, and so told
+                // before it.
                 if let Some(key) = self.sockets.find(*id) {
-                    self.close(key, *at);
+                    self.closed.push((*at, key));
                 }
             }
             Event::Exit { tgid, at, .. } => {
@@ -176,6 +180,12 @@ impl Tracker {
     /// Hands out every span that ended before `horizon`: by then all events up to its end, from
     /// every CPU, have been taken in.
     pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
+        // In the order of time, as near as the records' order is to it.
+        let due = self.closed.iter().take_while(|(at, _)| *at <= horizon).count();
+        let waiting = self.closed.split_off(due);
+        for (at, key) in mem::replace(&mut self.closed, waiting) {
+            self.close(key, at);
+        }
         let mut ended = mem::take(&mut self.state.ended);
         let is_due = |state: &State, key: ExchangeKey| {
             let end = state.exchanges.get(key).and_then(|exchange| exchange.end);
@@ -194,6 +204,9 @@ impl Tracker {
 
     /// Ends everything that is open and hands it out.
     pub fn finish(&mut self, at: MonoNs, spans: &mut Vec<Span>) {
+        for (at, key) in mem::take(&mut self.closed) {
+            self.close(key, at);
+        }
         for key in self.sockets.keys() {
             let Some(socket) = self.sockets.get(key) else { continue };
             let open: Vec<_> = socket.exchanges.iter().map(|(_, key)| *key).collect();
