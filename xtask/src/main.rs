@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that is done to this repository, as code.
 
 mod backends;
+mod bench;
 mod build;
 mod command;
 mod demo;
@@ -33,6 +34,8 @@ enum Task {
     },
     /// Start a few programs that call each other, trace them, show their traces
     Demo,
+    /// Measure what the agent costs, against floors taken in the same run; needs root
+    Bench(bench::Options),
     /// Run all tests; installs what they need
     Test {
         /// Only what needs neither servers nor backends
@@ -41,7 +44,7 @@ enum Task {
     },
     /// Check the rules of this repository
     Tidy,
-    /// Build the real backends that tests read spans back from
+    /// Build or fetch the real backends that tests read spans back from
     Backends,
 }
 
@@ -59,8 +62,9 @@ fn main() -> Result<()> {
             let remora = build::run(&root, true)?;
             demo::run(&root, &remora)
         }
+        Task::Bench(options) => bench::run(&root, &options),
         Task::Test { fast } => test::run(&root, fast),
         Task::Tidy => tidy::run(&root),
-        Task::Backends => backends::all(&root).map(drop),
+        Task::Backends => backends::run(&root),
     }
 }

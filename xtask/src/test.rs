@@ -23,6 +23,11 @@ struct Report {
 pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
     let mut report = Report::default();
     setup::for_build()?;
+    if !fast {
+        setup::for_tests(root)?;
+    }
+    // Beside everything until the tests, which need them.
+    let backends = (!fast).then(|| backends::start(root));
     report.step("tidy", || tidy::run(root));
     report.step("format", || format(root));
     report.step("build", || build::run(root, !fast).map(drop));
@@ -42,16 +47,12 @@ pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
     };
     let mut tests = cargo();
     tests.current_dir(root).args(["test", "--no-fail-fast"]).args(packages);
-    if !fast {
-        setup::for_tests(root)?;
-        let backends = backends::all(root)?;
+    if let Some(backends) = backends {
         tests.env("REMORA_BIN", target(root).join("release/remora"));
-        if let Some(jaeger) = backends.jaeger {
-            tests.env("REMORA_TEST_JAEGER", jaeger);
-        }
-        if let Some(zipkin) = backends.zipkin {
-            tests.env("REMORA_TEST_ZIPKIN", zipkin);
-        }
+        report.step("backends", || {
+            tests.envs(backends.wait());
+            Ok(())
+        });
     }
     // Skips are told on standard output, which tests would hold back.
     tests.args(["--", "--show-output"]);

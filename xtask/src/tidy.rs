@@ -34,6 +34,7 @@ const LINES_MANY: usize = 450;
 const HOMES: &[(&str, &[&str])] = &[
     ("aya", &["agent/src/probe/"]),
     ("aya_ebpf", &["agent-ebpf/src/"]),
+    ("bytes", &["agent/src/export/"]),
     ("clap", &["agent/src/cli/", "xtask/src/"]),
     ("clap_complete", &["agent/src/cli/"]),
     ("clap_mangen", &["agent/src/cli/"]),

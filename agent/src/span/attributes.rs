@@ -217,6 +217,11 @@ impl Attributes {
         })
     }
 
+    /// How much memory they take, in bytes.
+    pub fn footprint(&self) -> usize {
+        self.encoded.capacity()
+    }
+
     /// Every attribute in the order it was added.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
         Fields(&self.encoded).filter_map(|(_, field)| match field {
