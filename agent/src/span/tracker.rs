@@ -257,7 +257,7 @@ impl Tracker {
                     *socket.last_moved_mut(io.direction) = io.at;
                 }
                 if segment.len > (segment.prefix.len() + segment.suffix.len()) as u64 {
-                    self.cut(key);
+                    self.cut(key, io.direction);
                 }
             }
             Outcome::End => self.end(key, io.direction, io.at),
@@ -265,12 +265,13 @@ impl Tracker {
         }
     }
 
-    /// Bytes of an operation were not copied: the rest of a head may have been among them.
-    fn cut(&mut self, key: SocketKey) {
+    /// Bytes of an operation were not copied: the rest of a request's head may have been among them.
+    fn cut(&mut self, key: SocketKey, direction: Direction) {
+        let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };
         let Some(socket) = self.sockets.get(key) else { return };
         for (_, exchange) in &socket.exchanges {
             if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
-                exchange.head_cut |= !exchange.head_seen;
+                exchange.head_cut |= exchange.kind == kind && !exchange.head_seen;
             }
         }
     }
