@@ -4,6 +4,7 @@
 //! Pure and replayable: it reads no clock and does no I/O. Times come with the events, identities
 //! from a seeded source. The same events give the same spans.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
@@ -82,8 +83,8 @@ struct State {
     processes: Processes,
     ids: IdSource,
     wall: WallOffset,
-    /// Exchanges that are over, oldest first.
-    ended: Vec<ExchangeKey>,
+    /// Exchanges that are over, and when they ended: in the order in which that was seen.
+    ended: VecDeque<(MonoNs, ExchangeKey)>,
     tallies: Tallies,
     /// Records that were lost on the way here.
     lost: u64,
@@ -108,7 +109,7 @@ impl Tracker {
             processes: Processes::default(),
             ids: IdSource::new(seed),
             wall: WallOffset::default(),
-            ended: Vec::new(),
+            ended: VecDeque::new(),
             tallies: Tallies::default(),
             lost: 0,
         };
@@ -178,7 +179,7 @@ impl Tracker {
     }
 
     /// Hands out every span that ended before `horizon`: by then all events up to its end, from
-    /// every CPU, have been taken in.
+    /// every CPU, have been taken in. One that was seen to end after one that ended later waits for it.
     pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
         // In the order of time, as near as the records' order is to it.
         let due = self.closed.iter().take_while(|(at, _)| *at <= horizon).count();
@@ -186,20 +187,12 @@ impl Tracker {
         for (at, key) in mem::replace(&mut self.closed, waiting) {
             self.close(key, at);
         }
-        let mut ended = mem::take(&mut self.state.ended);
-        let is_due = |state: &State, key: ExchangeKey| {
-            let end = state.exchanges.get(key).and_then(|exchange| exchange.end);
-            end.is_none_or(|(at, _)| at <= horizon)
-        };
-        ended.retain(|&key| {
-            if !is_due(&self.state, key) {
-                return true;
-            }
+        while let Some((at, key)) = self.state.ended.front().copied()
+            && at <= horizon
+        {
+            self.state.ended.pop_front();
             self.hand_out(key, spans);
-            false
-        });
-        // Handing out may end nothing, so nothing was added meanwhile.
-        self.state.ended = ended;
+        }
     }
 
     /// Ends everything that is open and hands it out.
@@ -250,12 +243,12 @@ impl Tracker {
         match io.outcome {
             Outcome::Moved(segment) => {
                 let operation = self.position(key, io, segment.len);
-                self.feed(key, &operation, |connection, sink| {
-                    connection.feed(io.direction, segment, sink);
-                });
                 if let Some(socket) = self.sockets.get_mut(key) {
                     *socket.last_moved_mut(io.direction) = io.at;
                 }
+                self.feed(key, &operation, |connection, sink| {
+                    connection.feed(io.direction, segment, sink);
+                });
                 if segment.len > (segment.prefix.len() + segment.suffix.len()) as u64 {
                     self.cut(key, io.direction);
                 }
@@ -379,11 +372,11 @@ impl Tracker {
             Message::RequestEnd { exchange, body_bytes, .. } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.request_bytes = Some(body_bytes);
+                    exchange.request_bytes = body_bytes;
                 }
             }
             Message::Interim { .. } => {}
-            Message::ResponseStart { exchange, .. } => {
+            Message::ResponseStart { exchange } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
                 self.state.response_start(key, operation);
             }
@@ -400,7 +393,7 @@ impl Tracker {
                 let last = self.sockets.get(socket_key).map(|socket| socket.last_moved);
                 let mut at = at;
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.response_bytes = Some(body_bytes);
+                    exchange.response_bytes = body_bytes;
                     // What ended the message came after its last byte.
                     if end != End::Complete && exchange.responded {
                         let [inbound, outbound] = last.unwrap_or_default();
@@ -412,6 +405,13 @@ impl Tracker {
             }
             Message::Abandoned { exchange } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
+                self.state.over(key, at, None);
+            }
+            Message::Mistaken { exchange } => {
+                let Some((key, _)) = self.open(key, exchange) else { return };
+                if let Some(exchange) = self.state.exchanges.get_mut(key) {
+                    exchange.head_seen = false;
+                }
                 self.state.over(key, at, None);
             }
             Message::Unknown { bytes, .. } => self.state.tallies.unknown_bytes += bytes,
@@ -641,8 +641,9 @@ impl State {
         if exchange.end.is_some() {
             return;
         }
-        exchange.end = Some((at.max(exchange.start), end));
-        self.ended.push(key);
+        let at = at.max(exchange.start);
+        exchange.end = Some((at, end));
+        self.ended.push_back((at, key));
         if exchange.kind == Kind::Server {
             self.tasks.leave(exchange.task, key);
             if let Some(process) = self.processes.get_mut(&exchange.tgid) {
