@@ -1,7 +1,7 @@
 //! Measures the way from raw records to encoded spans, without a kernel and without a network: what
 //! `cargo xtask bench pipeline` builds as the agent is built, runs and judges.
 //!
-//! Prints one JSON object. Judges nothing. The heap is counted in a round of its own, which is not
+//! Prints one JSON array. Judges nothing. The heap is counted in a round of its own, which is not
 //! timed.
 #![expect(unsafe_code, reason = "counts allocations, and reads this thread's CPU time")]
 
@@ -168,7 +168,7 @@ fn floor(tape: &Tape) -> u64 {
     ns
 }
 
-fn measure(tape: &Tape, rounds: usize) -> Result<Value> {
+fn measure(name: &str, tape: &Tape, rounds: usize) -> Result<Value> {
     // The first round finds cold caches and an empty heap; it counts allocations instead.
     COUNTING.store(true, Ordering::Relaxed);
     let (before, before_bytes) =
@@ -195,6 +195,7 @@ fn measure(tape: &Tape, rounds: usize) -> Result<Value> {
         results.push(round.json(floor_ns));
     }
     Ok(json!({
+        "traffic": name,
         "records": tape.count(),
         "record_bytes": tape.bytes(),
         "spans": first.spans,
@@ -219,19 +220,19 @@ fn main() -> Result<()> {
             _ => bail!("usage: pipeline [--rounds N] [--requests N] [--recording FILE]"),
         }
     }
-    let mut results = serde_json::Map::new();
+    let mut results = Vec::new();
     match recording {
         Some(path) => {
             let tape = Tape::read(&path)?;
-            results.insert("recording".to_owned(), measure(&tape, rounds)?);
+            results.push(measure("recording", &tape, rounds)?);
         }
         None => {
             for recording in Recording::ALL {
                 let tape = recording.make(requests);
-                results.insert(recording.name().to_owned(), measure(&tape, rounds)?);
+                results.push(measure(recording.name(), &tape, rounds)?);
             }
         }
     }
-    println!("{}", Value::Object(results));
+    println!("{}", Value::Array(results));
     Ok(())
 }

@@ -17,6 +17,8 @@ use remora::span::model::Resource;
 
 /// Kept-alive connections, as many as the load generator of the other benchmarks uses.
 const CONNECTIONS: usize = 64;
+/// As many as a server may have.
+const MANY_CONNECTIONS: usize = 10_000;
 /// Requests between two drains: what a busy nginx does in 80 ms.
 const DRAIN_REQUESTS: usize = 10_000;
 /// Between two requests: a busy nginx.
@@ -39,17 +41,32 @@ pub(crate) enum Recording {
     Nginx,
     /// As most others answer: one read, head and body in one write.
     OneWrite,
+    /// As `OneWrite`, all over one connection: everything about it is in one drain.
+    OneConnection,
+    /// As `OneWrite`, over very many connections.
+    ManyConnections,
 }
 
 impl Recording {
     /// Every kind.
-    pub(crate) const ALL: [Self; 2] = [Self::Nginx, Self::OneWrite];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Nginx, Self::OneWrite, Self::OneConnection, Self::ManyConnections];
 
     /// What the results call it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::OneWrite => "one write",
+            Self::OneConnection => "one connection",
+            Self::ManyConnections => "10,000 connections",
+        }
+    }
+
+    fn connections(self) -> usize {
+        match self {
+            Self::Nginx | Self::OneWrite => CONNECTIONS,
+            Self::OneConnection => 1,
+            Self::ManyConnections => MANY_CONNECTIONS,
         }
     }
 
@@ -196,7 +213,7 @@ struct Writer {
     recording: Recording,
     tape: Tape,
     now_ns: u64,
-    connections: [Connection; CONNECTIONS],
+    connections: Vec<Connection>,
     /// Records so far, by slot.
     sequences: [u32; 2],
     record: Vec<u8>,
@@ -214,10 +231,10 @@ impl Writer {
         tape.entries.push(Entry::Other(Step::Clock(WallOffset { ns: WALL_NS })));
         let step = Step::Process { tgid: Tgid(TGID), resource, multiplexes_tasks: true };
         tape.entries.push(Entry::Other(step));
-        let connections = [Connection::default(); CONNECTIONS];
+        let connections = vec![Connection::default(); recording.connections()];
         let (sequences, record) = ([0; 2], Vec::new());
         let mut writer = Self { recording, tape, now_ns: BEGIN_NS, connections, sequences, record };
-        for connection in 0..CONNECTIONS {
+        for connection in 0..recording.connections() {
             writer.socket(connection);
         }
         writer
@@ -234,7 +251,7 @@ impl Writer {
     }
 
     fn request(&mut self, number: usize) {
-        let connection = number % CONNECTIONS;
+        let connection = number % self.connections.len();
         // 100 to 200 bytes, no two neighbours alike.
         let agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36".get(number % 50..);
         let head = format!(
@@ -257,7 +274,7 @@ impl Writer {
                 // `sendfile`: the bytes are in no memory of the process.
                 self.operation(connection, Way::Outbound, &[], 200);
             }
-            Recording::OneWrite => {
+            Recording::OneWrite | Recording::OneConnection | Recording::ManyConnections => {
                 let mut whole = answer.as_bytes().to_vec();
                 whole.resize(answer.len() + 200, b'x');
                 self.operation(connection, Way::Outbound, &whole, whole.len());
@@ -326,7 +343,7 @@ impl Writer {
             local: loopback,
             remote: loopback,
             local_port: 80,
-            remote_port: 40_000 + connection as u16,
+            remote_port: 20_000 + connection as u16,
             family: family::INET,
             pad: 0,
         };
