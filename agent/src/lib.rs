@@ -3,9 +3,12 @@
 //! The library behind the `remora` binary. See ARCHITECTURE.md for the map.
 
 pub mod cli;
+pub mod config;
 pub mod discover;
 pub mod event;
 pub mod export;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod inspect;
 pub mod pipeline;
 pub mod platform;

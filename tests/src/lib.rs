@@ -2,10 +2,15 @@
 //! spans as plain values. Everything that is started is ended, by its own process id.
 
 pub mod agent;
+pub mod answer;
+pub mod backend;
 pub mod kernel;
 pub mod program;
+pub mod servers;
 pub mod spans;
+pub mod talk;
 pub mod wire;
+pub mod zipkin;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -295,6 +295,40 @@ fn bytes_that_are_not_http_are_counted_and_left_alone() {
 }
 
 #[test]
+fn what_never_became_a_request_is_not_a_loss() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (server, port) = python("raw.py", &["r:GET /unfini", "w:bye", "c"]);
+    let agent = Agent::run(&scratch, &["--stats", "--pid", &server.pid().to_string()]);
+    let mut wire = Wire::to(port.parse().expect("it prints its port"));
+    wire.send(b"GET /unfini");
+    assert_eq!(wire.rest(), "bye");
+    assert_eq!(server.line(), "done");
+    let ended = agent.stop();
+    assert!(ended.spans.is_empty(), "{:#?}", ended.spans);
+    assert_eq!(ended.count("remora_requests_unfinished_total"), 1, "{:?}", ended.log);
+    assert_eq!(ended.count("lost"), 0, "{:?}", ended.log);
+}
+
+#[test]
+fn a_target_longer_than_what_is_copied_is_a_loss() {
+    if !is_root() {
+        return;
+    }
+    let ended = scene(
+        &["r:\\r\\n\\r\\n", "w:HTTP/1.1 414 URI Too Long\\r\\nContent-Length: 0\\r\\n\\r\\n"],
+        |wire| {
+            let target = "t".repeat(10_000);
+            wire.send(format!("GET /{target} HTTP/1.1\r\n\r\n").as_bytes()).expect("\r\n\r\n");
+        },
+    );
+    assert!(ended.spans.is_empty(), "{:#?}", ended.spans);
+    assert_eq!(ended.count("exchanges.headless"), 1, "{:?}", ended.log);
+}
+
+#[test]
 fn heads_larger_than_what_is_copied_still_tell_what_was_asked() {
     if !is_root() {
         return;

@@ -6,6 +6,7 @@ mod build;
 mod command;
 mod demo;
 mod object;
+mod programs;
 mod setup;
 mod test;
 mod tidy;
@@ -43,27 +44,27 @@ enum Task {
     },
     /// Check the rules of this repository
     Tidy,
-    /// Build the real backends that tests read spans back from
+    /// Build or fetch the real backends that tests read spans back from
     Backends,
 }
 
 fn main() -> Result<()> {
     let root = command::root();
     match Cli::parse().task {
-        Task::Setup => setup::run(),
+        Task::Setup => setup::run(&root),
         Task::Build { release } => {
             setup::for_build()?;
             build::run(&root, release).map(drop)
         }
         Task::Demo => {
             setup::for_build()?;
-            setup::for_tests()?;
+            setup::for_demo()?;
             let remora = build::run(&root, true)?;
             demo::run(&root, &remora)
         }
         Task::Bench(options) => bench::run(&root, &options),
         Task::Test { fast } => test::run(&root, fast),
         Task::Tidy => tidy::run(&root),
-        Task::Backends => backends::all(&root).map(drop),
+        Task::Backends => backends::run(&root),
     }
 }

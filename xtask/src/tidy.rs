@@ -35,6 +35,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // The second: floors of benchmarks, which the agent's own loader does not know.
     ("aya", &["agent/src/probe/", "xtask/bench/src/floor.rs"]),
     ("aya_ebpf", &["agent-ebpf/src/"]),
+    ("bytes", &["agent/src/export/"]),
     ("clap", &["agent/src/cli/", "xtask/src/"]),
     ("clap_complete", &["agent/src/cli/"]),
     ("clap_mangen", &["agent/src/cli/"]),
@@ -44,7 +45,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("object", &["agent/src/inspect/", "xtask/src/"]),
     ("procfs", &["agent/src/discover/"]),
     ("reqwest", &["agent/src/export/"]),
-    ("tokio", &["agent/src/export/"]),
+    // A program under test is built on it.
+    ("tokio", &["agent/src/export/", "tests/programs/servers/axum/"]),
+    ("toml", &["agent/src/config/"]),
 ];
 
 /// The files that may hold `unsafe`, and why.
@@ -55,7 +58,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("agent/src/run/launch.rs", "a descriptor across exec, and kill"),
     ("agent/src/run/signals.rs", "signalfd"),
     ("tests/src/kernel.rs", "asks bpf(2) what is left"),
-    ("tests/tests/capture.rs", "socket calls that std has no name for"),
+    ("tests/tests/capture/", "socket calls that std has no name for"),
 ];
 
 /// Words that have no place in any file, with the reason.

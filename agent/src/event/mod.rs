@@ -5,7 +5,7 @@ pub mod ids;
 
 use std::fmt;
 
-use agent_common::{SUFFIX_BYTES, family, io_flags, kind, socket_flags, task_kind};
+use agent_common::{SLOT_SHIFT, SUFFIX_BYTES, family, io_flags, kind, socket_flags, task_kind};
 
 use crate::platform::clock::MonoNs;
 use crate::protocol::{Direction, Segment};
@@ -159,6 +159,19 @@ pub struct Position {
     pub cpu: u16,
     /// Its number there; a gap is a loss.
     pub seq: u32,
+}
+
+impl Position {
+    /// Which program wrote it, and on which CPU. Both are bounded by the field they come from.
+    pub fn writer(self) -> (usize, usize) {
+        let cpu = self.cpu & ((1 << SLOT_SHIFT) - 1);
+        (usize::from(self.cpu >> SLOT_SHIFT), usize::from(cpu))
+    }
+}
+
+/// When a record was written.
+pub fn time(record: &[u8]) -> Option<MonoNs> {
+    record.first_chunk::<16>().map(|header| MonoNs(u64_at(header, 8)))
 }
 
 /// Reads one record. Layouts: `agent_common`.

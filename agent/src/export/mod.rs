@@ -9,6 +9,8 @@ mod group;
 mod json;
 pub mod otlp;
 mod queue;
+mod remote;
+mod request;
 mod retry;
 mod worker;
 pub mod zipkin;
@@ -24,8 +26,8 @@ use reqwest::Url;
 
 use crate::span::model::Span;
 use otlp::config::ConfigError;
-use queue::Queue;
 pub use queue::{Account, Batch, Loss};
+use queue::{Queue, Room};
 
 /// Why exporting cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +67,8 @@ impl Destination {
     /// How logs call it.
     fn name(&self) -> String {
         match self {
-            Self::Otlp(config) => format!("otlp {}", config.url),
-            Self::Zipkin(url) => format!("zipkin {url}"),
+            Self::Otlp(config) => format!("otlp {}", without_secrets(&config.url)),
+            Self::Zipkin(url) => format!("zipkin {}", without_secrets(url)),
             Self::File(path) => format!("file {}", path.display()),
             Self::JsonStdout => "stdout".to_owned(),
             Self::Console(_) => "console".to_owned(),
@@ -74,12 +76,25 @@ impl Destination {
     }
 }
 
+/// A URL as logs and metrics may show it: without what may be a password or a key.
+fn without_secrets(url: &Url) -> Url {
+    let mut url = url.clone();
+    // Only a URL without a host cannot have these, and then there is nothing to take away.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url
+}
+
 /// Bounds of a destination.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most spans that wait. At about half a kilobyte a span.
+    /// Most spans that wait or are under way.
     pub queue_spans: u64,
-    /// Most spans of one request, so that it stays below what backends accept (4 MiB).
+    /// Most memory that waiting spans take, in bytes. A usual span takes 1 to 2 KiB.
+    pub queue_bytes: usize,
+    /// Most spans of one request. How many bytes it may have is the protocol's to know.
     pub request_spans: usize,
     /// How long the first span of a request waits for others.
     pub linger: Duration,
@@ -91,6 +106,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             queue_spans: 100_000,
+            queue_bytes: 128 << 20,
             request_spans: 2048,
             linger: Duration::from_millis(100),
             give_up: Duration::from_secs(300),
@@ -122,17 +138,18 @@ impl Exporters {
         let mut threads = Vec::new();
         let (alive, ended) = mpsc::channel();
         for destination in destinations {
-            let queue = Arc::new(Queue::new(limits.queue_spans));
+            let room = Room { spans: limits.queue_spans, bytes: limits.queue_bytes };
+            let queue = Arc::new(Queue::new(room));
             let name = destination.name();
             running.push(Running { name: name.clone(), queue: Arc::clone(&queue) });
             match destination {
                 Destination::Otlp(config) => {
                     let sender = otlp::send::Sender::new(config)?;
-                    remote.push(worker::Remote::new(name, queue, Box::new(sender), limits));
+                    remote.push(remote::Remote::new(name, queue, Box::new(sender), limits));
                 }
                 Destination::Zipkin(url) => {
                     let sender = zipkin::Sender::new(url)?;
-                    remote.push(worker::Remote::new(name, queue, Box::new(sender), limits));
+                    remote.push(remote::Remote::new(name, queue, Box::new(sender), limits));
                 }
                 Destination::File(path) => {
                     let lines = file::Lines::file(&path)
@@ -168,9 +185,9 @@ impl Exporters {
 
     /// Waits until every destination has room for half of its queue, or is stuck: for a source that
     /// can wait, as a replay can.
-    pub fn wait_for_room(&self, limits: &Limits) {
+    pub fn wait_for_room(&self) {
         for destination in &self.running {
-            destination.queue.wait_below(limits.queue_spans / 2, STUCK);
+            destination.queue.wait_for_half(STUCK);
         }
     }
 
@@ -202,10 +219,7 @@ impl Exporters {
                 Err(mpsc::RecvTimeoutError::Timeout) => break,
             }
         }
-        for destination in &self.running {
-            destination.queue.abandon();
-        }
-        let account = |running: &Running| (running.name.clone(), running.queue.account());
+        let account = |running: &Running| (running.name.clone(), running.queue.abandon());
         self.running.iter().map(account).collect()
     }
 }

@@ -1,141 +1,16 @@
 //! The threads behind destinations: one for all that are reached over the network, one for each
 //! that can block in a write.
 
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::ExportError;
 use super::console::Console;
 use super::file::Lines;
-use super::otlp;
 use super::queue::{Batch, Loss, Queue};
-use super::retry::{Backoff, Verdict};
-use super::{ExportError, Limits, zipkin};
-
-/// A protocol over the network.
-pub(super) trait Protocol: Send {
-    fn encode(&mut self, batches: &[Batch]) -> Vec<u8>;
-    fn attempt(&self, body: Vec<u8>) -> Pin<Box<dyn Future<Output = Verdict> + '_>>;
-}
-
-impl Protocol for otlp::send::Sender {
-    fn encode(&mut self, batches: &[Batch]) -> Vec<u8> {
-        self.encode(batches)
-    }
-
-    fn attempt(&self, body: Vec<u8>) -> Pin<Box<dyn Future<Output = Verdict> + '_>> {
-        Box::pin(self.attempt(body))
-    }
-}
-
-impl Protocol for zipkin::Sender {
-    fn encode(&mut self, batches: &[Batch]) -> Vec<u8> {
-        zipkin::encode(batches)
-    }
-
-    fn attempt(&self, body: Vec<u8>) -> Pin<Box<dyn Future<Output = Verdict> + '_>> {
-        Box::pin(self.attempt(body))
-    }
-}
-
-/// A destination over the network.
-pub(super) struct Remote {
-    name: String,
-    queue: Arc<Queue>,
-    protocol: Box<dyn Protocol>,
-    limits: Limits,
-    /// Whether the last attempt failed: a state's change is logged once.
-    failing: bool,
-}
-
-impl Remote {
-    pub(super) fn new(
-        name: String,
-        queue: Arc<Queue>,
-        protocol: Box<dyn Protocol>,
-        limits: Limits,
-    ) -> Self {
-        Self { name, queue, protocol, limits, failing: false }
-    }
-
-    async fn run(mut self) {
-        loop {
-            let batches = self.queue.take(self.limits.linger, self.limits.request_spans).await;
-            if batches.is_empty() {
-                return;
-            }
-            self.deliver(batches).await;
-        }
-    }
-
-    async fn deliver(&mut self, batches: Vec<Batch>) {
-        let spans = batches.iter().map(|batch| batch.len() as u64).sum();
-        let body = self.protocol.encode(&batches);
-        drop(batches);
-        let begun = Instant::now();
-        let mut backoff = Backoff::new(spans ^ body.len() as u64);
-        loop {
-            match self.protocol.attempt(body.clone()).await {
-                Verdict::Taken { rejected, message } => {
-                    let rejected = rejected.min(spans);
-                    self.queue.settle(spans - rejected, rejected, Loss::Rejected);
-                    self.recovered();
-                    if rejected > 0 || !message.is_empty() {
-                        let name = &self.name;
-                        tracing::warn!(destination = %name, rejected, message, "partial success");
-                    }
-                    return;
-                }
-                Verdict::Refused { reason } => {
-                    self.queue.settle(0, spans, Loss::Refused);
-                    self.failed(&reason, "refused: spans are dropped");
-                    return;
-                }
-                Verdict::Later { after, reason } => {
-                    self.failed(&reason, "not reachable: trying again");
-                    // At the end there is one attempt for what is left.
-                    if self.queue.is_closing() {
-                        self.queue.settle(0, spans, Loss::Shutdown);
-                        return;
-                    }
-                    let wait = backoff.wait(after);
-                    if begun.elapsed() + wait > self.limits.give_up {
-                        self.queue.settle(0, spans, Loss::GaveUp);
-                        return;
-                    }
-                    self.queue.retried();
-                    self.rest(wait).await;
-                }
-            }
-        }
-    }
-
-    /// Waits for the next attempt, but not beyond the end.
-    async fn rest(&self, wait: Duration) {
-        let end = Instant::now() + wait;
-        while Instant::now() < end && !self.queue.is_closing() {
-            let rest = end.saturating_duration_since(Instant::now());
-            // A closing queue notifies; batches that arrive meanwhile do too, and are left there.
-            let notified = self.queue.notified();
-            let _ = tokio::time::timeout(rest, notified).await;
-        }
-    }
-
-    fn failed(&mut self, reason: &str, what: &'static str) {
-        if !std::mem::replace(&mut self.failing, true) {
-            tracing::warn!(destination = %self.name, reason, "{what}");
-        }
-    }
-
-    fn recovered(&mut self) {
-        if std::mem::take(&mut self.failing) {
-            tracing::info!(destination = %self.name, "reachable again");
-        }
-    }
-}
+use super::remote::Remote;
 
 /// Starts the thread of all network destinations.
 pub(super) fn remote(

@@ -69,6 +69,7 @@ impl Summary {
             ("remora_unreadable_payloads_total", count(counter::UNREADABLE)),
             ("remora_io_uring_operations_total", count(counter::IO_URING)),
             ("remora_compat_operations_total", count(counter::COMPAT)),
+            ("remora_requests_unfinished_total", self.tallies.unfinished),
             ("remora_stream_gaps_total", self.tallies.gaps),
             ("remora_unknown_traffic_bytes_total", self.tallies.unknown_bytes),
             ("remora_events_of_unknown_socket_total", self.tallies.unknown_socket),

@@ -58,9 +58,9 @@ pub fn request(
 ) -> Name {
     let known = METHODS.iter().find(|method| **method == head.method);
     match known {
-        Some(method) => attributes.constant("http.request.method", method),
+        Some(method) => attributes.text("http.request.method", method),
         None => {
-            attributes.constant("http.request.method", "_OTHER");
+            attributes.text("http.request.method", "_OTHER");
             attributes.text("http.request.method_original", cut(head.method, TEXT_MAX));
         }
     }
@@ -80,12 +80,8 @@ pub fn request(
         let authority = authority.or_else(|| server.map(|server| Cow::Owned(server.to_string())));
         let authority = authority.unwrap_or(Cow::Borrowed("localhost"));
         let path = if path == "*" { "" } else { path };
-        match &query {
-            Some(query) => {
-                attributes.format("url.full", format_args!("{scheme}://{authority}{path}?{query}"))
-            }
-            None => attributes.format("url.full", format_args!("{scheme}://{authority}{path}")),
-        }
+        let (mark, query) = query.as_deref().map_or(("", ""), |query| ("?", query));
+        attributes.concat("url.full", &[scheme, "://", &authority, path, mark, query]);
     } else {
         attributes.text("url.path", path);
         if let Some(query) = &query {
@@ -94,9 +90,7 @@ pub fn request(
     }
     match (address.is_empty(), server) {
         (false, _) => attributes.text("server.address", cut(address, TEXT_MAX)),
-        (true, Some(server)) => {
-            attributes.format("server.address", format_args!("{}", server.ip()));
-        }
+        (true, Some(server)) => attributes.ip("server.address", server.ip()),
         (true, None) => {}
     }
     if let Some(port) = port.or(server.map(|server| server.port())) {
@@ -104,15 +98,15 @@ pub fn request(
     }
     if let Some(peer) = ends.peer {
         if kind == Kind::Server {
-            attributes.format("client.address", format_args!("{}", peer.ip()));
+            attributes.ip("client.address", peer.ip());
         }
-        attributes.format("network.peer.address", format_args!("{}", peer.ip()));
+        attributes.ip("network.peer.address", peer.ip());
         attributes.int("network.peer.port", i64::from(peer.port()));
     } else {
-        attributes.constant("network.transport", "unix");
+        attributes.text("network.transport", "unix");
     }
     let version = if head.minor_version == 0 { "1.0" } else { "1.1" };
-    attributes.constant("network.protocol.version", version);
+    attributes.text("network.protocol.version", version);
     if let Some(agent) = header(head.headers, "user-agent") {
         attributes.text("user_agent.original", cut(agent, TEXT_MAX));
     }
@@ -197,7 +191,7 @@ fn capture_headers(
             })
             .collect();
         if !values.is_empty() {
-            attributes.push(&format!("{prefix}{name}"), Value::Texts(&values));
+            attributes.push(&format!("{prefix}{name}"), Value::texts(&values));
         }
     }
 }

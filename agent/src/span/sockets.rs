@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use slotmap::SlotMap;
 
 use super::exchange::{ExchangeKey, SocketKey};
-use crate::event::Socket;
 use crate::event::ids::{Address, SocketId, Tgid};
+use crate::event::{Role, Socket};
 use crate::platform::clock::MonoNs;
 use crate::protocol::http1::{Connection, Limits};
 use crate::protocol::{Direction, ExchangeNo};
@@ -38,8 +38,21 @@ pub(super) struct SocketState {
 
 impl SocketState {
     pub(super) fn exchange(&self, number: ExchangeNo) -> Option<ExchangeKey> {
-        // Nearly always the first or the last.
-        self.exchanges.iter().find(|(no, _)| *no == number).map(|(_, key)| *key)
+        let is_it = |(no, _): &&(ExchangeNo, ExchangeKey)| *no == number;
+        // Numbers follow each other, but for exchanges that were not begun.
+        let (first, _) = self.exchanges.front()?;
+        let guess = self.exchanges.get(number.wrapping_sub(*first) as usize).filter(is_it);
+        guess.or_else(|| self.exchanges.iter().find(is_it)).map(|(_, key)| *key)
+    }
+
+    /// Forgets an exchange.
+    pub(super) fn remove_exchange(&mut self, number: ExchangeNo) {
+        // They are handed out in the order they end, which is mostly the order they began.
+        if self.exchanges.front().is_some_and(|(no, _)| *no == number) {
+            self.exchanges.pop_front();
+        } else {
+            self.exchanges.retain(|(no, _)| *no != number);
+        }
     }
 
     /// Where it is kept when the direction's bytes last moved.
@@ -99,7 +112,7 @@ impl Sockets {
         if self.states.len() >= SOCKETS_MAX {
             return None;
         }
-        let Socket { id, tgid, netns, local, remote, .. } = *socket;
+        let Socket { id, tgid, netns, local, remote, role, is_older, .. } = *socket;
         let other_end = end_key(remote, local, netns);
         let peer = self.by_end.get(&other_end).copied().filter(|_| is_known(local, remote));
         let key = self.states.insert(SocketState {
@@ -109,7 +122,7 @@ impl Sockets {
             local,
             remote,
             peer,
-            connection: Connection::new(Limits::default()),
+            connection: connection(role, is_older),
             expected: [None; 2],
             last_moved: [MonoNs::default(); 2],
             next_op: None,
@@ -143,6 +156,17 @@ impl Sockets {
 
     pub(super) fn keys(&self) -> Vec<SocketKey> {
         self.states.keys().collect()
+    }
+}
+
+/// Of a connection that was there before, only the accepting end is sure to be the server: what
+/// looks like a request in the other direction is the content of a response.
+fn connection(role: Option<Role>, is_older: bool) -> Connection {
+    let limits = Limits::default();
+    match (is_older, role) {
+        (false, _) => Connection::new(limits),
+        (true, Some(Role::Accepted)) => Connection::older(limits, Some(Direction::Inbound)),
+        (true, _) => Connection::older(limits, None),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Pure and replayable: it reads no clock and does no I/O. Times come with the events, identities
 //! from a seeded source. The same events give the same spans.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
@@ -26,6 +27,9 @@ use crate::protocol::{self, Direction, End, ExchangeNo, http1};
 /// Most exchanges open or waiting at one time; more are not begun, and counted.
 const EXCHANGES_MAX: usize = 1 << 18;
 
+/// Room for the attributes of an ordinary request, encoded.
+const ATTRIBUTE_BYTES: usize = 768;
+
 /// What the tracker could not or would not make a span of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tallies {
@@ -33,8 +37,11 @@ pub struct Tallies {
     pub spans: u64,
     /// Spans left out by the sampler.
     pub unsampled: u64,
-    /// Exchanges of which the request's head was never seen whole enough to be told.
+    /// Exchanges of which the request's head could not be seen whole enough to be told.
     pub headless: u64,
+    /// Streams that ended, or turned out to be no HTTP, before what looked like a request had a
+    /// whole first line. Nothing was lost.
+    pub unfinished: u64,
     /// Bytes of traffic that no parser knows.
     pub unknown_bytes: u64,
     /// Events that belong to no socket that was told.
@@ -74,8 +81,8 @@ struct State {
     processes: Processes,
     ids: IdSource,
     wall: WallOffset,
-    /// Exchanges that are over, oldest first.
-    ended: Vec<ExchangeKey>,
+    /// Exchanges that are over, and when they ended: in the order in which that was seen.
+    ended: VecDeque<(MonoNs, ExchangeKey)>,
     tallies: Tallies,
     /// Records that were lost on the way here.
     lost: u64,
@@ -100,7 +107,7 @@ impl Tracker {
             processes: Processes::default(),
             ids: IdSource::new(seed),
             wall: WallOffset::default(),
-            ended: Vec::new(),
+            ended: VecDeque::new(),
             tallies: Tallies::default(),
             lost: 0,
         };
@@ -168,22 +175,14 @@ impl Tracker {
     }
 
     /// Hands out every span that ended before `horizon`: by then all events up to its end, from
-    /// every CPU, have been taken in.
+    /// every CPU, have been taken in. One that was seen to end after one that ended later waits for it.
     pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
-        let mut ended = mem::take(&mut self.state.ended);
-        let is_due = |state: &State, key: ExchangeKey| {
-            let end = state.exchanges.get(key).and_then(|exchange| exchange.end);
-            end.is_none_or(|(at, _)| at <= horizon)
-        };
-        ended.retain(|&key| {
-            if !is_due(&self.state, key) {
-                return true;
-            }
+        while let Some((at, key)) = self.state.ended.front().copied()
+            && at <= horizon
+        {
+            self.state.ended.pop_front();
             self.hand_out(key, spans);
-            false
-        });
-        // Handing out may end nothing, so nothing was added meanwhile.
-        self.state.ended = ended;
+        }
     }
 
     /// Ends everything that is open and hands it out.
@@ -231,15 +230,28 @@ impl Tracker {
         match io.outcome {
             Outcome::Moved(segment) => {
                 let operation = self.position(key, io, segment.len);
+                if let Some(socket) = self.sockets.get_mut(key) {
+                    *socket.last_moved_mut(io.direction) = io.at;
+                }
                 self.feed(key, &operation, |connection, sink| {
                     connection.feed(io.direction, segment, sink);
                 });
-                if let Some(socket) = self.sockets.get_mut(key) {
-                    *socket.last_moved_mut(io.direction) = io.at;
+                if segment.len > (segment.prefix.len() + segment.suffix.len()) as u64 {
+                    self.cut(key);
                 }
             }
             Outcome::End => self.end(key, io.direction, io.at),
             Outcome::Failed(_) => self.close_streams(key, io.at),
+        }
+    }
+
+    /// Bytes of an operation were not copied: the rest of a head may have been among them.
+    fn cut(&mut self, key: SocketKey) {
+        let Some(socket) = self.sockets.get(key) else { return };
+        for (_, exchange) in &socket.exchanges {
+            if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
+                exchange.head_cut |= !exchange.head_seen;
+            }
         }
     }
 
@@ -346,11 +358,11 @@ impl Tracker {
             Message::RequestEnd { exchange, body_bytes, .. } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.request_bytes = Some(body_bytes);
+                    exchange.request_bytes = body_bytes;
                 }
             }
             Message::Interim { .. } => {}
-            Message::ResponseStart { exchange, .. } => {
+            Message::ResponseStart { exchange } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
                 self.state.response_start(key, operation);
             }
@@ -367,7 +379,7 @@ impl Tracker {
                 let last = self.sockets.get(socket_key).map(|socket| socket.last_moved);
                 let mut at = at;
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.response_bytes = Some(body_bytes);
+                    exchange.response_bytes = body_bytes;
                     // What ended the message came after its last byte.
                     if end != End::Complete && exchange.responded {
                         let [inbound, outbound] = last.unwrap_or_default();
@@ -379,6 +391,13 @@ impl Tracker {
             }
             Message::Abandoned { exchange } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
+                self.state.over(key, at, None);
+            }
+            Message::Mistaken { exchange } => {
+                let Some((key, _)) = self.open(key, exchange) else { return };
+                if let Some(exchange) = self.state.exchanges.get_mut(key) {
+                    exchange.head_seen = false;
+                }
                 self.state.over(key, at, None);
             }
             Message::Unknown { bytes, .. } => self.state.tallies.unknown_bytes += bytes,
@@ -431,9 +450,10 @@ impl Tracker {
             wall: self.state.wall,
             end: None,
             head_seen: false,
+            head_cut: false,
             responded: false,
             name: "HTTP".into(),
-            attributes: super::attributes::Attributes::with_capacity(20, 320),
+            attributes: super::attributes::Attributes::with_capacity(ATTRIBUTE_BYTES),
             status: None,
             request_bytes: None,
             response_bytes: None,
@@ -485,8 +505,9 @@ impl Tracker {
 
     fn hand_out(&mut self, key: ExchangeKey, spans: &mut Vec<Span>) {
         let Some(exchange) = self.state.exchanges.get(key) else { return };
-        let (socket_key, number, seen) = (exchange.socket, exchange.number, exchange.head_seen);
-        if seen {
+        let (socket_key, number) = (exchange.socket, exchange.number);
+        let lost = exchange.head_cut || exchange.gaps > 0 || self.state.lost > exchange.lost_before;
+        if exchange.head_seen {
             let State { exchanges, ids, lost, .. } = &mut self.state;
             match finish::span(exchanges, ids, self.settings.sampler, *lost, key) {
                 Some(span) => {
@@ -495,12 +516,14 @@ impl Tracker {
                 }
                 None => self.state.tallies.unsampled += 1,
             }
-        } else {
+        } else if lost {
             self.state.tallies.headless += 1;
+        } else {
+            self.state.tallies.unfinished += 1;
         }
         self.state.forget(key);
         let Some(socket) = self.sockets.get_mut(socket_key) else { return };
-        socket.exchanges.retain(|(no, _)| *no != number);
+        socket.remove_exchange(number);
         if socket.closed && socket.exchanges.is_empty() {
             self.sockets.remove(socket_key);
         }
@@ -604,8 +627,9 @@ impl State {
         if exchange.end.is_some() {
             return;
         }
-        exchange.end = Some((at.max(exchange.start), end));
-        self.ended.push(key);
+        let at = at.max(exchange.start);
+        exchange.end = Some((at, end));
+        self.ended.push_back((at, key));
         if exchange.kind == Kind::Server {
             self.tasks.leave(exchange.task, key);
             if let Some(process) = self.processes.get_mut(&exchange.tgid) {

@@ -236,11 +236,10 @@ fn merged(operations: impl Iterator<Item = (Direction, Did)>) -> Vec<(Direction,
             Some((last_direction, Did::Moved { len, payload: None })),
             Did::Moved { len: more, payload: None },
         ) = (merged.last_mut(), &did)
+            && *last_direction == direction
         {
-            if *last_direction == direction {
-                *len += more;
-                continue;
-            }
+            *len += more;
+            continue;
         }
         merged.push((direction, did));
     }

@@ -126,7 +126,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         settings.pipeline = Some(built.join("pipeline"));
     }
     if options.which != Which::Pipeline {
-        setup::for_tests()?;
+        setup::for_tests(root)?;
         if wants(Which::Overhead) {
             servers();
         }

@@ -69,12 +69,34 @@ fn check(width: usize, spans: &[Span], expected: &Expect) {
 
 #[test]
 fn a_tree_with_a_waterfall() {
-    check(100, &tree(), &expect![[""]]);
+    check(
+        100,
+        &tree(),
+        &expect![[r#"
+        14:13:20.000Z  trace abababababababababababababababab  4 spans
+        front  GET /api 200                                               12.4 ms  ████████████████████████
+        ├─ front → GET 127.0.0.1:8001/api 200                             7.10 ms   ██████████████▋
+        │  └─ back  GET /api 200                                          6.80 ms    █████████████▎
+        └─ front → GET 127.0.0.1:9/·[2Jgone connection_reset ?thread      3.30 ms                   ██████▊
+
+    "#]],
+    );
 }
 
 #[test]
 fn a_narrow_terminal_gets_no_waterfall() {
-    check(50, &tree(), &expect![[""]]);
+    check(
+        50,
+        &tree(),
+        &expect![[r#"
+        14:13:20.000Z  trace abababababababababababababababab  4 spans
+        front  GET /api 200                       12.4 ms
+        ├─ front → GET 127.0.0.1:8001/api 200     7.10 ms
+        │  └─ back  GET /api 200                  6.80 ms
+        └─ front → GET 127.0.0.1:9/·[2Jgone co…   3.30 ms
+
+    "#]],
+    );
 }
 
 #[test]

@@ -48,8 +48,7 @@ fn encode_span(json: &mut Json<'_>, span: &Span) {
     json.key("kind").number(span.kind as u8);
     json.key("startTimeUnixNano").display(span.start.0);
     json.key("endTimeUnixNano").display(span.end.0);
-    let all = span.attributes.iter().chain(group::parent_attributes(span));
-    json.key("attributes").array(all, key_value);
+    attributes(json, &span.attributes);
     if !span.events.is_empty() {
         json.key("events").array(span.events.iter(), |json, event| {
             json.object(|json| {
@@ -100,7 +99,7 @@ fn any_value(json: &mut Json<'_>, value: Value<'_>) {
         Value::Double(number) => json.key("doubleValue").double(number),
         Value::Bytes(bytes) => json.key("bytesValue").base64(bytes),
         Value::Texts(texts) => json.key("arrayValue").object(|json| {
-            json.key("values").array(texts.iter(), |json, text| {
+            json.key("values").array(texts.iter(), |json, text: &str| {
                 json.object(|json| json.key("stringValue").text(text));
             });
         }),

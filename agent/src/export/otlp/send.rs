@@ -3,9 +3,12 @@
 //! gRPC is spoken by hand over the same HTTP client: a unary call is a POST with a five-byte frame
 //! and a status in the trailers (gRPC over HTTP/2), too little for a framework.
 
+use std::future::Future;
 use std::io::Write;
+use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::BodyExt;
@@ -15,12 +18,16 @@ use reqwest::{Certificate, Client, Identity, StatusCode};
 use super::config::{Config, ConfigError, Protocol};
 use super::encode::Encoder;
 use super::json;
-use crate::export::queue::Batch;
-use crate::export::retry::{Verdict, retry_after};
+use crate::export::remote::{self, Body};
+use crate::export::retry::{Verdict, is_about_size, retry_after};
 use crate::span::model::Span;
 
 /// Most bytes of an answer that are read.
 const ANSWER_MAX: usize = 64 << 10;
+
+/// How long an open gRPC call is silent before the other end is asked whether it is there, and how
+/// long it may take to say so.
+const PING: Duration = Duration::from_secs(4);
 
 /// A client of one destination.
 pub(crate) struct Sender {
@@ -63,62 +70,77 @@ impl Sender {
         Ok(Self { config, client, headers, encoder: Encoder::default() })
     }
 
-    /// The request's body for these spans.
-    pub(crate) fn encode(&mut self, batches: &[Batch]) -> Vec<u8> {
-        let spans = batches.iter().flat_map(|batch| batch.iter());
-        self.encode_spans(spans)
+    fn post(&self, body: Bytes) -> reqwest::RequestBuilder {
+        self.client.post(self.config.url.clone()).headers(self.headers.clone()).body(body)
+    }
+}
+
+impl remote::Protocol for Sender {
+    /// gRPC servers take 4 MiB by default, after decompression; HTTP ones mostly more.
+    fn plain_bytes_max(&self) -> usize {
+        4_000_000
     }
 
-    fn encode_spans<'a>(&mut self, spans: impl IntoIterator<Item = &'a Span>) -> Vec<u8> {
+    fn encode(&mut self, spans: &mut dyn Iterator<Item = &Span>) -> Body {
+        // gRPC's frame: whether the message is compressed, and its length.
+        let frame = if self.config.protocol == Protocol::Grpc { 5 } else { 0 };
+        let mut json = Vec::new();
         let plain = match self.config.protocol {
             Protocol::HttpJson => {
-                let mut body = Vec::new();
-                json::encode(spans, &mut body);
-                body
+                json::encode(spans, &mut json);
+                &json
             }
-            _ => self.encoder.encode(spans).to_vec(),
+            _ => self.encoder.encode(spans),
         };
-        let body = if self.config.gzip { gzip(&plain) } else { plain };
-        if self.config.protocol != Protocol::Grpc {
-            return body;
+        let plain_bytes = plain.len();
+        let mut body = vec![0; frame];
+        if self.config.gzip {
+            body = gzip(plain, body);
+        } else {
+            body.reserve_exact(plain_bytes);
+            body.extend_from_slice(plain);
         }
-        let mut framed = Vec::with_capacity(body.len() + 5);
-        framed.push(u8::from(self.config.gzip));
-        framed.extend_from_slice(&(body.len() as u32).to_be_bytes());
-        framed.extend_from_slice(&body);
-        framed
+        let length = (body.len() - frame) as u32;
+        if let Some((compressed, rest)) = body.get_mut(..frame).and_then(<[u8]>::split_first_mut) {
+            *compressed = u8::from(self.config.gzip);
+            rest.copy_from_slice(&length.to_be_bytes());
+        }
+        Body { bytes: body.into(), plain_bytes }
     }
 
-    /// Sends a body once.
-    pub(crate) async fn attempt(&self, body: Vec<u8>) -> Verdict {
-        let request = self.client.post(self.config.url.clone()).headers(self.headers.clone());
-        let response = match request.body(body).send().await {
-            Ok(response) => response,
-            Err(error) => return Verdict::Later { after: None, reason: chain(&error) },
-        };
-        let status = response.status();
-        let headers = response.headers().clone();
-        let mut body = http_body_util::Limited::new(reqwest::Body::from(response), ANSWER_MAX);
-        let mut answer = Vec::new();
-        let mut trailers = HeaderMap::new();
-        while let Some(frame) = body.frame().await {
-            match frame {
-                Ok(frame) => match frame.into_data() {
-                    Ok(data) => answer.extend_from_slice(&data),
-                    Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
-                },
-                Err(error) if status.is_success() && self.config.protocol == Protocol::Grpc => {
-                    return Verdict::Later { after: None, reason: error.to_string() };
-                }
-                // The status line has said what matters.
-                Err(_) => break,
+    fn attempt(&self, body: Bytes) -> Pin<Box<dyn Future<Output = Verdict>>> {
+        Box::pin(attempt(self.post(body), self.config.protocol))
+    }
+}
+
+/// Sends a request once and reads the answer.
+async fn attempt(request: reqwest::RequestBuilder, protocol: Protocol) -> Verdict {
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(error) => return Verdict::Later { after: None, reason: chain(&error.without_url()) },
+    };
+    let status = response.status();
+    let headers = response.headers().clone();
+    let mut body = http_body_util::Limited::new(reqwest::Body::from(response), ANSWER_MAX);
+    let mut answer = Vec::new();
+    let mut trailers = HeaderMap::new();
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => match frame.into_data() {
+                Ok(data) => answer.extend_from_slice(&data),
+                Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
+            },
+            Err(error) if status.is_success() && protocol == Protocol::Grpc => {
+                return Verdict::Later { after: None, reason: chain(&*error) };
             }
+            // The status line has said what matters.
+            Err(_) => break,
         }
-        if self.config.protocol == Protocol::Grpc {
-            grpc_verdict(status, &headers, &trailers, &answer)
-        } else {
-            http_verdict(status, &headers, &answer, self.config.protocol)
-        }
+    }
+    if protocol == Protocol::Grpc {
+        grpc_verdict(status, &headers, &trailers, &answer)
+    } else {
+        http_verdict(status, &headers, &answer, protocol)
     }
 }
 
@@ -131,8 +153,15 @@ fn client(config: &Config) -> Result<Client, ConfigError> {
         .redirect(reqwest::redirect::Policy::none())
         .hickory_dns(true);
     if config.protocol == Protocol::Grpc {
-        builder =
-            if config.url.scheme() == "http" { builder.http2_prior_knowledge() } else { builder };
+        // While a call is open, so that a dead connection is not used for ever; idle ones are left
+        // in peace.
+        builder = builder
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PING)
+            .http2_keep_alive_while_idle(false);
+        if config.url.scheme() == "http" {
+            builder = builder.http2_prior_knowledge();
+        }
     } else {
         builder = builder.http1_only();
     }
@@ -184,6 +213,9 @@ pub(crate) fn http_verdict(
             let after = after.and_then(|value| retry_after(value, SystemTime::now()));
             Verdict::Later { after, reason }
         }
+        413 => Verdict::TooLarge { reason },
+        // What Go's servers answer to a request that is larger than they read.
+        400 if is_about_size(&text) => Verdict::TooLarge { reason },
         300..=399 => Verdict::Refused { reason: format!("{status}: redirects are not followed") },
         _ => Verdict::Refused { reason },
     }
@@ -213,6 +245,7 @@ pub(crate) fn grpc_verdict(
     let reason = format!("gRPC status {code}: {message}");
     match code {
         0 => taken(partial_success(answer.get(5..).unwrap_or_default())),
+        8 | 11 if is_about_size(message) => Verdict::TooLarge { reason },
         1 | 4 | 10 | 11 | 14 | 15 => {
             Verdict::Later { after: text("grpc-status-details-bin").and_then(retry_info), reason }
         }
@@ -237,7 +270,8 @@ fn partial_success(answer: &[u8]) -> (u64, String) {
         if let (1, Field::Bytes(partial)) = (field, value) {
             for (field, value) in Fields(partial) {
                 match (field, value) {
-                    (1, Field::Varint(count)) => rejected = count,
+                    // An int64; fewer than none is nonsense.
+                    (1, Field::Varint(count)) => rejected = (count as i64).max(0) as u64,
                     (2, Field::Bytes(text)) => message = String::from_utf8_lossy(text).into_owned(),
                     _ => {}
                 }
@@ -360,8 +394,10 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+/// Appends `bytes` to `out`, compressed.
+fn gzip(bytes: &[u8], mut out: Vec<u8>) -> Vec<u8> {
+    out.reserve(bytes.len() / 4);
+    let mut encoder = GzEncoder::new(out, Compression::fast());
     // Writing to a Vec cannot fail.
     let _ = encoder.write_all(bytes);
     encoder.finish().unwrap_or_default()

@@ -2,22 +2,30 @@
 //!
 //! Mapping: OpenTelemetry specification, "OpenTelemetry to Zipkin transformation".
 
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use http_body_util::BodyExt;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Url};
+use reqwest::{Client, StatusCode, Url};
 
-use super::group::{self, SCOPE_NAME, SCOPE_VERSION};
+use super::group::{SCOPE_NAME, SCOPE_VERSION};
 use super::json::Json;
 use super::otlp::config::ConfigError;
 use super::otlp::send::chain;
-use super::queue::Batch;
+use super::remote::{self, Body};
 use super::retry::{Verdict, retry_after};
-use crate::span::attributes::{Attributes, Value};
-use crate::span::model::{Kind, Span, StatusCode};
+use crate::span::attributes::Value;
+use crate::span::model::{self, Kind, Span, SpanEvent};
 
 /// The path that a URL without one gets.
 const PATH: &str = "/api/v2/spans";
+
+/// Most bytes of an answer that are read.
+const ANSWER_MAX: usize = 64 << 10;
 
 /// Checks a `--zipkin` URL and adds the path if it has none.
 pub fn parse_url(text: &str) -> Result<Url, ConfigError> {
@@ -63,35 +71,58 @@ impl Sender {
             }),
         }
     }
+}
 
-    pub(super) async fn attempt(&self, body: Vec<u8>) -> Verdict {
+impl remote::Protocol for Sender {
+    /// Zipkin takes 10 MiB.
+    fn plain_bytes_max(&self) -> usize {
+        5_000_000
+    }
+
+    fn encode(&mut self, spans: &mut dyn Iterator<Item = &Span>) -> Body {
+        let mut body = Vec::new();
+        Json::new(&mut body).array(spans, |json, span| json.object(|json| encode_span(json, span)));
+        Body { plain_bytes: body.len(), bytes: body.into() }
+    }
+
+    fn attempt(&self, body: Bytes) -> Pin<Box<dyn Future<Output = Verdict>>> {
         let json = HeaderValue::from_static("application/json");
         let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, json);
-        let response = match request.body(body).send().await {
-            Ok(response) => response,
-            Err(error) => return Verdict::Later { after: None, reason: chain(&error) },
-        };
-        let status = response.status();
-        if status.is_success() {
-            return Verdict::Taken { rejected: 0, message: String::new() };
-        }
-        let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        let after = after.and_then(|value| retry_after(value, SystemTime::now()));
-        let reason = format!("{status}");
-        match status.as_u16() {
-            // A Zipkin whose storage is overloaded answers 429 or 503; 500 may be a post too large.
-            429 | 502..=504 => Verdict::Later { after, reason },
-            _ => Verdict::Refused { reason },
-        }
+        Box::pin(attempt(request.body(body)))
     }
 }
 
-/// The body of a post.
-pub(super) fn encode(batches: &[Batch]) -> Vec<u8> {
-    let mut body = Vec::new();
-    let spans = batches.iter().flat_map(|batch| batch.iter());
-    Json::new(&mut body).array(spans, |json, span| json.object(|json| encode_span(json, span)));
-    body
+/// Sends a request once and reads the answer.
+async fn attempt(request: reqwest::RequestBuilder) -> Verdict {
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(error) => return Verdict::Later { after: None, reason: chain(&error.without_url()) },
+    };
+    let status = response.status();
+    let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+    let after = after.and_then(|value| retry_after(value, SystemTime::now()));
+    // Read to its end, so that the connection can be used again.
+    let body = http_body_util::Limited::new(reqwest::Body::from(response), ANSWER_MAX);
+    let answer = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    verdict(status, after, &String::from_utf8_lossy(&answer))
+}
+
+/// What an answer means.
+fn verdict(status: StatusCode, after: Option<Duration>, answer: &str) -> Verdict {
+    if status.is_success() {
+        return Verdict::Taken { rejected: 0, message: String::new() };
+    }
+    let answer = answer.trim();
+    let reason = format!("{status}: {}", answer.chars().take(200).collect::<String>());
+    match status.as_u16() {
+        // A Zipkin whose storage is overloaded answers 429 or 503.
+        429 | 502..=504 => Verdict::Later { after, reason },
+        413 => Verdict::TooLarge { reason },
+        // So does Zipkin's server say it.
+        500 if answer.starts_with("413") => Verdict::TooLarge { reason },
+        300..=399 => Verdict::Refused { reason: format!("{status}: redirects are not followed") },
+        _ => Verdict::Refused { reason },
+    }
 }
 
 fn encode_span(json: &mut Json<'_>, span: &Span) {
@@ -117,15 +148,16 @@ fn encode_span(json: &mut Json<'_>, span: &Span) {
     json.key("localEndpoint").object(|json| {
         json.key("serviceName").text(&span.resource.service_name);
     });
-    if let Some((name, address, port)) = remote_endpoint(&span.attributes) {
+    let remote = RemoteEndpoint::of(span);
+    if remote != RemoteEndpoint::default() {
         json.key("remoteEndpoint").object(|json| {
-            if let Some(name) = name {
+            if let Some(name) = remote.name {
                 json.key("serviceName").text(name);
             }
-            if let Some(address) = address {
-                json.key(if address.contains(':') { "ipv6" } else { "ipv4" }).text(address);
+            if let Some(address) = remote.address {
+                json.key(if address.is_ipv6() { "ipv6" } else { "ipv4" }).display(address);
             }
-            if let Some(port) = port {
+            if let Some(port) = remote.port {
                 json.key("port").number(port);
             }
         });
@@ -134,7 +166,7 @@ fn encode_span(json: &mut Json<'_>, span: &Span) {
         json.key("annotations").array(span.events.iter(), |json, event| {
             json.object(|json| {
                 json.key("timestamp").number(event.time.0 / 1000);
-                json.key("value").text(&annotation(&event.name, &event.attributes));
+                json.key("value").text(&annotation(event));
             });
         });
     }
@@ -142,9 +174,13 @@ fn encode_span(json: &mut Json<'_>, span: &Span) {
 }
 
 fn tags(json: &mut Json<'_>, span: &Span) {
-    let resource = span.resource.attributes.iter().filter(|(key, _)| *key != "service.name");
-    let own = span.attributes.iter().chain(group::parent_attributes(span));
-    for (key, value) in own.chain(resource) {
+    // A key that stands twice would be the resource's to Zipkin.
+    let resource = span
+        .resource
+        .attributes
+        .iter()
+        .filter(|(key, _)| *key != "service.name" && span.attributes.get(key).is_none());
+    for (key, value) in span.attributes.iter().chain(resource) {
         // The presence of an `error` tag alone means an error to Zipkin.
         if key != "error" {
             json.key(key).text(&text(value));
@@ -153,9 +189,9 @@ fn tags(json: &mut Json<'_>, span: &Span) {
     json.key("otel.scope.name").text(SCOPE_NAME);
     json.key("otel.scope.version").text(SCOPE_VERSION);
     match span.status {
-        StatusCode::Unset => {}
-        StatusCode::Ok => json.key("otel.status_code").text("OK"),
-        StatusCode::Error => {
+        model::StatusCode::Unset => {}
+        model::StatusCode::Ok => json.key("otel.status_code").text("OK"),
+        model::StatusCode::Error => {
             json.key("otel.status_code").text("ERROR");
             let word = match span.attributes.get("error.type") {
                 Some(Value::Text(word)) if span.status_message.is_empty() => word,
@@ -166,42 +202,75 @@ fn tags(json: &mut Json<'_>, span: &Span) {
     }
 }
 
-/// Name, address and port of the other end, as far as attributes tell.
-fn remote_endpoint(attributes: &Attributes) -> Option<(Option<&str>, Option<&str>, Option<i64>)> {
-    let text = |key: &str| match attributes.get(key) {
-        Some(Value::Text(text)) if !text.is_empty() => Some(text),
-        _ => None,
-    };
-    let name = text("service.peer.name").or_else(|| text("peer.service"));
-    let address = text("network.peer.address");
-    let port = match attributes.get("network.peer.port") {
-        Some(Value::Int(port)) => Some(port),
-        _ => None,
-    };
-    (name.is_some() || address.is_some()).then_some((name, address, port))
+/// The other end, as far as attributes tell.
+#[derive(Default, PartialEq)]
+struct RemoteEndpoint<'a> {
+    name: Option<&'a str>,
+    address: Option<IpAddr>,
+    port: Option<u16>,
 }
 
-fn annotation(name: &str, attributes: &Attributes) -> String {
-    if attributes.is_empty() {
-        return name.to_owned();
+impl<'a> RemoteEndpoint<'a> {
+    fn of(span: &'a Span) -> Self {
+        let text = |key: &str| match span.attributes.get(key) {
+            Some(Value::Text(text)) if !text.is_empty() => Some(text),
+            _ => None,
+        };
+        let port = |key: &str| match span.attributes.get(key) {
+            Some(Value::Int(port)) => u16::try_from(port).ok().filter(|port| *port > 0),
+            _ => None,
+        };
+        // Of a server span it is its own address.
+        let is_caller = matches!(span.kind, Kind::Client | Kind::Producer);
+        let asked = text("server.address").filter(|_| is_caller);
+        let asked_address = asked.and_then(|asked| asked.parse::<IpAddr>().ok());
+        // The path of a Unix socket is no address to Zipkin.
+        let peer = text("network.peer.address").and_then(|address| address.parse::<IpAddr>().ok());
+        let host = asked.filter(|_| asked_address.is_none());
+        let name = text("service.peer.name").or_else(|| text("peer.service")).or(host);
+        let name = name.or_else(|| text("db.name"));
+        match (peer, asked_address) {
+            (Some(peer), _) => Self { name, address: Some(peer), port: port("network.peer.port") },
+            (None, Some(asked)) => Self { name, address: Some(asked), port: port("server.port") },
+            (None, None) => {
+                let port = host.and_then(|_| port("server.port"));
+                Self { name, address: None, port }
+            }
+        }
     }
-    let pairs: Vec<_> =
-        attributes.iter().map(|(key, value)| format!("{key}={}", text(value))).collect();
-    format!("{name} {}", pairs.join(" "))
 }
 
-/// Tags are strings.
+/// An event in one text, with its attributes as JSON behind its name.
+fn annotation(event: &SpanEvent) -> String {
+    if event.attributes.is_empty() {
+        return event.name.clone();
+    }
+    let mut out = Vec::new();
+    let mut json = Json::new(&mut out);
+    json.text(&event.name);
+    out.extend_from_slice(b": ");
+    Json::new(&mut out).object(|json| {
+        for (key, value) in event.attributes.iter() {
+            json.key(key).text(&text(value));
+        }
+    });
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Tags are text (OpenTelemetry specification, "AnyValue representation for non-OTLP protocols").
 fn text(value: Value<'_>) -> String {
+    let json = |write: &dyn Fn(&mut Json<'_>)| {
+        let mut out = Vec::new();
+        write(&mut Json::new(&mut out));
+        String::from_utf8_lossy(&out).into_owned()
+    };
     match value {
         Value::Text(text) => text.to_owned(),
         Value::Int(number) => number.to_string(),
-        Value::Double(number) => number.to_string(),
         Value::Bool(truth) => truth.to_string(),
-        Value::Bytes(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-        Value::Texts(texts) => {
-            let mut out = Vec::new();
-            Json::new(&mut out).array(texts.iter(), |json, text| json.text(text));
-            String::from_utf8_lossy(&out).into_owned()
-        }
+        Value::Texts(texts) => json(&|json| json.array(texts.iter(), |json, text| json.text(text))),
+        // These JSON puts into quotes, which are not part of the text.
+        Value::Double(number) => json(&|json| json.double(number)).replace('"', ""),
+        Value::Bytes(bytes) => json(&|json| json.base64(bytes)).replace('"', ""),
     }
 }
