@@ -7,6 +7,8 @@ pub mod config;
 pub mod discover;
 pub mod event;
 pub mod export;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod inspect;
 pub mod pipeline;
 pub mod platform;

@@ -169,6 +169,11 @@ impl Position {
     }
 }
 
+/// When a record was written.
+pub fn time(record: &[u8]) -> Option<MonoNs> {
+    record.first_chunk::<16>().map(|header| MonoNs(u64_at(header, 8)))
+}
+
 /// Reads one record. Layouts: `agent_common`.
 pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
     let kind = record.first().copied().unwrap_or(0);

@@ -47,7 +47,7 @@ pub enum End {
     CloseDelimited,
     /// The stream ended or was reset in mid-message.
     Aborted,
-    /// Its end was not seen (bytes lost or not copied); the next message bounds it.
+    /// Its end was not seen (bytes lost or not copied), or is only likely: it came before this.
     Unseen,
 }
 
@@ -79,14 +79,8 @@ pub struct ResponseHead<'a> {
     pub truncated: bool,
 }
 
-/// A header field, folded lines joined.
-#[derive(Clone, Copy, Debug)]
-pub struct Header<'a> {
-    /// Its name, as sent.
-    pub name: &'a str,
-    /// Its value, trimmed.
-    pub value: &'a [u8],
-}
+/// A header field, folded lines joined: its name as sent, its value trimmed.
+pub use httparse::Header;
 
 /// What a parser tells about a connection, in order. The caller attaches times: each event belongs
 /// to the operation whose segment was being fed.
@@ -99,18 +93,22 @@ pub enum Event<'a> {
     /// The head is complete (or as complete as it will get).
     RequestHead { exchange: ExchangeNo, head: RequestHead<'a> },
     /// The last byte of a request. May come after the exchange's `ResponseEnd` (early response).
-    RequestEnd { exchange: ExchangeNo, body_bytes: u64, end: End },
+    /// The body's size is told where its framing was followed.
+    RequestEnd { exchange: ExchangeNo, body_bytes: Option<u64>, end: End },
     /// A 1xx response other than 101.
     Interim { exchange: ExchangeNo, status: u16 },
-    /// The first byte of the final response, `offset` bytes into this segment.
-    ResponseStart { exchange: ExchangeNo, offset: u64 },
+    /// The final response begins. Told with its head: before that it may be an interim one.
+    ResponseStart { exchange: ExchangeNo },
     /// The final response's head.
     ResponseHead { exchange: ExchangeNo, head: ResponseHead<'a> },
     /// The last byte of the final response, or what ended it. For an upgrade (101) or a CONNECT
-    /// that succeeded it follows the head at once.
-    ResponseEnd { exchange: ExchangeNo, body_bytes: u64, end: End },
-    /// The exchange will have no (further) response: closed, reset or out of step.
+    /// that succeeded it follows the head at once. Comes without a `ResponseStart` where the
+    /// response was missed, with [`End::Unseen`].
+    ResponseEnd { exchange: ExchangeNo, body_bytes: Option<u64>, end: End },
+    /// The connection ended before the exchange had a response.
     Abandoned { exchange: ExchangeNo },
+    /// What began like a request was none: the exchange never was.
+    Mistaken { exchange: ExchangeNo },
     /// Bytes that belong to no message the parser knows.
     Unknown { direction: Direction, bytes: u64 },
 }

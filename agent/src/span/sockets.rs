@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use slotmap::SlotMap;
 
 use super::exchange::{ExchangeKey, SocketKey};
-use crate::event::Socket;
 use crate::event::ids::{Address, SocketId, Tgid};
+use crate::event::{Role, Socket};
 use crate::platform::clock::MonoNs;
 use crate::protocol::http1::{Connection, Limits};
 use crate::protocol::{Direction, ExchangeNo};
@@ -112,7 +112,7 @@ impl Sockets {
         if self.states.len() >= SOCKETS_MAX {
             return None;
         }
-        let Socket { id, tgid, netns, local, remote, .. } = *socket;
+        let Socket { id, tgid, netns, local, remote, role, is_older, .. } = *socket;
         let other_end = end_key(remote, local, netns);
         let peer = self.by_end.get(&other_end).copied().filter(|_| is_known(local, remote));
         let key = self.states.insert(SocketState {
@@ -122,7 +122,7 @@ impl Sockets {
             local,
             remote,
             peer,
-            connection: Connection::new(Limits::default()),
+            connection: connection(role, is_older),
             expected: [None; 2],
             last_moved: [MonoNs::default(); 2],
             next_op: None,
@@ -156,6 +156,17 @@ impl Sockets {
 
     pub(super) fn keys(&self) -> Vec<SocketKey> {
         self.states.keys().collect()
+    }
+}
+
+/// Of a connection that was there before, only the accepting end is sure to be the server: what
+/// looks like a request in the other direction is the content of a response.
+fn connection(role: Option<Role>, is_older: bool) -> Connection {
+    let limits = Limits::default();
+    match (is_older, role) {
+        (false, _) => Connection::new(limits),
+        (true, Some(Role::Accepted)) => Connection::older(limits, Some(Direction::Inbound)),
+        (true, _) => Connection::older(limits, None),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Pure and replayable: it reads no clock and does no I/O. Times come with the events, identities
 //! from a seeded source. The same events give the same spans.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
@@ -70,6 +71,8 @@ pub struct Settings {
 pub struct Tracker {
     settings: Settings,
     sockets: Sockets,
+    /// Sockets that are closed, and since when.
+    closed: Vec<(MonoNs, SocketKey)>,
     state: State,
 }
 
@@ -80,8 +83,8 @@ struct State {
     processes: Processes,
     ids: IdSource,
     wall: WallOffset,
-    /// Exchanges that are over, oldest first.
-    ended: Vec<ExchangeKey>,
+    /// Exchanges that are over, and when they ended: in the order in which that was seen.
+    ended: VecDeque<(MonoNs, ExchangeKey)>,
     tallies: Tallies,
     /// Records that were lost on the way here.
     lost: u64,
@@ -106,11 +109,11 @@ impl Tracker {
             processes: Processes::default(),
             ids: IdSource::new(seed),
             wall: WallOffset::default(),
-            ended: Vec::new(),
+            ended: VecDeque::new(),
             tallies: Tallies::default(),
             lost: 0,
         };
-        Self { settings, sockets: Sockets::default(), state }
+        Self { settings, sockets: Sockets::default(), closed: Vec::new(), state }
     }
 
     /// Announces a process; its events before this are not understood.
@@ -145,7 +148,7 @@ impl Tracker {
 
     /// Whether spans wait to be handed out.
     pub fn pending(&self) -> bool {
-        !self.state.ended.is_empty()
+        !self.state.ended.is_empty() || !self.closed.is_empty()
     }
 
     /// Takes in an event.
@@ -159,8 +162,10 @@ impl Tracker {
                 }
             }
             Event::Closed(id, at) => {
+                // A peer's reset is handled within the very operation that provoked it, and so told
+                // before it.
                 if let Some(key) = self.sockets.find(*id) {
-                    self.close(key, *at);
+                    self.closed.push((*at, key));
                 }
             }
             Event::Exit { tgid, at, .. } => {
@@ -174,26 +179,27 @@ impl Tracker {
     }
 
     /// Hands out every span that ended before `horizon`: by then all events up to its end, from
-    /// every CPU, have been taken in.
+    /// every CPU, have been taken in. One that was seen to end after one that ended later waits for it.
     pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
-        let mut ended = mem::take(&mut self.state.ended);
-        let is_due = |state: &State, key: ExchangeKey| {
-            let end = state.exchanges.get(key).and_then(|exchange| exchange.end);
-            end.is_none_or(|(at, _)| at <= horizon)
-        };
-        ended.retain(|&key| {
-            if !is_due(&self.state, key) {
-                return true;
-            }
+        // In the order of time, as near as the records' order is to it.
+        let due = self.closed.iter().take_while(|(at, _)| *at <= horizon).count();
+        let waiting = self.closed.split_off(due);
+        for (at, key) in mem::replace(&mut self.closed, waiting) {
+            self.close(key, at);
+        }
+        while let Some((at, key)) = self.state.ended.front().copied()
+            && at <= horizon
+        {
+            self.state.ended.pop_front();
             self.hand_out(key, spans);
-            false
-        });
-        // Handing out may end nothing, so nothing was added meanwhile.
-        self.state.ended = ended;
+        }
     }
 
     /// Ends everything that is open and hands it out.
     pub fn finish(&mut self, at: MonoNs, spans: &mut Vec<Span>) {
+        for (at, key) in mem::take(&mut self.closed) {
+            self.close(key, at);
+        }
         for key in self.sockets.keys() {
             let Some(socket) = self.sockets.get(key) else { continue };
             let open: Vec<_> = socket.exchanges.iter().map(|(_, key)| *key).collect();
@@ -237,14 +243,14 @@ impl Tracker {
         match io.outcome {
             Outcome::Moved(segment) => {
                 let operation = self.position(key, io, segment.len);
-                self.feed(key, &operation, |connection, sink| {
-                    connection.feed(io.direction, segment, sink);
-                });
                 if let Some(socket) = self.sockets.get_mut(key) {
                     *socket.last_moved_mut(io.direction) = io.at;
                 }
+                self.feed(key, &operation, |connection, sink| {
+                    connection.feed(io.direction, segment, sink);
+                });
                 if segment.len > (segment.prefix.len() + segment.suffix.len()) as u64 {
-                    self.cut(key);
+                    self.cut(key, io.direction);
                 }
             }
             Outcome::End => self.end(key, io.direction, io.at),
@@ -252,12 +258,13 @@ impl Tracker {
         }
     }
 
-    /// Bytes of an operation were not copied: the rest of a head may have been among them.
-    fn cut(&mut self, key: SocketKey) {
+    /// Bytes of an operation were not copied: the rest of a request's head may have been among them.
+    fn cut(&mut self, key: SocketKey, direction: Direction) {
+        let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };
         let Some(socket) = self.sockets.get(key) else { return };
         for (_, exchange) in &socket.exchanges {
             if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
-                exchange.head_cut |= !exchange.head_seen;
+                exchange.head_cut |= exchange.kind == kind && !exchange.head_seen;
             }
         }
     }
@@ -365,11 +372,11 @@ impl Tracker {
             Message::RequestEnd { exchange, body_bytes, .. } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.request_bytes = Some(body_bytes);
+                    exchange.request_bytes = body_bytes;
                 }
             }
             Message::Interim { .. } => {}
-            Message::ResponseStart { exchange, .. } => {
+            Message::ResponseStart { exchange } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
                 self.state.response_start(key, operation);
             }
@@ -386,7 +393,7 @@ impl Tracker {
                 let last = self.sockets.get(socket_key).map(|socket| socket.last_moved);
                 let mut at = at;
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.response_bytes = Some(body_bytes);
+                    exchange.response_bytes = body_bytes;
                     // What ended the message came after its last byte.
                     if end != End::Complete && exchange.responded {
                         let [inbound, outbound] = last.unwrap_or_default();
@@ -398,6 +405,13 @@ impl Tracker {
             }
             Message::Abandoned { exchange } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
+                self.state.over(key, at, None);
+            }
+            Message::Mistaken { exchange } => {
+                let Some((key, _)) = self.open(key, exchange) else { return };
+                if let Some(exchange) = self.state.exchanges.get_mut(key) {
+                    exchange.head_seen = false;
+                }
                 self.state.over(key, at, None);
             }
             Message::Unknown { bytes, .. } => self.state.tallies.unknown_bytes += bytes,
@@ -627,8 +641,9 @@ impl State {
         if exchange.end.is_some() {
             return;
         }
-        exchange.end = Some((at.max(exchange.start), end));
-        self.ended.push(key);
+        let at = at.max(exchange.start);
+        exchange.end = Some((at, end));
+        self.ended.push_back((at, key));
         if exchange.kind == Kind::Server {
             self.tasks.leave(exchange.task, key);
             if let Some(process) = self.processes.get_mut(&exchange.tgid) {

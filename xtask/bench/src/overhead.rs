@@ -19,7 +19,7 @@ use crate::process::Usage;
 use crate::report::Report;
 use crate::servers::{KINDS, Kind, Scratch, Server, Workshop};
 use crate::sink::{Counts, Sink};
-use crate::statistics::{median, quantile};
+use crate::statistics::{median, order, quantile};
 use crate::{sys, verdicts};
 
 const CONNECTIONS: usize = 64;
@@ -68,7 +68,7 @@ pub(crate) struct Sample {
 
 /// What the agent did in a phase.
 pub(crate) struct Traced {
-    /// Core-seconds of 10,000 requests.
+    /// Core-seconds of 10,000 spans.
     pub(crate) core_seconds: f64,
     /// Wake-ups a second.
     pub(crate) wake_ups: f64,
@@ -142,8 +142,12 @@ impl<'a> Bench<'a> {
         };
         add(Phase::Floor, Variant::Event)?;
         if settings.all_floors {
-            for variant in [Variant::Empty, Variant::Miss, Variant::Exchange, Variant::Syscalls] {
+            for variant in [Variant::Empty, Variant::Miss, Variant::Syscalls] {
                 add(Phase::Other(variant), variant)?;
+            }
+            // It knows one process only.
+            if kind.spans == 1 {
+                add(Phase::Other(Variant::Exchange), Variant::Exchange)?;
             }
         }
         let sink = Sink::start()?;
@@ -154,7 +158,7 @@ impl<'a> Bench<'a> {
     }
 
     fn run(mut self) -> Result<Results> {
-        let rounds = self.settings.rounds(9);
+        let rounds = self.settings.rounds(7);
         let all: Vec<Phase> = [Phase::Untraced, Phase::Traced]
             .into_iter()
             .chain(self.floors.iter().map(|(phase, _)| *phase))
@@ -163,8 +167,8 @@ impl<'a> Bench<'a> {
         let warm_up = self.plan(Pace::Closed);
         self.client.run(Plan { warm_up: warm_up.measured, ..warm_up }, &mut |_| Ok(()))?;
         for round in 0..rounds {
-            for at in 0..all.len() {
-                let phase = all.get((at + round) % all.len()).copied().unwrap_or(Phase::Untraced);
+            for at in order(all.len(), round) {
+                let phase = all.get(at).copied().unwrap_or(Phase::Untraced);
                 self.phase(round, phase, Pace::Closed)?;
             }
             println!("  saturation, round {} of {rounds}: {}", round + 1, self.told(round, false));
@@ -173,9 +177,9 @@ impl<'a> Bench<'a> {
         let half = median(untraced.map(|sample| sample.rate)) / 2.0;
         let judged = [Phase::Untraced, Phase::Floor, Phase::Traced];
         for round in 0..rounds {
-            for at in 0..judged.len() {
-                let phase = judged.get((at + round) % judged.len()).copied();
-                self.phase(round, phase.unwrap_or(Phase::Untraced), Pace::Open(half))?;
+            for at in order(judged.len(), round) {
+                let phase = judged.get(at).copied().unwrap_or(Phase::Untraced);
+                self.phase(round, phase, Pace::Open(half))?;
             }
             println!("  half load, round {} of {rounds}: {}", round + 1, self.told(round, true));
         }
@@ -184,7 +188,7 @@ impl<'a> Bench<'a> {
     }
 
     fn plan(&self, pace: Pace) -> Plan {
-        let usual = if self.settings.quick { 0.5 } else { 2.5 };
+        let usual = if self.settings.quick { 0.5 } else { 2.0 };
         let measured = Duration::from_secs_f64(self.settings.seconds.unwrap_or(usual));
         Plan { connections: CONNECTIONS, pace, warm_up: measured / 5, measured }
     }
@@ -228,7 +232,7 @@ impl<'a> Bench<'a> {
         let done = agent.stop()?;
         let answered = load.outcome.answered as f64;
         let traced = Traced {
-            core_seconds: usage.cpu_ns as f64 / 1e9 / answered * 1e4,
+            core_seconds: usage.cpu_ns as f64 / 1e9 / (answered * self.kind.spans as f64) * 1e4,
             wake_ups: usage.sleeps as f64 / load.outcome.seconds,
             memory_mb,
             sent: load.outcome.sent,
@@ -318,7 +322,7 @@ impl Results {
         let samples = self.samples.iter().map(|sample| {
             let traced = sample.traced.as_ref().map(|traced| {
                 json!({
-                    "core_seconds_per_10k_requests": traced.core_seconds,
+                    "core_seconds_per_10k_spans": traced.core_seconds,
                     "wake_ups_per_second": traced.wake_ups,
                     "memory_mb": traced.memory_mb,
                     "sent": traced.sent,

@@ -1,4 +1,4 @@
-//! Chunked bodies (RFC 9112, section 7.1), followed by size, with bytes missing.
+//! Chunked bodies (RFC 9112, section 7.1), followed by size, so that bytes of content may be missing.
 
 /// Where in a chunked body the next byte stands.
 #[derive(Debug, Default)]
@@ -18,8 +18,6 @@ enum Phase {
     DataEnd,
     /// In the trailer section; whether the line is empty so far.
     Trailer { empty: bool },
-    /// A size was among bytes that were not seen.
-    Blind,
 }
 
 impl Default for Phase {
@@ -45,24 +43,13 @@ impl Chunked {
         while let Some(rest) = bytes.get(step.used..)
             && let Some(&byte) = rest.first()
         {
-            match self.phase {
-                Phase::Data { left } => {
-                    let used = left.min(rest.len() as u64);
-                    step.used += used as usize;
-                    step.body += used;
-                    self.phase = if used == left {
-                        Phase::DataEnd
-                    } else {
-                        Phase::Data { left: left - used }
-                    };
-                    continue;
-                }
-                Phase::Blind => {
-                    step.body += rest.len() as u64;
-                    step.used = bytes.len();
-                    return step;
-                }
-                _ => {}
+            if let Phase::Data { left } = self.phase {
+                let used = left.min(rest.len() as u64);
+                step.used += used as usize;
+                step.body += used;
+                self.phase =
+                    if used == left { Phase::DataEnd } else { Phase::Data { left: left - used } };
+                continue;
             }
             step.used += 1;
             match self.byte(byte) {
@@ -102,32 +89,21 @@ impl Chunked {
             (Phase::Trailer { .. }, b'\n') => Phase::Trailer { empty: true },
             (Phase::Trailer { empty }, b'\r') => Phase::Trailer { empty },
             (Phase::Trailer { .. }, _) => Phase::Trailer { empty: false },
-            (phase @ (Phase::Data { .. } | Phase::Blind), _) => phase,
+            (phase @ Phase::Data { .. }, _) => phase,
         };
         Next::On
     }
 
-    /// Bytes that were not seen; returns how many of them were content, as far as it is known.
-    pub(super) fn skip(&mut self, bytes: u64) -> u64 {
-        match self.phase {
-            Phase::Data { left } if bytes < left => {
-                self.phase = Phase::Data { left: left - bytes };
-                bytes
-            }
-            Phase::Data { left } if bytes == left => {
-                self.phase = Phase::DataEnd;
-                bytes
-            }
-            _ => {
-                self.phase = Phase::Blind;
-                bytes
-            }
-        }
-    }
-
-    /// Whether chunks are not followed any more.
-    pub(super) fn is_blind(&self) -> bool {
-        matches!(self.phase, Phase::Blind)
+    /// Bytes that were not seen. False if a size may have been among them: then chunks cannot be
+    /// followed any more.
+    pub(super) fn skip(&mut self, bytes: u64) -> bool {
+        let Phase::Data { left } = self.phase else { return false };
+        self.phase = match left.checked_sub(bytes) {
+            Some(0) => Phase::DataEnd,
+            Some(left) => Phase::Data { left },
+            None => return false,
+        };
+        true
     }
 }
 

@@ -1,5 +1,9 @@
 //! Message heads: where they end, what they say, how they frame the body.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::{self, Finder};
+
 use crate::protocol::{Header, RequestHead, ResponseHead};
 
 /// Headers looked at without an allocation; and at all.
@@ -49,6 +53,11 @@ impl HeadBuffer {
         self.bytes.len()
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(super) fn extend(&mut self, bytes: &[u8], limit: usize) {
         let room = limit.saturating_add(1).saturating_sub(self.bytes.len());
         self.bytes.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
@@ -69,18 +78,30 @@ impl HeadBuffer {
 
 /// Looks for the blank line that ends a head, from `from` on.
 pub(super) fn scan(bytes: &[u8], from: usize, limit: usize) -> Scan {
+    static BLANK_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n\r\n"));
     let rest = bytes.get(from..).unwrap_or_default();
-    for at in memchr::memchr_iter(b'\n', rest) {
-        let behind = rest.get(at + 1..).unwrap_or_default();
-        let blank = match behind {
-            [b'\n', ..] => 1,
-            [b'\r', b'\n', ..] => 2,
-            _ => continue,
-        };
-        let length = from + at + 1 + blank;
-        return if length <= limit { Scan::Complete(length) } else { Scan::TooLong };
+    let blank = BLANK_LINE.find(rest).map(|at| at + 3);
+    // Nearly nobody ends lines without a carriage return.
+    let before = rest.get(..blank.unwrap_or(rest.len())).unwrap_or_default();
+    let bare = if has_pair(before, |second| second == b'\n') {
+        memmem::find(before, b"\n\n").map(|at| at + 2)
+    } else {
+        None
+    };
+    match bare.or(blank).map(|length| from + length) {
+        Some(length) if length <= limit => Scan::Complete(length),
+        Some(_) => Scan::TooLong,
+        None if bytes.len() > limit => Scan::TooLong,
+        None => Scan::Partial,
     }
-    if bytes.len() > limit { Scan::TooLong } else { Scan::Partial }
+}
+
+/// Whether a line feed is followed by such a byte. Without a way out of the loop, so that the
+/// compiler makes it one over many bytes at a time.
+fn has_pair(bytes: &[u8], is_second: impl Fn(u8) -> bool) -> bool {
+    let behind = bytes.get(1..).unwrap_or_default();
+    let pairs = bytes.iter().zip(behind);
+    pairs.fold(false, |found, (first, second)| found | ((*first == b'\n') & is_second(*second)))
 }
 
 /// Blank lines before a message, which RFC 9112, section 2.2 asks to ignore.
@@ -99,20 +120,50 @@ pub(super) fn may_be_request(bytes: &[u8]) -> bool {
     let Some(rest) = line.get(method..) else { return false };
     match rest {
         [] => line_end.is_none(),
-        [b' ', target @ ..] => match line_end {
-            None => target.first().is_none_or(|byte| is_target_start(*byte)),
-            Some(_) => {
-                target.first().is_some_and(|byte| is_target_start(*byte))
-                    && ends_with_version(target)
+        [b' ', target @ ..] => {
+            // More than one space is wrong, but taken for one.
+            let target = target.trim_ascii_start();
+            match line_end {
+                None => target.first().is_none_or(|byte| is_target_start(*byte)),
+                Some(_) => {
+                    target.first().is_some_and(|byte| is_target_start(*byte))
+                        && ends_with_version(target)
+                }
             }
-        },
+        }
         _ => false,
     }
 }
 
-/// Whether these bytes can only begin a request: a whole request line.
+/// Methods that are believed out of step (RFC 9110 and 5789, WebDAV). None of them is another one's
+/// end, so that a method whose first letters were missed is not taken for one.
+const KNOWN_METHODS: [&[u8]; 16] = [
+    b"GET",
+    b"HEAD",
+    b"POST",
+    b"PUT",
+    b"DELETE",
+    b"CONNECT",
+    b"OPTIONS",
+    b"TRACE",
+    b"PATCH",
+    b"QUERY",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"COPY",
+    b"MOVE",
+    b"REPORT",
+];
+
+/// Whether these bytes can only begin a request: a whole request line with a well-known method.
 pub(super) fn is_request(bytes: &[u8]) -> bool {
-    memchr::memchr(b'\n', bytes).is_some() && may_be_request(bytes)
+    let known = |method: &&[u8]| {
+        bytes.strip_prefix(*method).is_some_and(|behind| behind.first() == Some(&b' '))
+    };
+    KNOWN_METHODS.iter().any(|method| known(method))
+        && memchr::memchr(b'\n', bytes).is_some()
+        && may_be_request(bytes)
 }
 
 const STATUS_LINE: &[u8] = b"HTTP/1.";
@@ -155,18 +206,16 @@ pub(super) fn parse_request(
     with_whole_lines(bytes, truncated, &mut |bytes| {
         let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
         let mut many;
-        let config = {
-            let mut config = httparse::ParserConfig::default();
-            config.ignore_invalid_headers_in_requests(true);
-            config.allow_multiple_spaces_in_request_line_delimiters(true);
-            config
-        };
+        let mut config = httparse::ParserConfig::default();
+        config.allow_multiple_spaces_in_request_line_delimiters(true);
         let mut request = httparse::Request::new(&mut []);
         let mut result =
             config.parse_request_with_uninit_headers(&mut request, bytes, &mut storage);
-        if result == Err(httparse::Error::TooManyHeaders) {
+        let odd = result.is_err();
+        if odd {
             many = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
             request = httparse::Request::new(&mut many);
+            config.ignore_invalid_headers_in_requests(true);
             result = config.parse_request(&mut request, bytes);
         }
         let too_many = result == Err(httparse::Error::TooManyHeaders);
@@ -175,11 +224,13 @@ pub(super) fn parse_request(
         }
         let (Some(method), Some(target)) = (request.method, request.path) else { return };
         let minor_version = request.version.unwrap_or(1);
-        with_headers(if too_many { &[] } else { request.headers }, &mut |headers| {
-            let framing = framing(headers);
-            let truncated = truncated || too_many;
-            show(RequestHead { method, target, minor_version, headers, truncated }, framing);
-        });
+        let headers: &[Header<'_>] = if too_many { &[] } else { request.headers };
+        let framing = match odd && hides_framing(bytes, headers) {
+            true => Framing::Invalid,
+            false => framing(headers, minor_version),
+        };
+        let truncated = truncated || too_many;
+        show(RequestHead { method, target, minor_version, headers, truncated }, framing);
     });
 }
 
@@ -192,19 +243,17 @@ pub(super) fn parse_response(
     with_whole_lines(bytes, truncated, &mut |bytes| {
         let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
         let mut many;
-        let config = {
-            let mut config = httparse::ParserConfig::default();
-            config.ignore_invalid_headers_in_responses(true);
-            config.allow_spaces_after_header_name_in_responses(true);
-            config.allow_multiple_spaces_in_response_status_delimiters(true);
-            config
-        };
+        let mut config = httparse::ParserConfig::default();
+        config.allow_spaces_after_header_name_in_responses(true);
+        config.allow_multiple_spaces_in_response_status_delimiters(true);
         let mut response = httparse::Response::new(&mut []);
         let mut result =
             config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage);
-        if result == Err(httparse::Error::TooManyHeaders) {
+        let odd = result.is_err();
+        if odd {
             many = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
             response = httparse::Response::new(&mut many);
+            config.ignore_invalid_headers_in_responses(true);
             result = config.parse_response(&mut response, bytes);
         }
         let too_many = result == Err(httparse::Error::TooManyHeaders);
@@ -213,19 +262,20 @@ pub(super) fn parse_response(
         }
         let Some(status) = response.code else { return };
         let minor_version = response.version.unwrap_or(1);
-        with_headers(if too_many { &[] } else { response.headers }, &mut |headers| {
-            let framing = framing(headers);
-            let truncated = truncated || too_many;
-            show(ResponseHead { status, minor_version, headers, truncated }, framing);
-        });
+        let headers: &[Header<'_>] = if too_many { &[] } else { response.headers };
+        let framing = match odd && hides_framing(bytes, headers) {
+            true => Framing::Invalid,
+            false => framing(headers, minor_version),
+        };
+        let truncated = truncated || too_many;
+        show(ResponseHead { status, minor_version, headers, truncated }, framing);
     });
 }
 
 /// Gives the parser lines that it accepts: of a cut head the whole lines and a blank one, and
 /// folded lines (RFC 9112, section 5.2) joined.
 fn with_whole_lines(bytes: &[u8], truncated: bool, parse: &mut dyn FnMut(&[u8])) {
-    let folded =
-        memchr::memchr_iter(b'\n', bytes).any(|at| matches!(bytes.get(at + 1), Some(b' ' | b'\t')));
+    let folded = has_pair(bytes, |second| (second == b' ') | (second == b'\t'));
     if !truncated && !folded {
         return parse(bytes);
     }
@@ -247,26 +297,13 @@ fn with_whole_lines(bytes: &[u8], truncated: bool, parse: &mut dyn FnMut(&[u8]))
     parse(&whole);
 }
 
-/// Shows headers in the seam's form.
-fn with_headers<'a>(parsed: &[httparse::Header<'a>], show: &mut dyn FnMut(&[Header<'_>])) {
-    let mut few = [const { Header { name: "", value: &[] } }; HEADERS];
-    if let Some(slots) = few.get_mut(..parsed.len()) {
-        for (slot, header) in slots.iter_mut().zip(parsed) {
-            *slot = Header { name: header.name, value: header.value };
-        }
-        return show(slots);
-    }
-    let convert = |header: &httparse::Header<'a>| Header { name: header.name, value: header.value };
-    let all: Vec<Header<'_>> = parsed.iter().map(convert).collect();
-    show(&all);
-}
-
-/// RFC 9112, section 6.3: a transfer coding wins over a length; lengths must agree.
-fn framing(headers: &[Header<'_>]) -> Framing {
+/// RFC 9112, section 6.3: a transfer coding wins over a length; lengths must agree; HTTP/1.0 has no
+/// transfer codings (section 6.1).
+fn framing(headers: &[Header<'_>], minor_version: u8) -> Framing {
     let mut length = None;
     let mut coding = None;
     for header in headers {
-        if header.name.eq_ignore_ascii_case("content-length") {
+        if header.name.eq_ignore_ascii_case(CONTENT_LENGTH) {
             for value in header.value.split(|byte| *byte == b',') {
                 let Some(value) = parse_length(value) else { return Framing::Invalid };
                 if length.is_some_and(|length| length != value) {
@@ -274,18 +311,46 @@ fn framing(headers: &[Header<'_>]) -> Framing {
                 }
                 length = Some(value);
             }
-        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+        } else if header.name.eq_ignore_ascii_case(TRANSFER_ENCODING) {
             let last = header.value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
-            let last = last.trim_ascii();
-            coding = Some(last.eq_ignore_ascii_case(b"chunked"));
+            coding = Some(last.trim_ascii());
         }
     }
     match (coding, length) {
-        (Some(true), _) => Framing::Chunked,
-        (Some(false), _) => Framing::UntilClose,
+        (Some(_), _) if minor_version == 0 => Framing::Invalid,
+        (Some(coding), _) if coding.eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
+        // No coding at all: some take it for nothing, some for an error.
+        (Some(coding), _) if coding.is_empty() || coding.eq_ignore_ascii_case(b"identity") => {
+            Framing::Invalid
+        }
+        (Some(_), _) => Framing::UntilClose,
         (None, Some(length)) => Framing::Length(length),
         (None, None) => Framing::Absent,
     }
+}
+
+const CONTENT_LENGTH: &str = "content-length";
+const TRANSFER_ENCODING: &str = "transfer-encoding";
+
+/// Whether a line that is no header may still frame the body for somebody ("request smuggling").
+fn hides_framing(head: &[u8], headers: &[Header<'_>]) -> bool {
+    let names = |name: &[u8]| {
+        [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|framing| {
+            name.windows(framing.len()).any(|part| part.eq_ignore_ascii_case(framing.as_bytes()))
+        })
+    };
+    let lines = head.split(|byte| *byte == b'\n').skip(1);
+    let seen = lines.filter(|line| names(line.split(|byte| *byte == b':').next().unwrap_or(line)));
+    let understood = headers.iter().filter(|header| names(header.name.as_bytes()));
+    seen.count() != understood.count()
+}
+
+/// Whether a request's sender may wait for a 100 (Continue) before its body (RFC 9110, 10.1.1).
+pub(super) fn expects(headers: &[Header<'_>]) -> bool {
+    headers.iter().any(|header| {
+        header.name.eq_ignore_ascii_case("expect")
+            && header.value.eq_ignore_ascii_case(b"100-continue")
+    })
 }
 
 fn parse_length(value: &[u8]) -> Option<u64> {
