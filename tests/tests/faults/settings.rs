@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use remora_tests::certificates::Pair;
+use remora_tests::program::free_port;
 use remora_tests::sink::{Answer, Sink};
+use remora_tests::wire::curl;
 use remora_tests::{Scratch, is_root};
 
 use crate::{ALL, Carrier::Grpc, Carrier::Protobuf, Carrier::Zipkin, Scene, each};
@@ -133,4 +135,25 @@ fn the_environment_is_honoured() {
         }
         assert!(last.header("user-agent").starts_with("remora/"));
     }
+}
+
+/// A password in a URL goes to the backend and nowhere else.
+#[test]
+fn a_password_is_sent_and_not_told() {
+    each(&ALL, |carrier| {
+        let port = free_port();
+        let url = carrier.flags("http", port).remove(1).replace("//", "//user:hush@");
+        let flag = carrier.flags("http", port).remove(0);
+        let mut scene = Scene::with(carrier, &[flag, url], &[]);
+        scene.ask(1);
+        scene.agent.logged("not reachable");
+        let (_, metrics) = curl(scene.metrics, "/metrics");
+        assert!(metrics.contains("destination=") && !metrics.contains("hush"), "{metrics}");
+        let sink = Sink::on(port, |_, _| Answer::Take);
+        sink.wait_for_spans(1);
+        let received = sink.received();
+        assert_eq!(received[0].header("authorization"), "Basic dXNlcjpodXNo");
+        let ended = scene.end(&[]);
+        assert!(!ended.log.iter().any(|line| line.contains("hush")), "{:#?}", ended.log);
+    });
 }
