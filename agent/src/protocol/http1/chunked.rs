@@ -125,6 +125,11 @@ impl Chunked {
         }
     }
 
+    /// Whether the chunk has this many bytes left at least.
+    pub(super) fn has_left(&self, bytes: u64) -> bool {
+        matches!(self.phase, Phase::Data { left } if bytes <= left)
+    }
+
     /// Whether chunks are not followed any more.
     pub(super) fn is_blind(&self) -> bool {
         matches!(self.phase, Phase::Blind)
@@ -140,4 +145,49 @@ enum Next {
 /// Whether an operation that ends with these bytes may end a chunked body.
 pub(super) fn ends_like_last_chunk(tail: &[u8]) -> bool {
     tail == b"0\r\n\r\n" || tail.ends_with(b"\r\n0\r\n\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Connection;
+    use crate::protocol::{Direction, Event, Segment};
+
+    /// Each operation is a prefix of four bytes, and the last eight where it is longer than both.
+    fn body_bytes(operations: &[&[u8]]) -> Vec<u64> {
+        let mut connection = Connection::default();
+        let mut sizes = Vec::new();
+        let mut sink = |event: Event<'_>| {
+            if let Event::ResponseEnd { body_bytes, .. } = event {
+                sizes.push(body_bytes);
+            }
+        };
+        let request = b"GET / HTTP/1.1\r\n\r\n";
+        let whole = |bytes| Segment { prefix: bytes, len: bytes.len() as u64, suffix: &[] };
+        connection.feed(Direction::Inbound, whole(request), &mut sink);
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        connection.feed(Direction::Outbound, whole(head), &mut sink);
+        for bytes in operations {
+            let cut = bytes.len() >= 12;
+            let (prefix, rest) = bytes.split_at(if cut { 4 } else { bytes.len() });
+            let suffix = if cut { &rest[rest.len() - 8..] } else { &[] };
+            let segment = Segment { prefix, len: bytes.len() as u64, suffix };
+            connection.feed(Direction::Outbound, segment, &mut sink);
+        }
+        sizes
+    }
+
+    #[test]
+    fn a_chunk_that_was_not_copied_whole_is_followed_to_its_end() {
+        let chunk = format!("14\r\n{}\r\n", "x".repeat(20));
+        let last = format!("14\r\n{}\r\n0\r\n\r\n", "x".repeat(20));
+        assert_eq!(body_bytes(&[chunk.as_bytes(), b"0\r\n\r\n"]), [20]);
+        assert_eq!(body_bytes(&[chunk.as_bytes(), b"3\r\nabc\r\n", b"0\r\n\r\n"]), [23]);
+        assert_eq!(body_bytes(&[last.as_bytes()]), [20]);
+    }
+
+    #[test]
+    fn a_size_that_was_not_seen_ends_the_body_all_the_same() {
+        let two = format!("2\r\nab\r\n14\r\n{}\r\n", "x".repeat(20));
+        assert_eq!(body_bytes(&[two.as_bytes(), b"0\r\n\r\n"]).len(), 1);
+    }
 }

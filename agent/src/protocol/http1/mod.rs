@@ -56,6 +56,13 @@ struct Half {
     exchange: ExchangeNo,
 }
 
+impl Half {
+    /// Whether bytes that are not there belong to one chunk for certain.
+    fn is_within_chunk(&self, bytes: u64) -> bool {
+        matches!(&self.phase, Phase::Chunked(chunked) if chunked.has_left(bytes))
+    }
+}
+
 /// Where one direction stands.
 #[derive(Debug, Default)]
 enum Phase {
@@ -119,22 +126,41 @@ impl Connection {
 
     /// Takes in one operation.
     pub fn feed(&mut self, direction: Direction, segment: Segment<'_>, sink: &mut Sink<'_>) {
-        let mut rest = segment.prefix;
-        let unseen = segment.len.saturating_sub(rest.len() as u64);
-        self.resynchronise(direction, rest, sink);
-        let mut offset = 0;
+        let Segment { prefix, len, suffix } = segment;
+        let unseen = len.saturating_sub(prefix.len() as u64);
+        self.resynchronise(direction, prefix, sink);
+        self.advance_all(direction, prefix, 0, (unseen, suffix), sink);
+        if unseen == 0 {
+            return self.blind_end(direction, prefix, sink);
+        }
+        let missing = unseen.saturating_sub(suffix.len() as u64);
+        if self.half(direction).is_within_chunk(missing) {
+            // Only a part of one chunk is missing: what it says of itself leads on to the last bytes.
+            self.skip(direction, missing, &[], sink);
+            self.advance_all(direction, suffix, len - suffix.len() as u64, (0, &[]), sink);
+        } else {
+            self.skip(direction, unseen, suffix, sink);
+        }
+    }
+
+    /// Handles bytes `offset` bytes into a segment; `behind` is what the segment has behind them.
+    fn advance_all(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        mut offset: u64,
+        behind: (u64, &[u8]),
+        sink: &mut Sink<'_>,
+    ) {
+        let mut rest = bytes;
+        let (unseen, suffix) = behind;
         while !rest.is_empty() {
-            let used = self.advance(direction, rest, offset, unseen, segment.suffix, sink);
+            let used = self.advance(direction, rest, offset, unseen, suffix, sink);
             rest = rest.get(used..).unwrap_or_default();
             offset += used as u64;
             if used == 0 {
                 break;
             }
-        }
-        if unseen > 0 {
-            self.skip(direction, unseen, segment.suffix, sink);
-        } else {
-            self.blind_end(direction, segment.prefix, sink);
         }
     }
 
