@@ -68,6 +68,7 @@ impl Summary {
             ("remora_events_missing_total", self.intake.missing),
             ("remora_unreadable_payloads_total", count(counter::UNREADABLE)),
             ("remora_io_uring_operations_total", count(counter::IO_URING)),
+            ("remora_io_uring_calls_unseen_total", count(counter::IO_URING_UNSEEN)),
             ("remora_compat_operations_total", count(counter::COMPAT)),
             ("remora_stream_gaps_total", self.tallies.gaps),
             ("remora_unknown_traffic_bytes_total", self.tallies.unknown_bytes),
