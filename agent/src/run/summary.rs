@@ -73,6 +73,7 @@ impl Summary {
             ("remora_events_missing_total", self.intake.missing),
             ("remora_unreadable_payloads_total", count(counter::UNREADABLE)),
             ("remora_io_uring_operations_total", count(counter::IO_URING)),
+            ("remora_io_uring_calls_unseen_total", count(counter::IO_URING_UNSEEN)),
             ("remora_compat_operations_total", count(counter::COMPAT)),
             ("remora_requests_unfinished_total", self.tallies.unfinished),
             ("remora_stream_gaps_total", self.tallies.gaps),
