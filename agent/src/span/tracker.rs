@@ -42,6 +42,8 @@ pub struct Tallies {
     /// Streams that ended, or turned out to be no HTTP, before what looked like a request had a
     /// whole first line. Nothing was lost.
     pub unfinished: u64,
+    /// Responses to requests that were missed: exchanges that cannot be told.
+    pub untold: u64,
     /// Bytes of traffic that no parser knows.
     pub unknown_bytes: u64,
     /// Events that belong to no socket that was told.
@@ -414,6 +416,7 @@ impl Tracker {
                 }
                 self.state.over(key, at, None);
             }
+            Message::Untold => self.state.tallies.untold += 1,
             Message::Unknown { bytes, .. } => self.state.tallies.unknown_bytes += bytes,
         }
     }
