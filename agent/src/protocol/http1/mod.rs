@@ -530,6 +530,7 @@ impl Connection {
             }
             Phase::Lost | Phase::GivenUp | Phase::Tunnel | Phase::Over => {
                 sink(Event::Unknown { direction, bytes });
+                self.answer_missed(direction, bytes, why, sink);
             }
             Phase::Boundary => self.next_unseen(direction, bytes, why, sink),
             Phase::Head(_) => self.cut_head(direction, sink),
@@ -550,6 +551,7 @@ impl Connection {
             self.pipelines = true;
         }
         self.unframe(direction, Phase::Lost, sink);
+        self.answer_missed(direction, bytes, why, sink);
     }
 
     /// An unknown number of bytes is not there.

@@ -6,8 +6,11 @@
 //! all do. So a connection that was seen to pipeline is given up at its first loss.
 
 use super::head;
-use super::{Connection, Phase, Settled, Sink};
+use super::{Connection, Missing, Phase, Settled, Sink};
 use crate::protocol::{Direction, End, Event, ExchangeNo};
+
+/// Fewer bytes hold no response.
+const SHORTEST_RESPONSE: &[u8] = b"HTTP/1.1 200\r\n\r\n";
 
 /// A request whose response is not over.
 #[derive(Clone, Copy, Debug)]
@@ -174,6 +177,24 @@ impl Connection {
         }
         // With a request missed and a response missed, the next response may answer neither.
         if both && self.outstanding.front().is_some_and(|front| !front.responded) {
+            self.settle_all(Settled::Unseen, sink);
+        }
+    }
+
+    /// Bytes were missed in which the next answer may have been. What is seen next may answer a
+    /// request that was missed as well, which may come to light only later.
+    pub(super) fn answer_missed(
+        &mut self,
+        direction: Direction,
+        bytes: u64,
+        why: Missing,
+        sink: &mut Sink<'_>,
+    ) {
+        if self.role(direction) == Some(Role::Response)
+            && why == Missing::Missed
+            && bytes >= SHORTEST_RESPONSE.len() as u64
+            && self.outstanding.front().is_some_and(|front| !front.responded)
+        {
             self.settle_all(Settled::Unseen, sink);
         }
     }

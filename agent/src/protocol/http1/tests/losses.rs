@@ -298,6 +298,31 @@ fn gaps_at_boundaries_and_in_heads() {
 }
 
 #[test]
+fn an_answer_after_a_missed_one_may_be_to_a_missed_request() {
+    // That inbound bytes were missed, too, shows only with the next ones.
+    check(
+        r"
+        > POST /a HTTP/1.1\r\nContent-Length: 20\r\n\r\n
+        < HTTP/1.1 100 Continue\r\n\r\n
+        < gap 100
+        < HTTP/1.1 206 Part\r\nContent-Length: 0\r\n\r\n
+        > gap 60
+        > GET /c HTTP/1.1\r\n\r\n
+        < HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n
+        close",
+        expect![[r#"
+            > 0 begins, 0 POST /a
+            < 0 interim 100
+            < unknown 100, 0 over ? unseen
+            < unknown 40
+            > 0 sent 20 unseen, unknown 40
+            > 1 begins, 1 GET /c, 1 sent 0
+            < 1 200, 1 over 0
+        "#]],
+    );
+}
+
+#[test]
 fn gaps_of_unknown_size() {
     check(
         r"
