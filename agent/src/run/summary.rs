@@ -44,6 +44,7 @@ impl Summary {
             ("events.malformed".to_owned(), self.intake.malformed),
             ("sockets.too_many".to_owned(), self.tallies.too_many_sockets),
             ("exchanges.too_many".to_owned(), self.tallies.too_many_exchanges),
+            ("exchanges.untold".to_owned(), self.tallies.untold),
             ("exchanges.headless".to_owned(), self.tallies.headless),
             ("recording.failed".to_owned(), self.unrecorded),
         ];
