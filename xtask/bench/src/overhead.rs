@@ -23,6 +23,8 @@ use crate::statistics::{median, order, quantile};
 use crate::{sys, verdicts};
 
 const CONNECTIONS: usize = 64;
+/// The CPU of the load; the servers have the first one, the agent may use both.
+const LOAD_CPU: usize = 1;
 
 /// What is attached meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +192,7 @@ impl<'a> Bench<'a> {
     fn plan(&self, pace: Pace) -> Plan {
         let usual = if self.settings.quick { 0.5 } else { 2.0 };
         let measured = Duration::from_secs_f64(self.settings.seconds.unwrap_or(usual));
-        Plan { connections: CONNECTIONS, pace, warm_up: measured / 5, measured }
+        Plan { cpu: LOAD_CPU, connections: CONNECTIONS, pace, warm_up: measured / 5, measured }
     }
 
     fn phase(&mut self, round: usize, phase: Phase, pace: Pace) -> Result<()> {
