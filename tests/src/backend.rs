@@ -59,12 +59,7 @@ pub const COLLECTOR: Kind = Kind {
     name: "OpenTelemetry Collector",
     variable: "REMORA_TEST_OTELCOL",
     ports: &["GRPC_PORT", "HTTP_PORT", "ZIPKIN_PORT"],
-    command: |binary, collector| {
-        let mut command = Command::new(binary);
-        command.arg("--config").arg(configuration("otelcol/otelcol.yaml"));
-        command.env("SPANS_FILE", collector.scratch.file("spans.jsonl"));
-        command
-    },
+    command: |binary, collector| collect(binary, collector, "otelcol/otelcol.yaml"),
     ready: None,
     read: |collector, trace| {
         let mut spans = spans::read(&collector.scratch.file("spans.jsonl"));
@@ -73,6 +68,26 @@ pub const COLLECTOR: Kind = Kind {
     },
     keeps: Span::clone,
 };
+
+/// A Collector that takes one MiB at a time.
+pub const SMALL_COLLECTOR: Kind = Kind {
+    ports: &["GRPC_PORT", "HTTP_PORT"],
+    command: |binary, collector| collect(binary, collector, "otelcol/small.yaml"),
+    ..COLLECTOR
+};
+
+/// A Collector that is out of memory from its second second on.
+pub const LIMITED_COLLECTOR: Kind = Kind {
+    command: |binary, collector| collect(binary, collector, "otelcol/limited.yaml"),
+    ..COLLECTOR
+};
+
+fn collect(binary: &Path, collector: &Backend, file: &str) -> Command {
+    let mut command = Command::new(binary);
+    command.arg("--config").arg(configuration(file));
+    command.env("SPANS_FILE", collector.scratch.file("spans.jsonl"));
+    command
+}
 
 /// Zipkin with its store in memory: whole microseconds, and text for everything.
 pub const ZIPKIN: Kind = Kind {

@@ -4,9 +4,11 @@
 pub mod agent;
 pub mod answer;
 pub mod backend;
+pub mod certificates;
 pub mod kernel;
 pub mod program;
 pub mod servers;
+pub mod sink;
 pub mod spans;
 pub mod talk;
 pub mod wire;

@@ -5,11 +5,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use remora::export::otlp::config::{Config, Overrides, Protocol};
-use remora::export::{Destination, Exporters, Limits};
+use remora::export::{Destination, Exporters, Limits, Loss};
 use remora::span::attributes::{Attributes, Value};
 use remora::span::model;
 use remora_tests::agent::Agent;
-use remora_tests::backend::{Backend, COLLECTOR, JAEGER, ZIPKIN};
+use remora_tests::backend::{
+    Backend, COLLECTOR, JAEGER, LIMITED_COLLECTOR, SMALL_COLLECTOR, ZIPKIN,
+};
 use remora_tests::program::{Program, free_port, listening, named_service, nginx};
 use remora_tests::spans::{SERVER, Span, check_honest, read};
 use remora_tests::wire::{curl, get};
@@ -122,9 +124,7 @@ fn a_tree_of_services_arrives_everywhere_as_it_was_made() {
 
 /// Zipkin's graph, an edge a line: parent, child, calls, failed calls.
 fn dependencies(zipkin: &Backend) -> BTreeSet<String> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = now.expect("after 1970").as_millis();
-    let path = format!("/api/v2/dependencies?endTs={now}&lookback=3600000");
+    let path = format!("/api/v2/dependencies?endTs={}&lookback=3600000", now() / 1_000_000);
     let answer = zipkin.ask("ZIPKIN_PORT", &path).unwrap_or_default();
     let edges = answer.as_array().map(Vec::as_slice).unwrap_or_default();
     edges
@@ -161,10 +161,51 @@ fn attributes() -> Attributes {
     list
 }
 
+/// Now, in nanoseconds since 1970.
+fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("after 1970").as_nanos() as u64
+}
+
+/// A span without anything special; its id and times follow from its number.
+fn plain(
+    resource: &Arc<model::Resource>,
+    trace_id: model::TraceId,
+    start: u64,
+    number: u64,
+) -> model::Span {
+    model::Span {
+        resource: Arc::clone(resource),
+        trace_id,
+        span_id: model::SpanId(number.to_be_bytes()),
+        parent: None,
+        trace_state: String::new(),
+        trace_flags: 0,
+        kind: model::Kind::Server,
+        name: "GET".into(),
+        start: model::UnixNs(start + number),
+        end: model::UnixNs(start + 1_000_001 * number),
+        attributes: Attributes::default(),
+        events: Vec::new(),
+        links: Vec::new(),
+        status: model::StatusCode::Unset,
+        status_message: String::new(),
+    }
+}
+
+fn otlp(url: &str, protocol: Protocol) -> Destination {
+    let overrides = Overrides { protocol: Some(protocol), ..Overrides::default() };
+    Destination::Otlp(Config::from_url(url, &overrides, |_| None).expect("a good URL"))
+}
+
+fn zipkin(backend: &Backend) -> Destination {
+    let url = backend.url("http", "ZIPKIN_PORT");
+    Destination::Zipkin(remora::export::zipkin::parse_url(&url).expect("a good URL"))
+}
+
 /// One trace of hand-made spans that use every field there is.
 fn hand_made() -> Vec<model::Span> {
-    let start = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let start = start.expect("after 1970").as_nanos() as u64;
+    let start = now();
     let resource = |name: &str| {
         let mut attributes = attributes();
         attributes.text("service.name", name);
@@ -174,21 +215,9 @@ fn hand_made() -> Vec<model::Span> {
     let trace_id = model::TraceId((start as u128 | 0xabcd << 112).to_be_bytes());
     let id = |number: u8| model::SpanId([0xf0, 0, 0, 0, 0, 0, 0, number]);
     let span = |number: u8, kind, resource: &Arc<model::Resource>| model::Span {
-        resource: Arc::clone(resource),
-        trace_id,
         span_id: id(number),
-        parent: None,
-        trace_state: String::new(),
-        trace_flags: 0,
         kind,
-        name: "GET".into(),
-        start: model::UnixNs(start + u64::from(number)),
-        end: model::UnixNs(start + 1_000_001 * u64::from(number)),
-        attributes: Attributes::default(),
-        events: Vec::new(),
-        links: Vec::new(),
-        status: model::StatusCode::Unset,
-        status_message: String::new(),
+        ..plain(resource, trace_id, start, u64::from(number))
     };
     let child = |number: u8, parent: u8, kind, resource| {
         let parent = model::Parent {
@@ -244,7 +273,7 @@ fn hand_made() -> Vec<model::Span> {
 
 #[test]
 fn every_field_that_a_span_can_have_arrives() {
-    let (Some(jaeger), Some(collector), Some(other), Some(zipkin)) = (
+    let (Some(jaeger), Some(collector), Some(other), Some(server)) = (
         Backend::start(&JAEGER),
         Backend::start(&COLLECTOR),
         Backend::start(&COLLECTOR),
@@ -254,16 +283,11 @@ fn every_field_that_a_span_can_have_arrives() {
     };
     let scratch = Scratch::new();
     let file = scratch.file("spans.jsonl");
-    let otlp = |url: &str, protocol| {
-        let overrides = Overrides { protocol: Some(protocol), ..Overrides::default() };
-        Destination::Otlp(Config::from_url(url, &overrides, |_| None).expect("a good URL"))
-    };
-    let url = zipkin.url("http", "ZIPKIN_PORT");
     let destinations = vec![
         otlp(&jaeger.url("grpc", "GRPC_PORT"), Protocol::Grpc),
         otlp(&collector.url("http", "HTTP_PORT"), Protocol::HttpProtobuf),
         otlp(&other.url("http", "HTTP_PORT"), Protocol::HttpJson),
-        Destination::Zipkin(remora::export::zipkin::parse_url(&url).expect("a good URL")),
+        zipkin(&server),
         Destination::File(file.clone()),
     ];
     let exporters = Exporters::start(destinations, Limits::default()).expect("they start");
@@ -282,7 +306,74 @@ fn every_field_that_a_span_can_have_arrives() {
     assert_eq!((root.events[0].attributes.len(), root.links[0].attributes.len()), (17, 17));
     assert_eq!((&*root.trace_state, &*root.links[0].trace_state), ("a=1,b=t61rcWkgMzE", "x=y"));
     assert_eq!((made[2].status, &*made[2].message, made[2].flags), (2, "out of \"luck\"", 0x300));
-    for backend in [&jaeger, &collector, &other, &zipkin] {
+    for backend in [&jaeger, &collector, &other, &server] {
         backend.has_just(&made);
     }
+}
+
+fn resource() -> Arc<model::Resource> {
+    let mut attributes = Attributes::default();
+    attributes.text("service.name", "made");
+    Arc::new(model::Resource { attributes, service_name: "made".to_owned() })
+}
+
+#[test]
+fn what_is_too_large_for_a_real_backend_arrives_in_parts() {
+    let (Some(over_grpc), Some(over_http)) =
+        (Backend::start(&SMALL_COLLECTOR), Backend::start(&SMALL_COLLECTOR))
+    else {
+        return;
+    };
+    let scratch = Scratch::new();
+    let file = scratch.file("spans.jsonl");
+    let destinations = vec![
+        otlp(&over_grpc.url("grpc", "GRPC_PORT"), Protocol::Grpc),
+        otlp(&over_http.url("http", "HTTP_PORT"), Protocol::HttpProtobuf),
+        Destination::File(file.clone()),
+    ];
+    let exporters = Exporters::start(destinations, Limits::default()).expect("they start");
+    let (resource, start) = (resource(), now());
+    let spans = (1..=300).map(|number| {
+        let mut span = plain(&resource, model::TraceId([7; 16]), start, number);
+        span.attributes.text("large", &"x".repeat(15_000));
+        span
+    });
+    // 4.5 MB, which is more than one request of ours and four of theirs.
+    exporters.offer(spans.collect());
+    for (name, account) in exporters.finish(DEADLINE) {
+        assert_eq!((account.sent, account.lost_in_all()), (300, 0), "{name}");
+    }
+    let made = read(&file);
+    over_grpc.has_just(&made);
+    over_http.has_just(&made);
+}
+
+#[test]
+fn a_real_backend_that_is_out_of_memory_is_asked_again() {
+    let Some(collector) = Backend::start(&LIMITED_COLLECTOR) else { return };
+    let destinations = vec![
+        otlp(&collector.url("grpc", "GRPC_PORT"), Protocol::Grpc),
+        otlp(&collector.url("http", "HTTP_PORT"), Protocol::HttpProtobuf),
+    ];
+    let exporters = Exporters::start(destinations, Limits::default()).expect("they start");
+    let resource = resource();
+    let mut number = 0;
+    until("refusals", || {
+        number += 1;
+        exporters.offer(vec![plain(&resource, model::TraceId([8; 16]), now(), number)]);
+        exporters.accounts().iter().all(|(_, account)| account.retries > 0).then_some(())
+    });
+    let mut sent = 0;
+    for (name, account) in exporters.finish(DEADLINE) {
+        let shutdown =
+            Loss::ALL.iter().position(|loss| *loss == Loss::Shutdown).map(|at| account.lost[at]);
+        assert_eq!(account.accepted, number, "{name}");
+        assert_eq!(Some(account.lost_in_all()), shutdown, "nothing is lost before the end: {name}");
+        assert_eq!(account.sent + account.lost_in_all(), number, "{name}");
+        assert!(account.lost_in_all() > 0, "{name}");
+        sent += account.sent;
+    }
+    let trace = "08".repeat(16);
+    let arrived = || Some(collector.trace(&trace).len() as u64).filter(|arrived| *arrived >= sent);
+    assert_eq!(until("what was taken", arrived), sent);
 }

@@ -252,6 +252,23 @@ fn a_client_that_leaves_and_a_server_that_resets() {
 }
 
 #[test]
+fn an_answer_that_provokes_a_reset_was_written_all_the_same() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let answer = "w:HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok";
+    let (server, port) = python("raw.py", &["r:\\r\\n\\r\\n", "e", answer, "c"]);
+    let agent = Agent::run(&scratch, &["--pid", &server.pid().to_string()]);
+    let mut wire = Wire::to(port.parse().expect("it prints its port"));
+    wire.send(b"GET /gone HTTP/1.1\r\nHost: h\r\n\r\n");
+    // Nobody is there any more when the answer comes; loopback says so while it is being written.
+    drop(wire);
+    assert_eq!(server.line(), "done");
+    check(&agent.stop(), &["GET /gone 200 - 0/2"]);
+}
+
+#[test]
 fn attaching_in_mid_message_begins_with_the_next_request() {
     if !is_root() {
         return;

@@ -35,7 +35,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // The second: floors of benchmarks, which the agent's own loader does not know.
     ("aya", &["agent/src/probe/", "xtask/bench/src/floor.rs"]),
     ("aya_ebpf", &["agent-ebpf/src/"]),
-    ("bytes", &["agent/src/export/"]),
+    ("bytes", &["agent/src/export/", "tests/src/sink"]),
     ("clap", &["agent/src/cli/", "xtask/src/"]),
     ("clap_complete", &["agent/src/cli/"]),
     ("clap_mangen", &["agent/src/cli/"]),
@@ -45,8 +45,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("object", &["agent/src/inspect/", "xtask/src/"]),
     ("procfs", &["agent/src/discover/"]),
     ("reqwest", &["agent/src/export/"]),
-    // A program under test is built on it.
-    ("tokio", &["agent/src/export/", "tests/programs/servers/axum/"]),
+    // A program under test is built on it, and a backend that misbehaves.
+    ("tokio", &["agent/src/export/", "tests/src/sink", "tests/programs/servers/axum/"]),
     ("toml", &["agent/src/config/"]),
 ];
 

@@ -3,6 +3,7 @@
 //! Each destination has its own bounded queue, its own retries and its own account, so that a dead
 //! one hurts no other. Nothing here knows where spans come from.
 
+mod client;
 pub mod console;
 mod file;
 mod group;

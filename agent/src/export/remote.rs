@@ -232,3 +232,6 @@ impl Remote {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,14 +79,8 @@ pub struct ResponseHead<'a> {
     pub truncated: bool,
 }
 
-/// A header field, folded lines joined.
-#[derive(Clone, Copy, Debug)]
-pub struct Header<'a> {
-    /// Its name, as sent.
-    pub name: &'a str,
-    /// Its value, trimmed.
-    pub value: &'a [u8],
-}
+/// A header field, folded lines joined: its name as sent, its value trimmed.
+pub use httparse::Header;
 
 /// What a parser tells about a connection, in order. The caller attaches times: each event belongs
 /// to the operation whose segment was being fed.

@@ -51,7 +51,12 @@ impl Summary {
             // `otlp http://…` is called by its first word here.
             let kind = name.split(' ').next().unwrap_or_default();
             for (loss, lost) in Loss::ALL.iter().zip(account.lost) {
-                losses.push((format!("{kind}.{}", loss.as_str()), lost));
+                let reason = format!("{kind}.{}", loss.as_str());
+                // Two destinations of one kind share their reasons.
+                match losses.iter_mut().find(|(known, _)| *known == reason) {
+                    Some((_, sum)) => *sum += lost,
+                    None => losses.push((reason, lost)),
+                }
             }
         }
         losses.retain(|(_, lost)| *lost > 0);

@@ -154,8 +154,11 @@ impl<'a> Target<'a> {
         if head.method == "CONNECT" {
             return Self { scheme: None, host: Some(redact::authority(target)), path: "" };
         }
+        if target.starts_with('/') {
+            return Self { scheme: None, host: None, path: target };
+        }
         match target.split_once("://") {
-            Some((scheme, rest)) if !target.starts_with('/') => {
+            Some((scheme, rest)) => {
                 let at = rest.find(['/', '?']).unwrap_or(rest.len());
                 let (authority, path) = rest.split_at_checked(at).unwrap_or((rest, ""));
                 let host = Some(redact::authority(authority));

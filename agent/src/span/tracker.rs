@@ -71,6 +71,8 @@ pub struct Settings {
 pub struct Tracker {
     settings: Settings,
     sockets: Sockets,
+    /// Sockets that are closed, and since when.
+    closed: Vec<(MonoNs, SocketKey)>,
     state: State,
 }
 
@@ -111,7 +113,7 @@ impl Tracker {
             tallies: Tallies::default(),
             lost: 0,
         };
-        Self { settings, sockets: Sockets::default(), state }
+        Self { settings, sockets: Sockets::default(), closed: Vec::new(), state }
     }
 
     /// Announces a process; its events before this are not understood.
@@ -146,7 +148,7 @@ impl Tracker {
 
     /// Whether spans wait to be handed out.
     pub fn pending(&self) -> bool {
-        !self.state.ended.is_empty()
+        !self.state.ended.is_empty() || !self.closed.is_empty()
     }
 
     /// Takes in an event.
@@ -160,8 +162,10 @@ impl Tracker {
                 }
             }
             Event::Closed(id, at) => {
+                // A peer's reset is handled within the very operation that provoked it, and so told
+                // before it.
                 if let Some(key) = self.sockets.find(*id) {
-                    self.close(key, *at);
+                    self.closed.push((*at, key));
                 }
             }
             Event::Exit { tgid, at, .. } => {
@@ -177,6 +181,12 @@ impl Tracker {
     /// Hands out every span that ended before `horizon`: by then all events up to its end, from
     /// every CPU, have been taken in. One that was seen to end after one that ended later waits for it.
     pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
+        // In the order of time, as near as the records' order is to it.
+        let due = self.closed.iter().take_while(|(at, _)| *at <= horizon).count();
+        let waiting = self.closed.split_off(due);
+        for (at, key) in mem::replace(&mut self.closed, waiting) {
+            self.close(key, at);
+        }
         while let Some((at, key)) = self.state.ended.front().copied()
             && at <= horizon
         {
@@ -187,6 +197,9 @@ impl Tracker {
 
     /// Ends everything that is open and hands it out.
     pub fn finish(&mut self, at: MonoNs, spans: &mut Vec<Span>) {
+        for (at, key) in mem::take(&mut self.closed) {
+            self.close(key, at);
+        }
         for key in self.sockets.keys() {
             let Some(socket) = self.sockets.get(key) else { continue };
             let open: Vec<_> = socket.exchanges.iter().map(|(_, key)| *key).collect();
@@ -237,7 +250,7 @@ impl Tracker {
                     connection.feed(io.direction, segment, sink);
                 });
                 if segment.len > (segment.prefix.len() + segment.suffix.len()) as u64 {
-                    self.cut(key);
+                    self.cut(key, io.direction);
                 }
             }
             Outcome::End => self.end(key, io.direction, io.at),
@@ -245,12 +258,13 @@ impl Tracker {
         }
     }
 
-    /// Bytes of an operation were not copied: the rest of a head may have been among them.
-    fn cut(&mut self, key: SocketKey) {
+    /// Bytes of an operation were not copied: the rest of a request's head may have been among them.
+    fn cut(&mut self, key: SocketKey, direction: Direction) {
+        let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };
         let Some(socket) = self.sockets.get(key) else { return };
         for (_, exchange) in &socket.exchanges {
             if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
-                exchange.head_cut |= !exchange.head_seen;
+                exchange.head_cut |= exchange.kind == kind && !exchange.head_seen;
             }
         }
     }

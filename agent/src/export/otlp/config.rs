@@ -84,7 +84,7 @@ pub struct Config {
     pub gzip: bool,
     /// How long one attempt may take.
     pub timeout: Duration,
-    /// PEM certificates to trust besides the well-known ones.
+    /// PEM certificates to trust, and then no others; else those of this host.
     pub certificate: Option<PathBuf>,
     /// PEM certificate and key to present.
     pub client: Option<(PathBuf, PathBuf)>,

@@ -18,6 +18,7 @@ use reqwest::{Certificate, Client, Identity, StatusCode};
 use super::config::{Config, ConfigError, Protocol};
 use super::encode::Encoder;
 use super::json;
+use crate::export::client::{self, chain};
 use crate::export::remote::{self, Body};
 use crate::export::retry::{Verdict, is_about_size, retry_after};
 use crate::span::model::Span;
@@ -39,7 +40,7 @@ pub(crate) struct Sender {
 
 impl Sender {
     pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
-        let client = client(&config)?;
+        let client = build(&config)?;
         let mut headers = HeaderMap::new();
         for (name, value) in &config.headers {
             let wrong = || ConfigError::Value {
@@ -88,16 +89,20 @@ impl remote::Protocol for Sender {
         let plain = match self.config.protocol {
             Protocol::HttpJson => {
                 json::encode(spans, &mut json);
+                if !self.config.gzip {
+                    return Body { plain_bytes: json.len(), bytes: json.into() };
+                }
                 &json
             }
             _ => self.encoder.encode(spans),
         };
         let plain_bytes = plain.len();
-        let mut body = vec![0; frame];
+        // Compressed it is about a tenth; room that is not used is not touched either.
+        let mut body = Vec::with_capacity(frame + plain_bytes);
+        body.resize(frame, 0);
         if self.config.gzip {
             body = gzip(plain, body);
         } else {
-            body.reserve_exact(plain_bytes);
             body.extend_from_slice(plain);
         }
         let length = (body.len() - frame) as u32;
@@ -144,14 +149,8 @@ async fn attempt(request: reqwest::RequestBuilder, protocol: Protocol) -> Verdic
     }
 }
 
-fn client(config: &Config) -> Result<Client, ConfigError> {
-    let mut builder = Client::builder()
-        .user_agent(concat!("remora/", env!("CARGO_PKG_VERSION")))
-        .timeout(config.timeout)
-        // A proxy or a redirect would send spans where no one asked to.
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .hickory_dns(true);
+fn build(config: &Config) -> Result<Client, ConfigError> {
+    let mut builder = client::builder(&config.url, config.timeout);
     if config.protocol == Protocol::Grpc {
         // While a call is open, so that a dead connection is not used for ever; idle ones are left
         // in peace.
@@ -169,11 +168,8 @@ fn client(config: &Config) -> Result<Client, ConfigError> {
         let name = "OTEL_EXPORTER_OTLP_CERTIFICATE";
         let wrong = |source| ConfigError::File { name, path: path.clone(), source };
         let pem = std::fs::read(path).map_err(|error| wrong(error.into()))?;
-        for certificate in
-            Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.into()))?
-        {
-            builder = builder.add_root_certificate(certificate);
-        }
+        let trusted = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.into()))?;
+        builder = builder.tls_certs_only(trusted);
     }
     if let Some((certificate, key)) = &config.client {
         let name = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE";
@@ -395,25 +391,9 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Appends `bytes` to `out`, compressed.
-fn gzip(bytes: &[u8], mut out: Vec<u8>) -> Vec<u8> {
-    out.reserve(bytes.len() / 4);
+fn gzip(bytes: &[u8], out: Vec<u8>) -> Vec<u8> {
     let mut encoder = GzEncoder::new(out, Compression::fast());
     // Writing to a Vec cannot fail.
     let _ = encoder.write_all(bytes);
     encoder.finish().unwrap_or_default()
-}
-
-/// An error with its causes: the outermost alone says only "error sending request".
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

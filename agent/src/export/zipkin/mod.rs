@@ -12,10 +12,10 @@ use http_body_util::BodyExt;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, StatusCode, Url};
 
+use super::client::{self, chain};
 use super::group::{SCOPE_NAME, SCOPE_VERSION};
 use super::json::Json;
 use super::otlp::config::ConfigError;
-use super::otlp::send::chain;
 use super::remote::{self, Body};
 use super::retry::{Verdict, retry_after};
 use crate::span::attributes::Value;
@@ -23,6 +23,9 @@ use crate::span::model::{self, Kind, Span, SpanEvent};
 
 /// The path that a URL without one gets.
 const PATH: &str = "/api/v2/spans";
+
+/// How long one attempt may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Most bytes of an answer that are read.
 const ANSWER_MAX: usize = 64 << 10;
@@ -53,14 +56,7 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(url: Url) -> Result<Self, ConfigError> {
-        let client = Client::builder()
-            .user_agent(concat!("remora/", env!("CARGO_PKG_VERSION")))
-            .timeout(Duration::from_secs(10))
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .http1_only()
-            .hickory_dns(true)
-            .build();
+        let client = client::builder(&url, TIMEOUT).http1_only().build();
         match client {
             Ok(client) => Ok(Self { url, client }),
             Err(error) => Err(ConfigError::Url {
