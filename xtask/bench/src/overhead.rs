@@ -101,6 +101,9 @@ pub(crate) struct Results {
 }
 
 pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
+    if let Some(name) = settings.only.iter().find(|name| KINDS.iter().all(|k| k.key != **name)) {
+        anyhow::bail!("no server is called {name:?}");
+    }
     let mut raw = serde_json::Map::new();
     for kind in &KINDS {
         if !settings.only.is_empty() && !settings.only.iter().any(|only| only == kind.key) {
