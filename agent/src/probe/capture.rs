@@ -135,8 +135,20 @@ struct SelectedPod(Selected);
 // SAFETY: four integers without padding (agent-common checks the size), any bits are valid.
 unsafe impl Pod for SelectedPod {}
 
-/// Sums of the kernel half's counters, by [`counter`].
-pub type Counters = [u64; counter::COUNT as usize];
+/// What the kernel half has counted, summed over CPUs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Records written.
+    pub events: u64,
+    reasons: [u64; counter::COUNT as usize],
+}
+
+impl Counters {
+    /// One of [`counter`].
+    pub fn of(&self, which: u32) -> u64 {
+        self.reasons.get(which as usize).copied().unwrap_or(0)
+    }
+}
 
 /// The attached programs and their maps. Dropping it detaches everything.
 pub struct Capture {
@@ -145,6 +157,7 @@ pub struct Capture {
     selection: Selection,
     asleep: Array<MapData, u32>,
     counters: PerCpuArray<MapData, u64>,
+    sequences: PerCpuArray<MapData, u64>,
     // Holds the programs and with them their links.
     _ebpf: Ebpf,
 }
@@ -210,6 +223,7 @@ impl Capture {
             },
             asleep: take(&mut ebpf, "READER_ASLEEP", Array::try_from)?,
             counters: take(&mut ebpf, "COUNTERS", PerCpuArray::try_from)?,
+            sequences: take(&mut ebpf, "SEQUENCES", PerCpuArray::try_from)?,
             _ebpf: ebpf,
         })
     }
@@ -261,19 +275,30 @@ impl Capture {
         Ok(entries.iter().skip(1).any(|entry| entry.revents != 0))
     }
 
-    /// The kernel half's counters, summed over CPUs.
+    /// What the kernel half has counted.
     pub fn counters(&self) -> Result<Counters, CaptureError> {
-        let mut sums = Counters::default();
-        for (index, sum) in sums.iter_mut().enumerate() {
-            let map = "COUNTERS";
-            let values = self
-                .counters
-                .get(&(index as u32), 0)
-                .map_err(|source| CaptureError::Map { map, source: Box::new(source) })?;
-            *sum = values.iter().sum();
+        let mut counters = Counters::default();
+        for (index, reason) in counters.reasons.iter_mut().enumerate() {
+            *reason = sum(&self.counters, "COUNTERS", index as u32)?;
         }
-        Ok(sums)
+        // A record's number counts the lost ones too.
+        for slot in 0..self.sequences.len() {
+            counters.events += sum(&self.sequences, "SEQUENCES", slot)?;
+        }
+        counters.events = counters.events.saturating_sub(counters.of(counter::RING_FULL));
+        Ok(counters)
     }
+}
+
+/// A value summed over CPUs.
+fn sum(
+    array: &PerCpuArray<MapData, u64>,
+    map: &'static str,
+    index: u32,
+) -> Result<u64, CaptureError> {
+    let values = array.get(&index, 0);
+    let values = values.map_err(|source| CaptureError::Map { map, source: Box::new(source) })?;
+    Ok(values.iter().sum())
 }
 
 /// Records of the kernel half.

@@ -55,9 +55,9 @@ fn check(source: Source, needs: &str) {
         }
     }
     let counters = capture.counters().expect("counters");
-    assert_eq!(counters[agent_common::counter::RING_FULL as usize], 0);
-    assert_eq!(counters[agent_common::counter::NO_STORAGE as usize], 0);
-    assert_eq!(counters[agent_common::counter::IO_URING as usize], 0);
+    assert_eq!(counters.of(agent_common::counter::RING_FULL), 0);
+    assert_eq!(counters.of(agent_common::counter::NO_STORAGE), 0);
+    assert_eq!(counters.of(agent_common::counter::IO_URING), 0);
 }
 
 /// io_uring's operations are seen as sizes, or counted by the source that cannot see them: never
@@ -85,8 +85,8 @@ fn io_uring_is_told_without_bytes() {
             }
         }
         let counters = capture.counters().expect("counters");
-        assert!(counters[counter as usize] > 0);
-        assert_eq!(counters[agent_common::counter::UNREADABLE as usize], 0);
+        assert!(counters.of(counter) > 0);
+        assert_eq!(counters.of(agent_common::counter::UNREADABLE), 0);
     }
 }
 
