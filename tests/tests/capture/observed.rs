@@ -84,7 +84,7 @@ impl Observed {
     fn take(&mut self, event: &Event<'_>) -> bool {
         match *event {
             Event::Socket(socket) => self.sockets.push(socket),
-            Event::Closed(id, _) => self.closed.push(id),
+            Event::Closed { id, .. } => self.closed.push(id),
             Event::Shutdown(id, _) => self.shutdown.push(id),
             Event::Io(io) => {
                 assert_eq!(io.task.kind, agent_common::task_kind::THREAD);
