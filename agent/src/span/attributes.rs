@@ -193,6 +193,12 @@ impl Attributes {
         }
     }
 
+    /// Adds all of another list.
+    pub fn append(&mut self, others: &Self) {
+        self.encoded.extend_from_slice(&others.encoded);
+        self.len += others.len;
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.len as usize
