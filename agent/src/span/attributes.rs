@@ -199,6 +199,12 @@ impl Attributes {
         self.len += others.len;
     }
 
+    /// Forgets all of them, keeps the memory.
+    pub fn clear(&mut self) {
+        self.encoded.clear();
+        self.len = 0;
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.len as usize

@@ -15,9 +15,6 @@ use crate::protocol::{End, Header, RequestHead, ResponseHead};
 const URL_MAX: usize = 2048;
 const TEXT_MAX: usize = 512;
 
-/// Room for what the requests of a connection say alike, encoded.
-const STANDING_BYTES: usize = 384;
-
 /// The two ends of a connection; `None` for a Unix socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ends {
@@ -78,26 +75,29 @@ impl Standing {
             && self.host == host
             && self.scheme == scheme;
         if !same {
-            *self = Self {
-                kind: Some(kind),
-                scheme: scheme.to_owned(),
-                host: host.to_owned(),
-                agent: agent.map(str::to_owned),
-                minor_version,
-                attributes: standing(kind, ends, (scheme, host), (agent, minor_version)),
-            };
+            self.kind = Some(kind);
+            scheme.clone_into(&mut self.scheme);
+            host.clone_into(&mut self.host);
+            match (agent, &mut self.agent) {
+                (Some(agent), Some(kept)) => agent.clone_into(kept),
+                (agent, kept) => *kept = agent.map(str::to_owned),
+            }
+            self.minor_version = minor_version;
+            self.attributes.clear();
+            let about = (agent, minor_version);
+            standing(&mut self.attributes, kind, ends, (scheme, host), about);
         }
         &self.attributes
     }
 }
 
 fn standing(
+    attributes: &mut Attributes,
     kind: Kind,
     ends: &Ends,
     (scheme, host): (&str, &str),
     (agent, minor_version): (Option<&str>, u8),
-) -> Attributes {
-    let mut attributes = Attributes::with_capacity(STANDING_BYTES);
+) {
     attributes.text("url.scheme", scheme);
     let server = if kind == Kind::Client { ends.peer } else { ends.local };
     let (address, port) = split_host(host);
@@ -123,7 +123,6 @@ fn standing(
     if let Some(agent) = agent {
         attributes.text("user_agent.original", agent);
     }
-    attributes
 }
 
 /// Adds what a request's head says; returns the span's name.

@@ -31,7 +31,7 @@ const EXCHANGES_MAX: usize = 1 << 18;
 const LEARNS_NS: u64 = 3_000_000_000;
 
 /// Room for the attributes of an ordinary request, encoded.
-const ATTRIBUTE_BYTES: usize = 512;
+const ATTRIBUTE_BYTES: usize = 640;
 
 /// What the tracker could not or would not make a span of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

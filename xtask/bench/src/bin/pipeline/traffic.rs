@@ -260,8 +260,8 @@ impl Writer {
 
     fn request(&mut self, number: usize) {
         let connection = number % self.connections.len();
-        // 100 to 200 bytes, no two neighbours alike.
-        let agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36".get(number % 50..);
+        // 100 to 200 bytes; another client on each connection, another resource each time.
+        let agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36".get(connection % 50..);
         let head = format!(
             "GET /items/{number}/prices?currency=EUR&page={} HTTP/1.1\r\nHost: shop.example.com\r\n\
              User-Agent: {}\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n\r\n",
