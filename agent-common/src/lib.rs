@@ -64,6 +64,9 @@ pub mod io_flags {
     pub const END: u8 = 1 << 5;
     /// The operation failed; [`Io::len`] holds the positive errno.
     pub const ERROR: u8 = 1 << 6;
+    /// The connection was over in both directions when the operation returned: only what had come
+    /// before can still be read, and no record need follow.
+    pub const OVER: u8 = 1 << 7;
 }
 
 /// How many of an operation's last bytes are kept when its payload is cut.
@@ -127,6 +130,9 @@ pub mod socket_flags {
     /// Bytes had moved over the socket before the agent saw it. Without the flag they may have, for
     /// Unix sockets, or for TCP if they were fewer than five.
     pub const OLDER: u8 = 1 << 2;
+    /// In a [`kind::CLOSE`](super::kind::CLOSE): the process still has the socket, and will learn of
+    /// its end (a peer's reset, a timeout) by its next operation.
+    pub const HELD: u8 = 1 << 3;
 }
 
 /// Address families as in `<sys/socket.h>`.

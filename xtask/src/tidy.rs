@@ -59,6 +59,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("agent/src/run/signals.rs", "signalfd"),
     ("tests/src/kernel.rs", "asks bpf(2) what is left"),
     ("tests/tests/capture/", "socket calls that std has no name for"),
+    ("tests/tests/sources/web.rs", "sendfile"),
 ];
 
 /// Words that have no place in any file, with the reason.

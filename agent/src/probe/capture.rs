@@ -135,6 +135,18 @@ struct SelectedPod(Selected);
 // SAFETY: four integers without padding (agent-common checks the size), any bits are valid.
 unsafe impl Pod for SelectedPod {}
 
+/// What the kernel has made of an attached program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The program.
+    pub program: String,
+    /// Instructions that the verifier went through, over all ways; it refuses a program at a
+    /// million. `None` before Linux 5.16, which does not tell.
+    pub steps: Option<u32>,
+    /// Size of the program as the kernel keeps it, in its own instruction set.
+    pub bytes: Option<u32>,
+}
+
 /// What the kernel half has counted, summed over CPUs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
@@ -159,7 +171,7 @@ pub struct Capture {
     counters: PerCpuArray<MapData, u64>,
     sequences: PerCpuArray<MapData, u64>,
     // Holds the programs and with them their links.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
 }
 
 const LIFECYCLE: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
@@ -224,13 +236,26 @@ impl Capture {
             asleep: take(&mut ebpf, "READER_ASLEEP", Array::try_from)?,
             counters: take(&mut ebpf, "COUNTERS", PerCpuArray::try_from)?,
             sequences: take(&mut ebpf, "SEQUENCES", PerCpuArray::try_from)?,
-            _ebpf: ebpf,
+            ebpf,
         })
     }
 
     /// Which source was attached.
     pub fn source(&self) -> Source {
         self.source
+    }
+
+    /// The attached programs, by name.
+    pub fn programs(&self) -> Vec<Verified> {
+        // What was not loaded has nothing to tell.
+        let loaded = self.ebpf.programs().filter_map(|(name, program)| {
+            let facts = program.info().ok()?;
+            let (steps, bytes) = (facts.verified_instruction_count(), facts.size_translated());
+            Some(Verified { program: name.to_owned(), steps, bytes })
+        });
+        let mut programs: Vec<_> = loaded.collect();
+        programs.sort_by(|a, b| a.program.cmp(&b.program));
+        programs
     }
 
     /// The records and the selection, to decide on processes while records are read.

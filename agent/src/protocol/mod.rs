@@ -109,6 +109,9 @@ pub enum Event<'a> {
     Abandoned { exchange: ExchangeNo },
     /// What began like a request was none: the exchange never was.
     Mistaken { exchange: ExchangeNo },
+    /// A response begins whose request was missed: an exchange that cannot be told. (There may be
+    /// more of them than are seen: this is only told of responses that begin an operation.)
+    Untold,
     /// Bytes that belong to no message the parser knows.
     Unknown { direction: Direction, bytes: u64 },
 }

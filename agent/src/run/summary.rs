@@ -44,6 +44,7 @@ impl Summary {
             ("events.malformed".to_owned(), self.intake.malformed),
             ("sockets.too_many".to_owned(), self.tallies.too_many_sockets),
             ("exchanges.too_many".to_owned(), self.tallies.too_many_exchanges),
+            ("exchanges.untold".to_owned(), self.tallies.untold),
             ("exchanges.headless".to_owned(), self.tallies.headless),
             ("recording.failed".to_owned(), self.unrecorded),
         ];
@@ -73,6 +74,7 @@ impl Summary {
             ("remora_events_missing_total", self.intake.missing),
             ("remora_unreadable_payloads_total", count(counter::UNREADABLE)),
             ("remora_io_uring_operations_total", count(counter::IO_URING)),
+            ("remora_io_uring_calls_unseen_total", count(counter::IO_URING_UNSEEN)),
             ("remora_compat_operations_total", count(counter::COMPAT)),
             ("remora_requests_unfinished_total", self.tallies.unfinished),
             ("remora_stream_gaps_total", self.tallies.gaps),

@@ -34,6 +34,8 @@ pub(super) struct SocketState {
     /// Exchanges not yet handed out, oldest first.
     pub(super) exchanges: VecDeque<(ExchangeNo, ExchangeKey)>,
     pub(super) closed: bool,
+    /// Its connection is over: it is forgotten soon, whether or not its close is told.
+    pub(super) over: bool,
 }
 
 impl SocketState {
@@ -128,6 +130,7 @@ impl Sockets {
             next_op: None,
             exchanges: VecDeque::new(),
             closed: false,
+            over: false,
         });
         if let Some(other) = peer.and_then(|peer| self.states.get_mut(peer)) {
             other.peer = Some(key);

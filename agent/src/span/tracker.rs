@@ -27,6 +27,9 @@ use crate::protocol::{self, Direction, End, ExchangeNo, http1};
 /// Most exchanges open or waiting at one time; more are not begun, and counted.
 const EXCHANGES_MAX: usize = 1 << 18;
 
+/// How long a process may take to learn that its connection is gone.
+const LEARNS_NS: u64 = 3_000_000_000;
+
 /// Room for the attributes of an ordinary request, encoded.
 const ATTRIBUTE_BYTES: usize = 768;
 
@@ -42,6 +45,8 @@ pub struct Tallies {
     /// Streams that ended, or turned out to be no HTTP, before what looked like a request had a
     /// whole first line. Nothing was lost.
     pub unfinished: u64,
+    /// Responses to requests that were missed: exchanges that cannot be told.
+    pub untold: u64,
     /// Bytes of traffic that no parser knows.
     pub unknown_bytes: u64,
     /// Events that belong to no socket that was told.
@@ -72,7 +77,9 @@ pub struct Tracker {
     settings: Settings,
     sockets: Sockets,
     /// Sockets that are closed, and since when.
-    closed: Vec<(MonoNs, SocketKey)>,
+    closed: VecDeque<(MonoNs, SocketKey)>,
+    /// Sockets whose connection is over but which their process may still read from.
+    held: VecDeque<(MonoNs, SocketKey)>,
     state: State,
 }
 
@@ -113,7 +120,8 @@ impl Tracker {
             tallies: Tallies::default(),
             lost: 0,
         };
-        Self { settings, sockets: Sockets::default(), closed: Vec::new(), state }
+        let (closed, held) = (VecDeque::new(), VecDeque::new());
+        Self { settings, sockets: Sockets::default(), closed, held, state }
     }
 
     /// Announces a process; its events before this are not understood.
@@ -148,7 +156,7 @@ impl Tracker {
 
     /// Whether spans wait to be handed out.
     pub fn pending(&self) -> bool {
-        !self.state.ended.is_empty() || !self.closed.is_empty()
+        !self.state.ended.is_empty() || !self.closed.is_empty() || !self.held.is_empty()
     }
 
     /// Takes in an event.
@@ -161,11 +169,10 @@ impl Tracker {
                     self.end(key, Direction::Outbound, *at);
                 }
             }
-            Event::Closed(id, at) => {
-                // A peer's reset is handled within the very operation that provoked it, and so told
-                // before it.
+            Event::Closed { id, at, held } => {
                 if let Some(key) = self.sockets.find(*id) {
-                    self.closed.push((*at, key));
+                    let queue = if *held { &mut self.held } else { &mut self.closed };
+                    queue.push_back((*at, key));
                 }
             }
             Event::Exit { tgid, at, .. } => {
@@ -181,10 +188,11 @@ impl Tracker {
     /// Hands out every span that ended before `horizon`: by then all events up to its end, from
     /// every CPU, have been taken in. One that was seen to end after one that ended later waits for it.
     pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
-        // In the order of time, as near as the records' order is to it.
-        let due = self.closed.iter().take_while(|(at, _)| *at <= horizon).count();
-        let waiting = self.closed.split_off(due);
-        for (at, key) in mem::replace(&mut self.closed, waiting) {
+        // A peer's reset is handled within the very operation that provoked it, and so told before.
+        while let Some((at, key)) = due(&mut self.closed, horizon) {
+            self.close(key, at);
+        }
+        while let Some((at, key)) = due(&mut self.held, horizon.before(LEARNS_NS)) {
             self.close(key, at);
         }
         while let Some((at, key)) = self.state.ended.front().copied()
@@ -197,7 +205,7 @@ impl Tracker {
 
     /// Ends everything that is open and hands it out.
     pub fn finish(&mut self, at: MonoNs, spans: &mut Vec<Span>) {
-        for (at, key) in mem::take(&mut self.closed) {
+        for (at, key) in mem::take(&mut self.closed).into_iter().chain(mem::take(&mut self.held)) {
             self.close(key, at);
         }
         for key in self.sockets.keys() {
@@ -235,6 +243,9 @@ impl Tracker {
         let skipped = socket.next_op.is_some_and(|next| next != io.op);
         socket.next_op = Some(io.op.wrapping_add(1));
         socket.tgid = io.tgid;
+        if io.over && !mem::replace(&mut socket.over, true) {
+            self.held.push_back((io.at, key));
+        }
         if matches!(socket.local, Address::Unix(_)) && skipped {
             // Without sequence numbers a lost operation may have been in either direction.
             self.gap(key, Direction::Inbound, None, io.at);
@@ -414,6 +425,7 @@ impl Tracker {
                 }
                 self.state.over(key, at, None);
             }
+            Message::Untold => self.state.tallies.untold += 1,
             Message::Unknown { bytes, .. } => self.state.tallies.unknown_bytes += bytes,
         }
     }
@@ -542,6 +554,12 @@ impl Tracker {
             self.sockets.remove(socket_key);
         }
     }
+}
+
+/// Takes the first entry if its time has come.
+fn due<T>(queue: &mut VecDeque<(MonoNs, T)>, horizon: MonoNs) -> Option<(MonoNs, T)> {
+    let is_due = queue.front().is_some_and(|(at, _)| *at <= horizon);
+    if is_due { queue.pop_front() } else { None }
 }
 
 impl State {

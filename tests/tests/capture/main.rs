@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 
 use observed::Observed;
 use remora::event::Role;
-use remora::probe::{Capture, CaptureError, Options, Source};
+use remora::probe::{Capture, CaptureError, Options, Source, Verified};
 use traffic::Family;
 
 /// Says which traffic a process of this program is to make.
@@ -143,6 +143,26 @@ fn forked_children_and_their_programs_are_followed() {
         assert_eq!(observed.programs(), ["head"]);
         assert_eq!(capture.selection().bits(shell.id()), None);
         assert_eq!(capture.selection().bits(second), None);
+    }
+}
+
+/// Steps of the verifier that a program may take: the kernel refuses it at a million, and another
+/// kernel's verifier may take several times as many.
+const VERIFIER_STEPS_MAX: u32 = 250_000;
+
+/// Far from what the verifier refuses, with what is left for kernels that have not been tried.
+#[test]
+fn programs_are_easy_to_verify() {
+    for source in Source::ALL {
+        let Some(capture) = start(source, source.as_str()) else { continue };
+        let programs = capture.programs();
+        assert!(programs.len() > 4, "{programs:?}");
+        for Verified { program, steps, bytes } in programs {
+            let steps = steps.expect("Linux 5.16 or later");
+            let bytes = bytes.expect("loaded by us");
+            println!("verified: {} {program} {steps} {bytes}", source.as_str());
+            assert!(steps < VERIFIER_STEPS_MAX, "{program}: {steps}");
+        }
     }
 }
 

@@ -23,11 +23,17 @@ use crate::statistics::{median, order, quantile};
 use crate::{sys, verdicts};
 
 const CONNECTIONS: usize = 64;
+/// Of a server, before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// The CPU of the load; the servers have the first one, the agent may use both.
+const LOAD_CPU: usize = 1;
 
 /// What is attached meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Untraced,
+    /// Untraced once more: the two differ by what the machine does otherwise.
+    Control,
     /// A 256-byte event for every operation.
     Floor,
     Traced,
@@ -36,9 +42,15 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
+    /// Whether nothing is attached.
+    pub(crate) fn is_untraced(self) -> bool {
+        matches!(self, Self::Untraced | Self::Control)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Untraced => "untraced",
+            Self::Control => "untraced, again",
             Self::Floor | Self::Other(Variant::Event) => "floor: event per operation",
             Self::Traced => "remora",
             Self::Other(Variant::Empty) => "floor: empty programs",
@@ -89,6 +101,9 @@ pub(crate) struct Results {
 }
 
 pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
+    if let Some(name) = settings.only.iter().find(|name| KINDS.iter().all(|k| k.key != **name)) {
+        anyhow::bail!("no server is called {name:?}");
+    }
     let mut raw = serde_json::Map::new();
     for kind in &KINDS {
         if !settings.only.is_empty() && !settings.only.iter().any(|only| only == kind.key) {
@@ -159,13 +174,12 @@ impl<'a> Bench<'a> {
 
     fn run(mut self) -> Result<Results> {
         let rounds = self.settings.rounds(7);
-        let all: Vec<Phase> = [Phase::Untraced, Phase::Traced]
-            .into_iter()
-            .chain(self.floors.iter().map(|(phase, _)| *phase))
-            .collect();
+        let mut all = vec![Phase::Untraced, Phase::Traced];
+        all.extend(self.floors.iter().map(|(phase, _)| *phase));
+        all.push(Phase::Control);
         // Runtimes compile what they run often; the first phase must not pay for it.
-        let warm_up = self.plan(Pace::Closed);
-        self.client.run(Plan { warm_up: warm_up.measured, ..warm_up }, &mut |_| Ok(()))?;
+        let plan = self.plan(Pace::Closed);
+        self.client.run(Plan { warm_up: WARM_UP, ..plan }, &mut |_| Ok(()))?;
         for round in 0..rounds {
             for at in order(all.len(), round) {
                 let phase = all.get(at).copied().unwrap_or(Phase::Untraced);
@@ -173,9 +187,9 @@ impl<'a> Bench<'a> {
             }
             println!("  saturation, round {} of {rounds}: {}", round + 1, self.told(round, false));
         }
-        let untraced = self.samples.iter().filter(|sample| sample.phase == Phase::Untraced);
+        let untraced = self.samples.iter().filter(|sample| sample.phase.is_untraced());
         let half = median(untraced.map(|sample| sample.rate)) / 2.0;
-        let judged = [Phase::Untraced, Phase::Floor, Phase::Traced];
+        let judged = [Phase::Untraced, Phase::Traced, Phase::Floor, Phase::Control];
         for round in 0..rounds {
             for at in order(judged.len(), round) {
                 let phase = judged.get(at).copied().unwrap_or(Phase::Untraced);
@@ -190,12 +204,14 @@ impl<'a> Bench<'a> {
     fn plan(&self, pace: Pace) -> Plan {
         let usual = if self.settings.quick { 0.5 } else { 2.0 };
         let measured = Duration::from_secs_f64(self.settings.seconds.unwrap_or(usual));
-        Plan { connections: CONNECTIONS, pace, warm_up: measured / 5, measured }
+        Plan { cpu: LOAD_CPU, connections: CONNECTIONS, pace, warm_up: measured / 5, measured }
     }
 
     fn phase(&mut self, round: usize, phase: Phase, pace: Pace) -> Result<()> {
         let sample = match phase {
-            Phase::Untraced => self.load(pace, None).map(|(load, _)| load.sample(phase, None)),
+            Phase::Untraced | Phase::Control => {
+                self.load(pace, None).map(|(load, _)| load.sample(phase, None))
+            }
             Phase::Traced => self.traced(pace),
             Phase::Floor | Phase::Other(_) => self.floor(phase, pace),
         };

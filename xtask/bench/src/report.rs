@@ -39,7 +39,8 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    fn write(self, value: f64) -> String {
+    /// For people.
+    pub(crate) fn write(self, value: f64) -> String {
         match self {
             _ if value.is_nan() => "–".to_owned(),
             Self::Times => format!("{value:.3}×"),

@@ -65,7 +65,7 @@ impl Axis {
 /// What one round says about one size.
 struct Sample {
     size: usize,
-    /// CPU time of an operation: untraced, with the floor, traced.
+    /// CPU time of an operation: untraced (before and after the others), with the floor, traced.
     untraced_ns: f64,
     floor_ns: f64,
     traced_ns: f64,
@@ -111,7 +111,7 @@ fn measure(settings: &Settings, axis: Axis) -> Result<Vec<Sample>> {
             turns: settings.turns(),
         });
     }
-    let rounds = settings.rounds(7);
+    let rounds = settings.rounds(9);
     let mut samples = Vec::new();
     for round in 0..rounds {
         for group in &mut groups {
@@ -144,7 +144,7 @@ impl Group {
     fn round(&mut self, settings: &Settings, sink: &Sink) -> Result<Sample> {
         let Self { size, pairs, subjects, pids, floor, turns } = self;
         warm_up(subjects, *pairs)?;
-        let untraced_ns = exercise(subjects, *turns)?;
+        let before_ns = exercise(subjects, *turns)?;
         let attached = floor.attach()?;
         warm_up(subjects, *pairs)?;
         let floor_ns = exercise(subjects, *turns)?;
@@ -166,6 +166,7 @@ impl Group {
         let memory_mb = agent.memory_mb()?.1;
         let done = agent.stop()?;
         let missing = expected.abs_diff(arrived).max(done.lost);
+        let untraced_ns = (before_ns + exercise(subjects, *turns)?) / 2.0;
         let core_seconds = spent.cpu_ns as f64 / 1e9 / measured as f64 * 1e4;
         let size = *size;
         Ok(Sample { size, untraced_ns, floor_ns, traced_ns, core_seconds, memory_mb, missing })
@@ -219,7 +220,7 @@ fn tell(axis: Axis, samples: &[Sample], report: &mut Report) {
         0.0,
     );
     for (figure, what, note) in [
-        (added, "added to an operation", format!("the floor's grows {floor:.2}×")),
+        (added, "added to an operation", format!("the floor's grows {}", Unit::Times.write(floor))),
         (cpu, "the agent's CPU for a span", String::new()),
     ] {
         let times = ratio(of(most, figure), of(least, figure), 0.0);

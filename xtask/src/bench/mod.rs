@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -139,5 +139,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let bench = build::as_shipped(root, &["--package", "remora-bench", "--bin", "remora-bench"])?;
     let bench = bench.join("remora-bench");
     let settings = serde_json::to_string(&settings).context("cannot write the settings")?;
-    command::run(Command::new(bench).arg(settings))
+    let status = Command::new(&bench).arg(settings).status();
+    let status = status.with_context(|| format!("cannot run {}", bench.display()))?;
+    // It has said why.
+    ensure!(status.success(), "the benchmark failed: {status}");
+    Ok(())
 }

@@ -181,6 +181,11 @@ pub(super) fn is_response(bytes: &[u8]) -> bool {
         && bytes.get(9..12).is_some_and(|code| code.iter().all(u8::is_ascii_digit))
 }
 
+/// Whether these bytes can only begin a response that is not an interim one.
+pub(super) fn is_final_response(bytes: &[u8]) -> bool {
+    is_response(bytes) && bytes.get(9) != Some(&b'1')
+}
+
 /// Methods are case-sensitive, and every registered one is upper case; others are believed only in
 /// that form, since "hello world" must not begin a request.
 fn is_method_byte(byte: u8) -> bool {
