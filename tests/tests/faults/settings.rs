@@ -74,6 +74,9 @@ fn a_host_without_certificates_can_send_without_tls() {
     });
 }
 
+/// Variables; the path, the content type and the encoding that they lead to.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, &'a str);
+
 #[test]
 fn the_environment_is_honoured() {
     if !is_root() {
@@ -84,7 +87,7 @@ fn the_environment_is_honoured() {
     let exact = format!("http://127.0.0.1:{}/exact", sink.port());
     let grpc = format!("http://127.0.0.1:{}", sink.port());
     let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-    let cases: [(&[(&str, &str)], &str, &str, &str); 4] = [
+    let cases: [Case<'_>; 4] = [
         (
             &[("OTEL_EXPORTER_OTLP_ENDPOINT", &base)],
             "/base/v1/traces",
