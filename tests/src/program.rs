@@ -1,6 +1,6 @@
 //! Programs under test: unmodified ones that are installed, and scripts in `tests/programs`.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,8 +21,20 @@ impl Program {
     /// # Panics
     /// If it cannot be started.
     pub fn start(command: &mut Command) -> Self {
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// As [`start`](Self::start), for a program that is [told](Self::tell) what to do.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start_told(command: &mut Command) -> Self {
+        Self::start_with(command, Stdio::piped())
+    }
+
+    fn start_with(command: &mut Command, stdin: Stdio) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
@@ -76,6 +88,33 @@ impl Program {
     /// If none comes.
     pub fn line(&self) -> String {
         self.lines.recv_timeout(DEADLINE).expect("the program prints a line")
+    }
+
+    /// Waits for a line that contains `text`; gives what follows that in the line.
+    ///
+    /// # Panics
+    /// If none comes.
+    pub fn line_after(&self, text: &str) -> String {
+        loop {
+            if let Some((_, rest)) = self.line().split_once(text) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    /// Writes a line to its standard input.
+    ///
+    /// # Panics
+    /// If it was not started by [`start_told`](Self::start_told), or has ended.
+    pub fn tell(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("it was started to be told");
+        writeln!(stdin, "{line}").expect("it listens");
+    }
+
+    /// Kills it; the lines that it had printed and that were not taken.
+    pub fn rest(mut self) -> Vec<String> {
+        self.kill();
+        self.lines.iter().collect()
     }
 
     /// Kills it and waits for it.

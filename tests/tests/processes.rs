@@ -107,14 +107,11 @@ fn children_are_followed_if_asked() {
     let scratch = Scratch::new();
     let served = scripts().join("service.py").display().to_string();
     let mut command = Command::new("sh");
-    let (mut shell, port) = {
-        command.args(["-c", "python3 \"$1\" child & wait", "sh", &served]);
-        let shell = Program::start(&mut command);
-        let port: u16 = shell.line().parse().expect("it prints its port");
-        (shell, port)
-    };
+    command.args(["-c", "python3 \"$1\" child & wait", "sh", &served]);
+    let mut shell = Program::start(&mut command);
+    let child_port: u16 = shell.line().parse().expect("it prints its port");
     let agent = Agent::run(&scratch, &["--follow", "--pid", &pid(&shell)]);
-    get(port, "/older");
+    get(child_port, "/older");
     let ended = agent.stop();
     assert_eq!(ended.spans.len(), 1, "a child that is older than the agent: {:?}", ended.log);
     let child = ended.spans[0].resource["process.pid"].to_string();

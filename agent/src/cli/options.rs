@@ -161,7 +161,7 @@ pub struct CaptureOptions {
     #[arg(long, default_value_t = 4096, value_name = "BYTES")]
     pub payload_bytes: u32,
     /// Size of the ring between kernel and agent, in MiB, a power of two
-    #[arg(long, default_value_t = 16, value_name = "MIB")]
+    #[arg(long, default_value_t = 8, value_name = "MIB")]
     pub ring_mib: u32,
     /// Most processes traced at one time
     #[arg(long, default_value_t = 16384, value_name = "COUNT")]

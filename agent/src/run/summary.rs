@@ -36,7 +36,7 @@ impl Summary {
 
     /// Losses by reason, of events and of spans; only those that happened.
     pub fn losses(&self) -> Vec<(String, u64)> {
-        let count = |index: u32| self.counters.get(index as usize).copied().unwrap_or(0);
+        let count = |index: u32| self.counters.of(index);
         let mut losses = vec![
             ("events.ring_full".to_owned(), count(counter::RING_FULL)),
             ("events.no_storage".to_owned(), count(counter::NO_STORAGE)),
@@ -66,14 +66,15 @@ impl Summary {
 
     /// Everything that was counted, under the names of the metrics.
     pub fn metrics(&self) -> Vec<(&'static str, u64)> {
-        let count = |index: u32| self.counters.get(index as usize).copied().unwrap_or(0);
+        let count = |index: u32| self.counters.of(index);
         vec![
             ("remora_processes_traced_total", self.processes),
-            ("remora_kernel_events_total", count(counter::EVENTS)),
+            ("remora_kernel_events_total", self.counters.events),
             ("remora_events_total", self.intake.events),
             ("remora_events_missing_total", self.intake.missing),
             ("remora_unreadable_payloads_total", count(counter::UNREADABLE)),
             ("remora_io_uring_operations_total", count(counter::IO_URING)),
+            ("remora_io_uring_calls_unseen_total", count(counter::IO_URING_UNSEEN)),
             ("remora_compat_operations_total", count(counter::COMPAT)),
             ("remora_requests_unfinished_total", self.tallies.unfinished),
             ("remora_stream_gaps_total", self.tallies.gaps),

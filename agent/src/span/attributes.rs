@@ -193,6 +193,18 @@ impl Attributes {
         }
     }
 
+    /// Adds all of another list.
+    pub fn append(&mut self, others: &Self) {
+        self.encoded.extend_from_slice(&others.encoded);
+        self.len += others.len;
+    }
+
+    /// Forgets all of them, keeps the memory.
+    pub fn clear(&mut self) {
+        self.encoded.clear();
+        self.len = 0;
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.len as usize

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use slotmap::SlotMap;
 
 use super::exchange::{ExchangeKey, SocketKey};
+use super::http::Standing;
 use crate::event::ids::{Address, SocketId, Tgid};
 use crate::event::{Role, Socket};
 use crate::platform::clock::MonoNs;
@@ -25,6 +26,8 @@ pub(super) struct SocketState {
     /// The other end, if it is on this host and told.
     pub(super) peer: Option<SocketKey>,
     pub(super) connection: Connection,
+    /// What its requests say alike.
+    pub(super) standing: Standing,
     /// Sequence number of the next byte, by direction.
     pub(super) expected: [Option<u32>; 2],
     /// When bytes last moved, by direction.
@@ -125,6 +128,7 @@ impl Sockets {
             remote,
             peer,
             connection: connection(role, is_older),
+            standing: Standing::default(),
             expected: [None; 2],
             last_moved: [MonoNs::default(); 2],
             next_op: None,

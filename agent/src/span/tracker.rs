@@ -12,7 +12,7 @@ use slotmap::SlotMap;
 
 use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
 use super::finish;
-use super::http::{self, Ends, HeaderCapture};
+use super::http::{self, Ends, HeaderCapture, Standing};
 use super::identity::IdSource;
 use super::model::{Confidence, Kind, Method, Resource, Span};
 use super::propagation;
@@ -31,7 +31,7 @@ const EXCHANGES_MAX: usize = 1 << 18;
 const LEARNS_NS: u64 = 3_000_000_000;
 
 /// Room for the attributes of an ordinary request, encoded.
-const ATTRIBUTE_BYTES: usize = 768;
+const ATTRIBUTE_BYTES: usize = 640;
 
 /// What the tracker could not or would not make a span of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -378,9 +378,11 @@ impl Tracker {
                 self.request_start(key, operation, exchange, direction, offset);
             }
             Message::RequestHead { exchange, head } => {
-                let Some((key, socket)) = self.open(key, exchange) else { return };
-                let ends = Ends { local: socket.0.ip(), peer: socket.1.ip() };
-                self.state.request_head(key, &ends, &head, &self.settings.headers);
+                let Some(socket) = self.sockets.get_mut(key) else { return };
+                let Some(key) = socket.exchange(exchange) else { return };
+                let ends = Ends { local: socket.local.ip(), peer: socket.remote.ip() };
+                let about = (&ends, &mut socket.standing);
+                self.state.request_head(key, about, &head, &self.settings.headers);
             }
             Message::RequestEnd { exchange, body_bytes, .. } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
@@ -601,14 +603,15 @@ impl State {
     fn request_head(
         &mut self,
         key: ExchangeKey,
-        ends: &Ends,
+        about: (&Ends, &mut Standing),
         head: &protocol::RequestHead<'_>,
         capture: &HeaderCapture,
     ) {
         let remote = propagation::read(head.headers);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.head_seen = true;
-        exchange.name = http::request(&mut exchange.attributes, exchange.kind, head, ends, capture);
+        exchange.name =
+            http::request(&mut exchange.attributes, exchange.kind, head, about, capture);
         exchange.remote = remote.map(Box::new);
         if exchange.kind != Kind::Client {
             if exchange.remote.is_some() && exchange.origin == Origin::Unknown {

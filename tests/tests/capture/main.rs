@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 
 use observed::Observed;
 use remora::event::Role;
-use remora::probe::{Capture, CaptureError, Options, Source};
+use remora::probe::{Capture, CaptureError, Options, Source, Verified};
 use traffic::Family;
 
 /// Says which traffic a process of this program is to make.
@@ -55,9 +55,9 @@ fn check(source: Source, needs: &str) {
         }
     }
     let counters = capture.counters().expect("counters");
-    assert_eq!(counters[agent_common::counter::RING_FULL as usize], 0);
-    assert_eq!(counters[agent_common::counter::NO_STORAGE as usize], 0);
-    assert_eq!(counters[agent_common::counter::IO_URING as usize], 0);
+    assert_eq!(counters.of(agent_common::counter::RING_FULL), 0);
+    assert_eq!(counters.of(agent_common::counter::NO_STORAGE), 0);
+    assert_eq!(counters.of(agent_common::counter::IO_URING), 0);
 }
 
 /// io_uring's operations are seen as sizes, or counted by the source that cannot see them: never
@@ -85,8 +85,8 @@ fn io_uring_is_told_without_bytes() {
             }
         }
         let counters = capture.counters().expect("counters");
-        assert!(counters[counter as usize] > 0);
-        assert_eq!(counters[agent_common::counter::UNREADABLE as usize], 0);
+        assert!(counters.of(counter) > 0);
+        assert_eq!(counters.of(agent_common::counter::UNREADABLE), 0);
     }
 }
 
@@ -143,6 +143,26 @@ fn forked_children_and_their_programs_are_followed() {
         assert_eq!(observed.programs(), ["head"]);
         assert_eq!(capture.selection().bits(shell.id()), None);
         assert_eq!(capture.selection().bits(second), None);
+    }
+}
+
+/// Steps of the verifier that a program may take: the kernel refuses it at a million, and another
+/// kernel's verifier may take several times as many.
+const VERIFIER_STEPS_MAX: u32 = 250_000;
+
+/// Far from what the verifier refuses, with what is left for kernels that have not been tried.
+#[test]
+fn programs_are_easy_to_verify() {
+    for source in Source::ALL {
+        let Some(capture) = start(source, source.as_str()) else { continue };
+        let programs = capture.programs();
+        assert!(programs.len() > 4, "{programs:?}");
+        for Verified { program, steps, bytes } in programs {
+            let steps = steps.expect("Linux 5.16 or later");
+            let bytes = bytes.expect("loaded by us");
+            println!("verified: {} {program} {steps} {bytes}", source.as_str());
+            assert!(steps < VERIFIER_STEPS_MAX, "{program}: {steps}");
+        }
     }
 }
 

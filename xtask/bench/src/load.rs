@@ -1,4 +1,4 @@
-//! A load generator for HTTP/1.1: one thread on the second CPU, kept-alive connections, one request
+//! A load generator for HTTP/1.1: one thread on a CPU of its own, kept-alive connections, one request
 //! at a time on each. Closed loop: as fast as answers come. Open loop: at a fixed rate, whatever
 //! the server does; latency counts from the moment a request was due.
 //!
@@ -13,8 +13,6 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::sys::{self, Poll};
 
-/// The CPU of the load.
-const CPU: usize = 1;
 /// Bytes of a body.
 const BODY: usize = 200;
 const REQUEST: &[u8] = b"GET /bench HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: remora-bench/1\r\n\
@@ -36,6 +34,8 @@ pub(crate) enum Pace {
 /// What to do to a server.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
+    /// Where the generator runs.
+    pub(crate) cpu: usize,
     pub(crate) connections: usize,
     pub(crate) pace: Pace,
     pub(crate) warm_up: Duration,
@@ -106,7 +106,7 @@ impl Client {
     ) -> Result<Outcome> {
         std::thread::scope(|scope| {
             let work = scope.spawn(|| {
-                sys::pin(CPU).context("a second CPU is needed for the load")?;
+                sys::pin(plan.cpu).context("the load needs a CPU of its own")?;
                 Work::new(self, plan)?.run(at_edge)
             });
             work.join().unwrap_or_else(|_| bail!("the load generator has panicked"))
@@ -293,7 +293,7 @@ mod tests {
 
     fn plan(pace: Pace) -> Plan {
         let (warm_up, measured) = (Duration::from_millis(20), Duration::from_millis(100));
-        Plan { connections: 4, pace, warm_up, measured }
+        Plan { cpu: 0, connections: 4, pace, warm_up, measured }
     }
 
     fn good() -> &'static [u8] {

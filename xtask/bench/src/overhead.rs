@@ -19,15 +19,21 @@ use crate::process::Usage;
 use crate::report::Report;
 use crate::servers::{KINDS, Kind, Scratch, Server, Workshop};
 use crate::sink::{Counts, Sink};
-use crate::statistics::{median, quantile};
+use crate::statistics::{median, order, quantile};
 use crate::{sys, verdicts};
 
 const CONNECTIONS: usize = 64;
+/// Of a server, before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// The CPU of the load; the servers have the first one, the agent may use both.
+const LOAD_CPU: usize = 1;
 
 /// What is attached meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Untraced,
+    /// Untraced once more: the two differ by what the machine does otherwise.
+    Control,
     /// A 256-byte event for every operation.
     Floor,
     Traced,
@@ -36,9 +42,15 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
+    /// Whether nothing is attached.
+    pub(crate) fn is_untraced(self) -> bool {
+        matches!(self, Self::Untraced | Self::Control)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Untraced => "untraced",
+            Self::Control => "untraced, again",
             Self::Floor | Self::Other(Variant::Event) => "floor: event per operation",
             Self::Traced => "remora",
             Self::Other(Variant::Empty) => "floor: empty programs",
@@ -68,7 +80,7 @@ pub(crate) struct Sample {
 
 /// What the agent did in a phase.
 pub(crate) struct Traced {
-    /// Core-seconds of 10,000 requests.
+    /// Core-seconds of 10,000 spans.
     pub(crate) core_seconds: f64,
     /// Wake-ups a second.
     pub(crate) wake_ups: f64,
@@ -89,6 +101,9 @@ pub(crate) struct Results {
 }
 
 pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
+    if let Some(name) = settings.only.iter().find(|name| KINDS.iter().all(|k| k.key != **name)) {
+        anyhow::bail!("no server is called {name:?}");
+    }
     let mut raw = serde_json::Map::new();
     for kind in &KINDS {
         if !settings.only.is_empty() && !settings.only.iter().any(|only| only == kind.key) {
@@ -142,8 +157,12 @@ impl<'a> Bench<'a> {
         };
         add(Phase::Floor, Variant::Event)?;
         if settings.all_floors {
-            for variant in [Variant::Empty, Variant::Miss, Variant::Exchange, Variant::Syscalls] {
+            for variant in [Variant::Empty, Variant::Miss, Variant::Syscalls] {
                 add(Phase::Other(variant), variant)?;
+            }
+            // It knows one process only.
+            if kind.spans == 1 {
+                add(Phase::Other(Variant::Exchange), Variant::Exchange)?;
             }
         }
         let sink = Sink::start()?;
@@ -154,28 +173,27 @@ impl<'a> Bench<'a> {
     }
 
     fn run(mut self) -> Result<Results> {
-        let rounds = self.settings.rounds(9);
-        let all: Vec<Phase> = [Phase::Untraced, Phase::Traced]
-            .into_iter()
-            .chain(self.floors.iter().map(|(phase, _)| *phase))
-            .collect();
+        let rounds = self.settings.rounds(7);
+        let mut all = vec![Phase::Untraced, Phase::Traced];
+        all.extend(self.floors.iter().map(|(phase, _)| *phase));
+        all.push(Phase::Control);
         // Runtimes compile what they run often; the first phase must not pay for it.
-        let warm_up = self.plan(Pace::Closed);
-        self.client.run(Plan { warm_up: warm_up.measured, ..warm_up }, &mut |_| Ok(()))?;
+        let plan = self.plan(Pace::Closed);
+        self.client.run(Plan { warm_up: WARM_UP, ..plan }, &mut |_| Ok(()))?;
         for round in 0..rounds {
-            for at in 0..all.len() {
-                let phase = all.get((at + round) % all.len()).copied().unwrap_or(Phase::Untraced);
+            for at in order(all.len(), round) {
+                let phase = all.get(at).copied().unwrap_or(Phase::Untraced);
                 self.phase(round, phase, Pace::Closed)?;
             }
             println!("  saturation, round {} of {rounds}: {}", round + 1, self.told(round, false));
         }
-        let untraced = self.samples.iter().filter(|sample| sample.phase == Phase::Untraced);
+        let untraced = self.samples.iter().filter(|sample| sample.phase.is_untraced());
         let half = median(untraced.map(|sample| sample.rate)) / 2.0;
-        let judged = [Phase::Untraced, Phase::Floor, Phase::Traced];
+        let judged = [Phase::Untraced, Phase::Traced, Phase::Floor, Phase::Control];
         for round in 0..rounds {
-            for at in 0..judged.len() {
-                let phase = judged.get((at + round) % judged.len()).copied();
-                self.phase(round, phase.unwrap_or(Phase::Untraced), Pace::Open(half))?;
+            for at in order(judged.len(), round) {
+                let phase = judged.get(at).copied().unwrap_or(Phase::Untraced);
+                self.phase(round, phase, Pace::Open(half))?;
             }
             println!("  half load, round {} of {rounds}: {}", round + 1, self.told(round, true));
         }
@@ -184,14 +202,16 @@ impl<'a> Bench<'a> {
     }
 
     fn plan(&self, pace: Pace) -> Plan {
-        let usual = if self.settings.quick { 0.5 } else { 2.5 };
+        let usual = if self.settings.quick { 0.5 } else { 2.0 };
         let measured = Duration::from_secs_f64(self.settings.seconds.unwrap_or(usual));
-        Plan { connections: CONNECTIONS, pace, warm_up: measured / 5, measured }
+        Plan { cpu: LOAD_CPU, connections: CONNECTIONS, pace, warm_up: measured / 5, measured }
     }
 
     fn phase(&mut self, round: usize, phase: Phase, pace: Pace) -> Result<()> {
         let sample = match phase {
-            Phase::Untraced => self.load(pace, None).map(|(load, _)| load.sample(phase, None)),
+            Phase::Untraced | Phase::Control => {
+                self.load(pace, None).map(|(load, _)| load.sample(phase, None))
+            }
             Phase::Traced => self.traced(pace),
             Phase::Floor | Phase::Other(_) => self.floor(phase, pace),
         };
@@ -228,7 +248,7 @@ impl<'a> Bench<'a> {
         let done = agent.stop()?;
         let answered = load.outcome.answered as f64;
         let traced = Traced {
-            core_seconds: usage.cpu_ns as f64 / 1e9 / answered * 1e4,
+            core_seconds: usage.cpu_ns as f64 / 1e9 / (answered * self.kind.spans as f64) * 1e4,
             wake_ups: usage.sleeps as f64 / load.outcome.seconds,
             memory_mb,
             sent: load.outcome.sent,
@@ -318,7 +338,7 @@ impl Results {
         let samples = self.samples.iter().map(|sample| {
             let traced = sample.traced.as_ref().map(|traced| {
                 json!({
-                    "core_seconds_per_10k_requests": traced.core_seconds,
+                    "core_seconds_per_10k_spans": traced.core_seconds,
                     "wake_ups_per_second": traced.wake_ups,
                     "memory_mb": traced.memory_mb,
                     "sent": traced.sent,

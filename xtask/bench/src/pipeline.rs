@@ -35,13 +35,14 @@ pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let output = output.with_context(|| format!("cannot run {}", program.display()))?;
     ensure!(output.status.success(), "{}: {}", program.display(), output.status);
     let results: Value = serde_json::from_slice(&output.stdout).context("no results")?;
-    let traffic = results.as_object().context("the results are no object")?;
-    for (name, result) in traffic {
+    for result in results.as_array().context("the results are no array")? {
+        let name = result.get("traffic").and_then(Value::as_str).unwrap_or("traffic");
         judge(name, result, report).with_context(|| format!("results of {name}"))?;
     }
     report.raw(BENCH, results);
     println!(
-        "  to see where the time goes: perf record -g {0} --rounds 20, or \
+        "  to see where the time goes, build with CARGO_PROFILE_RELEASE_STRIP=none and \
+         CARGO_PROFILE_RELEASE_DEBUG=line-tables-only, then: perf record -g {0} --rounds 20, or \
          valgrind --tool=callgrind {0} --rounds 1 --requests 20000",
         program.display()
     );

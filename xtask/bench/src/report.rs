@@ -39,7 +39,8 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    fn write(self, value: f64) -> String {
+    /// For people.
+    pub(crate) fn write(self, value: f64) -> String {
         match self {
             _ if value.is_nan() => "–".to_owned(),
             Self::Times => format!("{value:.3}×"),
@@ -150,6 +151,10 @@ impl Report {
     /// Prints the table.
     pub(crate) fn print(&self) {
         println!("\n{}. Load average before: {}.", self.machine, self.load);
+        let load = self.load.split(' ').next().and_then(|word| word.parse::<f64>().ok());
+        if load.is_some_and(|load| load > BUSY) {
+            println!("Something else was running: ratios are rough, latencies mean nothing.");
+        }
         if self.quick {
             println!("A quick run: it shows that everything works, its numbers mean little.");
         }
@@ -176,6 +181,8 @@ impl Report {
     }
 }
 
+/// Load average above which a machine is not quiet.
+const BUSY: f64 = 0.7;
 const MISSED: &str = "**MISSED**";
 /// The machine was too noisy for the figure to exist.
 const UNCLEAR: &str = "**UNCLEAR**";

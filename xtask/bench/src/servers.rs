@@ -137,12 +137,12 @@ fn proxy(workshop: &Workshop<'_>) -> Result<Server> {
     Ok(front)
 }
 
-/// One worker, as its packages configure it but for what would end connections or write logs.
+/// One process, which ends with this one; nothing ends its connections and it writes no log.
 fn nginx(workshop: &Workshop<'_>, http: &str, server: &str) -> Result<Server> {
     let port = free_port()?;
     let at = workshop.scratch.display();
     let text = format!(
-        "daemon off; user root; worker_processes 1; pid {at}/pid; error_log {at}/log;\n\
+        "daemon off; master_process off; pid {at}/pid; error_log {at}/log;\n\
          events {{ worker_connections 20000; }}\n\
          http {{ access_log off; sendfile on; tcp_nopush on; default_type application/octet-stream;\n\
          client_body_temp_path {at}/1; proxy_temp_path {at}/2; fastcgi_temp_path {at}/3;\n\

@@ -86,16 +86,21 @@ impl Sink {
         }
     }
 
-    /// Waits until so many spans have arrived since the last reset.
-    pub(crate) fn wait_for(&self, spans: u64, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        while self.shared.spans.load(Ordering::Relaxed) < spans {
-            if Instant::now() > deadline {
-                return false;
+    /// Waits until so many spans have arrived since the last reset, or none for `silence`; how many
+    /// have.
+    pub(crate) fn wait_for(&self, spans: u64, silence: Duration) -> u64 {
+        let arrived = || self.shared.spans.load(Ordering::Relaxed);
+        let (mut before, mut since) = (arrived(), Instant::now());
+        loop {
+            let seen = arrived();
+            if seen != before {
+                (before, since) = (seen, Instant::now());
+            }
+            if seen >= spans || since.elapsed() > silence {
+                return seen;
             }
             sys::rest(Duration::from_millis(10));
         }
-        true
     }
 
     /// Waits for the first span since the last reset; when it arrived.

@@ -3,7 +3,8 @@
 //!
 //! Phases alternate. In a round, a phase's figure is its fastest batch, the CPU time of one
 //! operation; what is reported is the median over rounds of the difference to the same round's
-//! first untraced phase.
+//! phases with nothing attached. The floor's event always has 256 bytes; the agent's has 64 and the payload, so
+//! that both are of one size with `--bytes 192`.
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -14,7 +15,7 @@ use crate::exerciser::{Exerciser, Kind};
 use crate::floor::{Floor, Variant};
 use crate::report::{Report, Target, Unit};
 use crate::sink::Sink;
-use crate::statistics::{greatest, least, median, ratio};
+use crate::statistics::{greatest, least, median, order, ratio};
 
 const BENCH: &str = "socket";
 /// Over the floor.
@@ -24,7 +25,7 @@ const TARGET: f64 = 1.3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Nothing,
-    /// Once more, to see how much two equal phases differ.
+    /// Once more, to see by how much two equal phases differ.
     NothingAgain,
     Empty,
     Miss,
@@ -106,9 +107,8 @@ pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let mut results = Results::default();
     for round in 0..rounds {
         println!("  round {} of {rounds}", round + 1);
-        for at in 0..Phase::ALL.len() {
-            // Each round begins elsewhere, so that no phase always follows the same one.
-            let phase = Phase::ALL[(at + round * 2) % Phase::ALL.len()];
+        for at in order(Phase::ALL.len(), round) {
+            let phase = Phase::ALL.get(at).copied().unwrap_or(Phase::Nothing);
             let batches = bench.phase(phase).with_context(|| format!("phase {phase:?}"))?;
             results.phases.push((round, phase, batches));
         }
@@ -192,23 +192,38 @@ impl Results {
         batches.map(|batches| least(batches.iter().map(|(cpu, _)| *cpu))).collect()
     }
 
+    /// An operation with nothing attached, round by round: the mean of the two such phases.
+    fn nothing(&self, kind: Kind) -> Vec<f64> {
+        let first = self.fastest(Phase::Nothing, kind);
+        let again = self.fastest(Phase::NothingAgain, kind);
+        first.iter().zip(again).map(|(first, again)| (first + again) / 2.0).collect()
+    }
+
     /// What a phase adds to an operation, round by round.
     fn added(&self, phase: Phase, kind: Kind) -> Vec<f64> {
-        let nothing = self.fastest(Phase::Nothing, kind);
         let phase = self.fastest(phase, kind);
-        phase.iter().zip(nothing).map(|(with, without)| with - without).collect()
+        phase.iter().zip(self.nothing(kind)).map(|(with, without)| with - without).collect()
+    }
+
+    /// The most that the two phases of a round differ with nothing attached: less cannot be measured.
+    fn noise(&self, kind: Kind) -> f64 {
+        let first = self.fastest(Phase::Nothing, kind);
+        let again = self.fastest(Phase::NothingAgain, kind);
+        greatest(first.iter().zip(again).map(|(first, again)| (first - again).abs()))
     }
 
     /// As [`Results::added`], between the fastest batches of all rounds.
     fn added_at_best(&self, phase: Phase, kind: Kind) -> f64 {
-        least(self.fastest(phase, kind)) - least(self.fastest(Phase::Nothing, kind))
+        let nothing = [Phase::Nothing, Phase::NothingAgain].map(|phase| self.fastest(phase, kind));
+        least(self.fastest(phase, kind)) - least(nothing.concat())
     }
 
     fn report(&self, report: &mut Report, bytes: usize) {
-        let base = median(self.fastest(Phase::Nothing, Kind::Tcp));
         let what = format!("TCP send or receive of {bytes} bytes, nothing attached");
-        report.tell(BENCH, what, base, Unit::Ns, "CPU time");
-        for phase in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Nothing) {
+        let note = format!("CPU time; two such phases differ by {:.0}", self.noise(Kind::Tcp));
+        report.tell(BENCH, what, median(self.nothing(Kind::Tcp)), Unit::Ns, note);
+        let nothing = [Phase::Nothing, Phase::NothingAgain];
+        for phase in Phase::ALL.into_iter().filter(|phase| !nothing.contains(phase)) {
             let added = self.added(phase, Kind::Tcp);
             let unix = median(self.added(phase, Kind::Unix));
             let note = format!(
@@ -237,9 +252,7 @@ impl Results {
             report.judge(BENCH, what, times, Unit::Times, Target::Most(TARGET), note);
         }
         for kind in [Kind::Getppid, Kind::Pipe, Kind::File] {
-            // Nothing attached, twice in a round: what differs there cannot be measured.
-            let noise = self.added(Phase::NothingAgain, kind).into_iter().map(f64::abs);
-            let noise = greatest(noise).max(1.0);
+            let noise = self.noise(kind).max(1.0);
             let note = format!(
                 "target: what two untraced phases differ by; empty programs on every syscall add {:.0}",
                 median(self.added(Phase::Syscalls, kind))

@@ -20,6 +20,16 @@ pub(crate) fn ratio(value: f64, floor: f64, noise: f64) -> f64 {
     if floor > noise { value / floor } else { f64::NAN }
 }
 
+/// In which order `count` phases of a round are measured: each round begins elsewhere and every
+/// other one goes backwards, so that no phase always comes first or after the same one.
+pub(crate) fn order(count: usize, round: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).map(|at| (at + round / 2) % count).collect();
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
+}
+
 /// The value below which a share of the samples lies, between neighbours by their distance.
 pub(crate) fn quantile(samples: impl IntoIterator<Item = f64>, share: f64) -> f64 {
     let mut sorted: Vec<f64> = samples.into_iter().collect();
@@ -40,6 +50,16 @@ pub(crate) fn spread(samples: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_order_has_every_phase() {
+        for round in 0..9 {
+            let mut sorted = order(5, round);
+            assert!(round == 0 || sorted != order(5, round - 1));
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3, 4]);
+        }
+    }
 
     #[test]
     fn middles() {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -86,6 +86,27 @@ struct Settings<'a> {
     programs: PathBuf,
 }
 
+/// What the servers of `overhead` need besides, with the package that has each.
+const SERVERS: [(&str, &str); 3] =
+    [("go", "golang-go"), ("node", "nodejs"), ("javac", "default-jdk-headless")];
+
+/// Installs what the servers need. What cannot be had is left out of the measurement, which says so.
+fn servers() {
+    let elsewhere = |program| program == "go" && Path::new("/usr/local/go/bin/go").is_file();
+    let there = |program| command::has(program) || elsewhere(program);
+    let missing = SERVERS.iter().filter(|(program, _)| !there(program));
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    let venv = ["-c", "import ensurepip, venv"];
+    if command::output(Command::new("python3").args(venv)).is_none() {
+        packages.push("python3-venv");
+    }
+    if !packages.is_empty()
+        && let Err(error) = setup::apt(&packages)
+    {
+        println!("setup: {error:#}");
+    }
+}
+
 /// Builds and measures.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     setup::for_build()?;
@@ -106,6 +127,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     }
     if options.which != Which::Pipeline {
         setup::for_tests(root)?;
+        if wants(Which::Overhead) {
+            servers();
+        }
         settings.floors = Some(build::ebpf_object(root, "floor")?);
         settings.agent = Some(match &options.remora {
             Some(path) => path.clone(),
@@ -115,5 +139,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let bench = build::as_shipped(root, &["--package", "remora-bench", "--bin", "remora-bench"])?;
     let bench = bench.join("remora-bench");
     let settings = serde_json::to_string(&settings).context("cannot write the settings")?;
-    command::run(Command::new(bench).arg(settings))
+    let status = Command::new(&bench).arg(settings).status();
+    let status = status.with_context(|| format!("cannot run {}", bench.display()))?;
+    // It has said why.
+    ensure!(status.success(), "the benchmark failed: {status}");
+    Ok(())
 }

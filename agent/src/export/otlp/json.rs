@@ -35,13 +35,13 @@ fn resource_spans(json: &mut Json<'_>, group: &Group<'_>) {
 }
 
 fn encode_span(json: &mut Json<'_>, span: &Span) {
-    json.key("traceId").display(span.trace_id);
-    json.key("spanId").display(span.span_id);
+    json.key("traceId").hex(&span.trace_id.0);
+    json.key("spanId").hex(&span.span_id.0);
     if !span.trace_state.is_empty() {
         json.key("traceState").text(&span.trace_state);
     }
     if let Some(parent) = &span.parent {
-        json.key("parentSpanId").display(parent.span_id);
+        json.key("parentSpanId").hex(&parent.span_id.0);
     }
     json.key("flags").number(span.otlp_flags());
     json.key("name").text(&span.name);
@@ -61,8 +61,8 @@ fn encode_span(json: &mut Json<'_>, span: &Span) {
     if !span.links.is_empty() {
         json.key("links").array(span.links.iter(), |json, link| {
             json.object(|json| {
-                json.key("traceId").display(link.trace_id);
-                json.key("spanId").display(link.span_id);
+                json.key("traceId").hex(&link.trace_id.0);
+                json.key("spanId").hex(&link.span_id.0);
                 if !link.trace_state.is_empty() {
                     json.key("traceState").text(&link.trace_state);
                 }

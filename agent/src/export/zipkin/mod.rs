@@ -1,9 +1,8 @@
 //! Zipkin v2: spans as JSON, posted to `/api/v2/spans`.
-//!
-//! Mapping: OpenTelemetry specification, "OpenTelemetry to Zipkin transformation".
+
+mod encode;
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
@@ -13,13 +12,10 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, StatusCode, Url};
 
 use super::client::{self, chain};
-use super::group::{SCOPE_NAME, SCOPE_VERSION};
-use super::json::Json;
 use super::otlp::config::ConfigError;
 use super::remote::{self, Body};
 use super::retry::{Verdict, retry_after};
-use crate::span::attributes::Value;
-use crate::span::model::{self, Kind, Span, SpanEvent};
+use crate::span::model::Span;
 
 /// The path that a URL without one gets.
 const PATH: &str = "/api/v2/spans";
@@ -76,8 +72,7 @@ impl remote::Protocol for Sender {
     }
 
     fn encode(&mut self, spans: &mut dyn Iterator<Item = &Span>) -> Body {
-        let mut body = Vec::new();
-        Json::new(&mut body).array(spans, |json, span| json.object(|json| encode_span(json, span)));
+        let body = encode::encode(spans);
         Body { plain_bytes: body.len(), bytes: body.into() }
     }
 
@@ -118,155 +113,5 @@ fn verdict(status: StatusCode, after: Option<Duration>, answer: &str) -> Verdict
         500 if answer.starts_with("413") => Verdict::TooLarge { reason },
         300..=399 => Verdict::Refused { reason: format!("{status}: redirects are not followed") },
         _ => Verdict::Refused { reason },
-    }
-}
-
-fn encode_span(json: &mut Json<'_>, span: &Span) {
-    json.key("traceId").display(span.trace_id);
-    json.key("id").display(span.span_id);
-    if let Some(parent) = &span.parent {
-        json.key("parentId").display(parent.span_id);
-    }
-    json.key("name").text(&span.name);
-    let kind = match span.kind {
-        Kind::Internal => None,
-        Kind::Server => Some("SERVER"),
-        Kind::Client => Some("CLIENT"),
-        Kind::Producer => Some("PRODUCER"),
-        Kind::Consumer => Some("CONSUMER"),
-    };
-    if let Some(kind) = kind {
-        json.key("kind").text(kind);
-    }
-    // Whole microseconds; a duration of 0 would be dropped.
-    json.key("timestamp").number(span.start.0 / 1000);
-    json.key("duration").number(span.end.0.saturating_sub(span.start.0).div_ceil(1000).max(1));
-    json.key("localEndpoint").object(|json| {
-        json.key("serviceName").text(&span.resource.service_name);
-    });
-    let remote = RemoteEndpoint::of(span);
-    if remote != RemoteEndpoint::default() {
-        json.key("remoteEndpoint").object(|json| {
-            if let Some(name) = remote.name {
-                json.key("serviceName").text(name);
-            }
-            if let Some(address) = remote.address {
-                json.key(if address.is_ipv6() { "ipv6" } else { "ipv4" }).display(address);
-            }
-            if let Some(port) = remote.port {
-                json.key("port").number(port);
-            }
-        });
-    }
-    if !span.events.is_empty() {
-        json.key("annotations").array(span.events.iter(), |json, event| {
-            json.object(|json| {
-                json.key("timestamp").number(event.time.0 / 1000);
-                json.key("value").text(&annotation(event));
-            });
-        });
-    }
-    json.key("tags").object(|json| tags(json, span));
-}
-
-fn tags(json: &mut Json<'_>, span: &Span) {
-    // A key that stands twice would be the resource's to Zipkin.
-    let resource = span
-        .resource
-        .attributes
-        .iter()
-        .filter(|(key, _)| *key != "service.name" && span.attributes.get(key).is_none());
-    for (key, value) in span.attributes.iter().chain(resource) {
-        // The presence of an `error` tag alone means an error to Zipkin.
-        if key != "error" {
-            json.key(key).text(&text(value));
-        }
-    }
-    json.key("otel.scope.name").text(SCOPE_NAME);
-    json.key("otel.scope.version").text(SCOPE_VERSION);
-    match span.status {
-        model::StatusCode::Unset => {}
-        model::StatusCode::Ok => json.key("otel.status_code").text("OK"),
-        model::StatusCode::Error => {
-            json.key("otel.status_code").text("ERROR");
-            let word = match span.attributes.get("error.type") {
-                Some(Value::Text(word)) if span.status_message.is_empty() => word,
-                _ => &span.status_message,
-            };
-            json.key("error").text(word);
-        }
-    }
-}
-
-/// The other end, as far as attributes tell.
-#[derive(Default, PartialEq)]
-struct RemoteEndpoint<'a> {
-    name: Option<&'a str>,
-    address: Option<IpAddr>,
-    port: Option<u16>,
-}
-
-impl<'a> RemoteEndpoint<'a> {
-    fn of(span: &'a Span) -> Self {
-        let text = |key: &str| match span.attributes.get(key) {
-            Some(Value::Text(text)) if !text.is_empty() => Some(text),
-            _ => None,
-        };
-        let port = |key: &str| match span.attributes.get(key) {
-            Some(Value::Int(port)) => u16::try_from(port).ok().filter(|port| *port > 0),
-            _ => None,
-        };
-        // Of a server span it is its own address.
-        let is_caller = matches!(span.kind, Kind::Client | Kind::Producer);
-        let asked = text("server.address").filter(|_| is_caller);
-        let asked_address = asked.and_then(|asked| asked.parse::<IpAddr>().ok());
-        // The path of a Unix socket is no address to Zipkin.
-        let peer = text("network.peer.address").and_then(|address| address.parse::<IpAddr>().ok());
-        let host = asked.filter(|_| asked_address.is_none());
-        let name = text("service.peer.name").or_else(|| text("peer.service")).or(host);
-        let name = name.or_else(|| text("db.name"));
-        match (peer, asked_address) {
-            (Some(peer), _) => Self { name, address: Some(peer), port: port("network.peer.port") },
-            (None, Some(asked)) => Self { name, address: Some(asked), port: port("server.port") },
-            (None, None) => {
-                let port = host.and_then(|_| port("server.port"));
-                Self { name, address: None, port }
-            }
-        }
-    }
-}
-
-/// An event in one text, with its attributes as JSON behind its name.
-fn annotation(event: &SpanEvent) -> String {
-    if event.attributes.is_empty() {
-        return event.name.clone();
-    }
-    let mut out = Vec::new();
-    let mut json = Json::new(&mut out);
-    json.text(&event.name);
-    out.extend_from_slice(b": ");
-    Json::new(&mut out).object(|json| {
-        for (key, value) in event.attributes.iter() {
-            json.key(key).text(&text(value));
-        }
-    });
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-/// Tags are text (OpenTelemetry specification, "AnyValue representation for non-OTLP protocols").
-fn text(value: Value<'_>) -> String {
-    let json = |write: &dyn Fn(&mut Json<'_>)| {
-        let mut out = Vec::new();
-        write(&mut Json::new(&mut out));
-        String::from_utf8_lossy(&out).into_owned()
-    };
-    match value {
-        Value::Text(text) => text.to_owned(),
-        Value::Int(number) => number.to_string(),
-        Value::Bool(truth) => truth.to_string(),
-        Value::Texts(texts) => json(&|json| json.array(texts.iter(), |json, text| json.text(text))),
-        // These JSON puts into quotes, which are not part of the text.
-        Value::Double(number) => json(&|json| json.double(number)).replace('"', ""),
-        Value::Bytes(bytes) => json(&|json| json.base64(bytes)).replace('"', ""),
     }
 }

@@ -17,8 +17,10 @@ use remora::span::model::Resource;
 
 /// Kept-alive connections, as many as the load generator of the other benchmarks uses.
 const CONNECTIONS: usize = 64;
-/// Requests between two looks at what is over, and how long that waits: as in the agent's loop.
-const SLICE_REQUESTS: usize = 85;
+/// As many as a server may have.
+const MANY_CONNECTIONS: usize = 10_000;
+/// Records between two looks at what is over, and how long something must be over: as `remora run`.
+const SLICE_RECORDS: usize = 256;
 const SETTLE_NS: u64 = 20_000_000;
 /// Between two requests: a busy nginx.
 const REQUEST_NS: u64 = 8_000;
@@ -40,17 +42,32 @@ pub(crate) enum Recording {
     Nginx,
     /// As most others answer: one read, head and body in one write.
     OneWrite,
+    /// As `OneWrite`, all over one connection: everything about it is in one drain.
+    OneConnection,
+    /// As `OneWrite`, over very many connections.
+    ManyConnections,
 }
 
 impl Recording {
     /// Every kind.
-    pub(crate) const ALL: [Self; 2] = [Self::Nginx, Self::OneWrite];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Nginx, Self::OneWrite, Self::OneConnection, Self::ManyConnections];
 
     /// What the results call it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::OneWrite => "one write",
+            Self::OneConnection => "one connection",
+            Self::ManyConnections => "10,000 connections",
+        }
+    }
+
+    fn connections(self) -> usize {
+        match self {
+            Self::Nginx | Self::OneWrite => CONNECTIONS,
+            Self::OneConnection => 1,
+            Self::ManyConnections => MANY_CONNECTIONS,
         }
     }
 
@@ -59,9 +76,6 @@ impl Recording {
         let mut writer = Writer::new(self);
         for number in 0..requests {
             writer.request(number);
-            if (number + 1) % SLICE_REQUESTS == 0 {
-                writer.drained();
-            }
         }
         writer.finish(requests as u64)
     }
@@ -72,8 +86,8 @@ pub(crate) struct Tape {
     seed: u64,
     bytes: Vec<u8>,
     entries: Vec<Entry>,
-    /// Entries of each slice, and how it ends.
-    drains: Vec<(Range<usize>, Step<'static>)>,
+    /// Entries between two steps that take spans out, and the second of these steps.
+    slices: Vec<(Range<usize>, Step<'static>)>,
     expected: Option<u64>,
 }
 
@@ -82,14 +96,14 @@ enum Entry {
     Other(Step<'static>),
 }
 
-/// What one slice of a drain brings.
-pub(crate) struct Drain<'a> {
+/// What is taken in before spans are taken out.
+pub(crate) struct Slice<'a> {
     tape: &'a Tape,
     entries: &'a [Entry],
     end: &'a Step<'static>,
 }
 
-impl Drain<'_> {
+impl Slice<'_> {
     /// Its steps but the last.
     pub(crate) fn steps(&self) -> impl Iterator<Item = Step<'_>> {
         self.entries.iter().map(|entry| match entry {
@@ -121,8 +135,8 @@ impl Tape {
         while let Some(step) = player.next_step()? {
             match step {
                 Step::Record(record) => tape.push(record),
-                Step::Collect(at) => tape.end_drain(Step::Collect(at)),
-                Step::Finish(at) => tape.end_drain(Step::Finish(at)),
+                Step::Collect(at) => tape.end_slice(Step::Collect(at)),
+                Step::Finish(at) => tape.end_slice(Step::Finish(at)),
                 Step::Clock(wall) => tape.entries.push(Entry::Other(Step::Clock(wall))),
                 Step::Process { tgid, resource, multiplexes_tasks } => {
                     let step = Step::Process { tgid, resource, multiplexes_tasks };
@@ -130,13 +144,13 @@ impl Tape {
                 }
             }
         }
-        tape.end_drain(Step::Finish(MonoNs(u64::MAX)));
+        tape.end_slice(Step::Finish(MonoNs(u64::MAX)));
         Ok(tape)
     }
 
     fn new(seed: u64) -> Self {
-        let (bytes, entries, drains) = (Vec::new(), Vec::new(), Vec::new());
-        Self { seed, bytes, entries, drains, expected: None }
+        let (bytes, entries, slices) = (Vec::new(), Vec::new(), Vec::new());
+        Self { seed, bytes, entries, slices, expected: None }
     }
 
     /// The seed of the identities.
@@ -144,11 +158,11 @@ impl Tape {
         self.seed
     }
 
-    /// Drains in order.
-    pub(crate) fn drains(&self) -> impl Iterator<Item = Drain<'_>> {
-        self.drains.iter().map(|(range, end)| {
+    /// Slices in order.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = Slice<'_>> {
+        self.slices.iter().map(|(range, end)| {
             let entries = self.entries.get(range.clone()).unwrap_or_default();
-            Drain { tape: self, entries, end }
+            Slice { tape: self, entries, end }
         })
     }
 
@@ -159,7 +173,7 @@ impl Tape {
 
     /// How many records there are.
     pub(crate) fn count(&self) -> usize {
-        self.drains().map(|drain| drain.records().count()).sum()
+        self.slices().map(|slice| slice.records().count()).sum()
     }
 
     /// How many bytes they have.
@@ -179,9 +193,9 @@ impl Tape {
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
     }
 
-    fn end_drain(&mut self, end: Step<'static>) {
-        let begin = self.drains.last().map_or(0, |(range, _)| range.end);
-        self.drains.push((begin..self.entries.len(), end));
+    fn end_slice(&mut self, end: Step<'static>) {
+        let begin = self.slices.last().map_or(0, |(range, _)| range.end);
+        self.slices.push((begin..self.entries.len(), end));
     }
 }
 
@@ -197,10 +211,12 @@ struct Writer {
     recording: Recording,
     tape: Tape,
     now_ns: u64,
-    connections: [Connection; CONNECTIONS],
+    connections: Vec<Connection>,
     /// Records so far, by slot.
     sequences: [u32; 2],
     record: Vec<u8>,
+    /// Records since spans were last taken out.
+    in_slice: usize,
 }
 
 impl Writer {
@@ -215,29 +231,37 @@ impl Writer {
         tape.entries.push(Entry::Other(Step::Clock(WallOffset { ns: WALL_NS })));
         let step = Step::Process { tgid: Tgid(TGID), resource, multiplexes_tasks: true };
         tape.entries.push(Entry::Other(step));
-        let connections = [Connection::default(); CONNECTIONS];
+        let connections = vec![Connection::default(); recording.connections()];
         let (sequences, record) = ([0; 2], Vec::new());
-        let mut writer = Self { recording, tape, now_ns: BEGIN_NS, connections, sequences, record };
-        for connection in 0..CONNECTIONS {
+        let (now_ns, in_slice) = (BEGIN_NS, 0);
+        let mut writer = Self { recording, tape, now_ns, connections, sequences, record, in_slice };
+        for connection in 0..recording.connections() {
             writer.socket(connection);
         }
         writer
     }
 
-    fn drained(&mut self) {
-        self.tape.end_drain(Step::Collect(MonoNs(self.now_ns).before(SETTLE_NS)));
+    /// Puts the record on the tape.
+    fn push(&mut self) {
+        self.tape.push(&self.record);
+        self.in_slice += 1;
+        if self.in_slice == SLICE_RECORDS {
+            self.in_slice = 0;
+            let horizon = MonoNs(self.now_ns.saturating_sub(SETTLE_NS));
+            self.tape.end_slice(Step::Collect(horizon));
+        }
     }
 
     fn finish(mut self, requests: u64) -> Tape {
-        self.tape.end_drain(Step::Finish(MonoNs(self.now_ns)));
+        self.tape.end_slice(Step::Finish(MonoNs(self.now_ns)));
         self.tape.expected = Some(requests);
         self.tape
     }
 
     fn request(&mut self, number: usize) {
-        let connection = number % CONNECTIONS;
-        // 100 to 200 bytes, no two neighbours alike.
-        let agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36".get(number % 50..);
+        let connection = number % self.connections.len();
+        // 100 to 200 bytes; another client on each connection, another resource each time.
+        let agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36".get(connection % 50..);
         let head = format!(
             "GET /items/{number}/prices?currency=EUR&page={} HTTP/1.1\r\nHost: shop.example.com\r\n\
              User-Agent: {}\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n\r\n",
@@ -258,7 +282,7 @@ impl Writer {
                 // `sendfile`: the bytes are in no memory of the process.
                 self.operation(connection, Way::Outbound, &[], 200);
             }
-            Recording::OneWrite => {
+            Recording::OneWrite | Recording::OneConnection | Recording::ManyConnections => {
                 let mut whole = answer.as_bytes().to_vec();
                 whole.resize(answer.len() + 200, b'x');
                 self.operation(connection, Way::Outbound, &whole, whole.len());
@@ -312,7 +336,7 @@ impl Writer {
         put(&mut self.record, &[io.task_kind, io.pad]);
         put(&mut self.record, &io.syscall.to_ne_bytes());
         put(&mut self.record, payload);
-        self.tape.push(&self.record);
+        self.push();
     }
 
     fn socket(&mut self, connection: usize) {
@@ -327,7 +351,7 @@ impl Writer {
             local: loopback,
             remote: loopback,
             local_port: 80,
-            remote_port: 40_000 + connection as u16,
+            remote_port: 20_000 + connection as u16,
             family: family::INET,
             pad: 0,
         };
@@ -343,7 +367,7 @@ impl Writer {
         put(&mut self.record, &socket.remote_port.to_ne_bytes());
         put(&mut self.record, &socket.family.to_ne_bytes());
         put(&mut self.record, &socket.pad.to_ne_bytes());
-        self.tape.push(&self.record);
+        self.push();
     }
 
     fn header(&mut self, kind: u8, flags: u8, slot: u16) -> Header {
