@@ -6,6 +6,8 @@ pub mod answer;
 pub mod backend;
 pub mod certificates;
 pub mod kernel;
+pub mod load;
+pub mod oracle;
 pub mod program;
 pub mod servers;
 pub mod sink;

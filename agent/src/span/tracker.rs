@@ -236,7 +236,9 @@ impl Tracker {
             return;
         }
         let Some(key) = self.sockets.find(io.socket) else {
-            self.state.tallies.unknown_socket += 1;
+            // That a connection is over, as the process learns last, is known already.
+            let moved = matches!(io.outcome, Outcome::Moved(_));
+            self.state.tallies.unknown_socket += u64::from(moved);
             return;
         };
         let Some(socket) = self.sockets.get_mut(key) else { return };
