@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, has, target};
-use crate::{backends, build, setup, tidy};
+use crate::{backends, build, setup, tidy, vm};
 
 /// What ran, for the summary.
 #[derive(Default)]
@@ -40,12 +40,13 @@ pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
         ],
         false => &["--workspace"],
     };
+    let remora = target(root).join("release/remora");
     let mut tests = cargo();
     tests.current_dir(root).args(["test", "--no-fail-fast"]).args(packages);
     if !fast {
         setup::for_tests()?;
         let backends = backends::all(root)?;
-        tests.env("REMORA_BIN", target(root).join("release/remora"));
+        tests.env("REMORA_BIN", &remora);
         if let Some(jaeger) = backends.jaeger {
             tests.env("REMORA_TEST_JAEGER", jaeger);
         }
@@ -59,6 +60,10 @@ pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
     report.step("tests", || watch(&mut tests, &mut skipped, &mut elsewhere));
     (report.skipped, report.elsewhere) = (skipped, elsewhere);
     if !fast {
+        match vm::impossible() {
+            None => report.step("other kernels", || vm::run(root, &remora, &vm::Options::ALL)),
+            Some(needs) => report.skipped.push(format!("needs {needs}: other kernels")),
+        }
         report.step("licences and advisories", || deny(root));
     }
     report.print();
