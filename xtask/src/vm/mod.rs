@@ -74,6 +74,11 @@ pub(crate) struct Options<'a> {
     pub(crate) keep: bool,
 }
 
+impl Options<'static> {
+    /// Every kernel.
+    pub(crate) const ALL: Self = Self { kernel: "all", keep: false };
+}
+
 /// Why this machine cannot run others; `None` if it can.
 pub(crate) fn impossible() -> Option<&'static str> {
     if cfg!(not(target_arch = "x86_64")) {
