@@ -52,6 +52,15 @@ pub enum Means {
     Lost,
 }
 
+/// Which requests a server logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logs {
+    /// Every one that it has looked at.
+    All,
+    /// Not those that it threw away unanswered, or whose head was not whole.
+    Served,
+}
+
 /// What a comparison has found.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -67,7 +76,13 @@ pub struct Found {
 }
 
 /// Holds every span against the log and against what its client knows, and the other way round.
-pub fn compare(spans: &[&Span], lines: &[Line], outcomes: &[Outcome], means: Means) -> Found {
+pub fn compare(
+    spans: &[&Span],
+    lines: &[Line],
+    outcomes: &[Outcome],
+    means: Means,
+    logs: Logs,
+) -> Found {
     let mut found = Found::default();
     let mut by_token: BTreeMap<usize, Vec<&Span>> = BTreeMap::new();
     for span in spans {
@@ -98,12 +113,20 @@ pub fn compare(spans: &[&Span], lines: &[Line], outcomes: &[Outcome], means: Mea
         }
     }
     for (token, spans) in by_token {
-        let is_behind = outcomes.get(&token).is_some_and(|outcome| outcome.pipelined);
-        if is_behind && spans.len() == 1 && status(spans[0]).is_none() {
+        let is_unlooked = |span: &Span| {
+            let unanswered = status(span).is_none();
+            outcomes.get(&token).is_some_and(|outcome| match logs {
+                Logs::All => outcome.pipelined && unanswered,
+                // What is not whole is answered with a 400 and logged without its path.
+                Logs::Served => outcome.answer.is_none() && (unanswered || !outcome.sent),
+            })
+        };
+        if spans.len() == 1 && is_unlooked(spans[0]) {
             found.unlooked += 1;
         } else {
             let outcome = outcomes.get(&token).map(|outcome| brief(outcome));
-            found.wrong.push(format!("no line: {spans:#?} {outcome:?}"));
+            let statuses: Vec<_> = spans.iter().map(|span| status(span)).collect();
+            found.wrong.push(format!("no line: {statuses:?} {outcome:?} {spans:?}"));
         }
     }
     found
@@ -136,7 +159,9 @@ fn one(span: &Span, line: &Line, outcome: &Outcome, means: Means) -> Vec<String>
     };
     check("method", span.text("http.request.method").to_owned(), line.method.clone());
     check("path", span.path().to_owned(), line.path.clone());
-    let lossy = means == Means::Lost;
+    // A log that counts what it meant to send does not tell whether anything was.
+    let perhaps = line.sent_bytes.is_none() && outcome.answer.is_none();
+    let lossy = means == Means::Lost || perhaps;
     let written = (line.sent_bytes != Some(0)).then_some(line.status);
     if status(span).is_some() || !lossy {
         check("status", format!("{:?}", status(span)), format!("{written:?}"));
@@ -156,6 +181,10 @@ fn one(span: &Span, line: &Line, outcome: &Outcome, means: Means) -> Vec<String>
         (Some(said), None) if !chunked => {
             if let Some(body) = line.body_bytes {
                 check("response body", said.to_string(), body.to_string());
+            } else if let Some(sent) = line.sent_bytes {
+                // Only with the head, which is some hundred bytes.
+                let is_less = (50..1000).contains(&sent.saturating_sub(said));
+                check("response body and head", is_less.to_string(), true.to_string());
             }
         }
         (Some(said), None) => {
@@ -220,6 +249,29 @@ pub fn compare_times(spans: &[&Span], lines: &[Line], outcomes: &[Outcome]) -> V
             is_behind(span.end, ended) || outcome.kind.closes() || line.sent_bytes == Some(0);
         if !ends_late || !is_before_next(span.end, ended) {
             found.push(format!("ends at {}: {line:?} {} {span:?}", span.end, brief(outcome)));
+        }
+    }
+    found
+}
+
+/// Holds the spans' times against a log whose clock is read when a request has been read and when
+/// it has been answered: both happen within the span, or around its ends.
+pub fn compare_precise_times(spans: &[&Span], lines: &[Line], outcomes: &[Outcome]) -> Vec<String> {
+    let lines: BTreeMap<usize, &Line> =
+        lines.iter().filter_map(|line| Some((token(&line.path)?, line))).collect();
+    let outcomes = by_number(outcomes);
+    let mut found = Vec::new();
+    for span in spans {
+        let Some(token) = token(span.path()) else { continue };
+        let (Some(line), Some(outcome)) = (lines.get(&token), outcomes.get(&token)) else {
+            continue;
+        };
+        let Some((began, ended)) = line.times else { continue };
+        let begins_before = span.start <= began + SLACK_NS;
+        let ends_before = span.end <= ended + SLACK_NS;
+        if !begins_before || !ends_before || span.end + SLACK_NS < began {
+            let (start, end) = (span.start, span.end);
+            found.push(format!("{start} to {end}: {line:?} {} {span:?}", brief(outcome)));
         }
     }
     found
