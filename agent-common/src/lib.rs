@@ -64,6 +64,9 @@ pub mod io_flags {
     pub const END: u8 = 1 << 5;
     /// The operation failed; [`Io::len`] holds the positive errno.
     pub const ERROR: u8 = 1 << 6;
+    /// The connection was over in both directions when the operation returned: only what had come
+    /// before can still be read, and no record need follow.
+    pub const OVER: u8 = 1 << 7;
 }
 
 /// How many of an operation's last bytes are kept when its payload is cut.
@@ -127,6 +130,9 @@ pub mod socket_flags {
     /// Bytes had moved over the socket before the agent saw it. Without the flag they may have, for
     /// Unix sockets, or for TCP if they were fewer than five.
     pub const OLDER: u8 = 1 << 2;
+    /// In a [`kind::CLOSE`](super::kind::CLOSE): the process still has the socket, and will learn of
+    /// its end (a peer's reset, a timeout) by its next operation.
+    pub const HELD: u8 = 1 << 3;
 }
 
 /// Address families as in `<sys/socket.h>`.
@@ -215,24 +221,22 @@ pub struct Selected {
 
 /// Reasons why the kernel half dropped or could not complete something: indexes of its counters.
 pub mod counter {
-    /// Events written.
-    pub const EVENTS: u32 = 0;
     /// Events lost because the ring was full.
-    pub const RING_FULL: u32 = 1;
+    pub const RING_FULL: u32 = 0;
     /// Operations whose payload could not be read.
-    pub const UNREADABLE: u32 = 2;
+    pub const UNREADABLE: u32 = 1;
     /// Operations by io_uring, seen with their size only.
-    pub const IO_URING: u32 = 3;
+    pub const IO_URING: u32 = 2;
     /// Operations of 32-bit programs, seen with their size only.
-    pub const COMPAT: u32 = 4;
+    pub const COMPAT: u32 = 3;
     /// Sockets for which no storage could be had.
-    pub const NO_STORAGE: u32 = 5;
+    pub const NO_STORAGE: u32 = 4;
     /// Forked children that found the map of selected processes full.
-    pub const NO_SELECTION: u32 = 6;
+    pub const NO_SELECTION: u32 = 5;
     /// Calls of `io_uring_enter` while the capture source cannot see what io_uring does.
-    pub const IO_URING_UNSEEN: u32 = 7;
+    pub const IO_URING_UNSEEN: u32 = 6;
     /// How many counters there are.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 7;
 }
 
 const _: () = {

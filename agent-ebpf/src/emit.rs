@@ -113,7 +113,7 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCHES, 
 
 /// Records of each slot so far, lost ones included.
 #[map(name = "SEQUENCES")]
-static SEQUENCES: PerCpuArray<u32> = PerCpuArray::with_max_entries(SLOTS, 0);
+static SEQUENCES: PerCpuArray<u64> = PerCpuArray::with_max_entries(SLOTS, 0);
 
 /// Counted by reason: see [`counter`].
 #[map(name = "COUNTERS")]
@@ -184,8 +184,8 @@ pub fn header(slot: Slot, kind: u8, flags: u8) -> Header {
     if let Some(seq) = SEQUENCES.get_ptr_mut(slot.0) {
         // SAFETY: this CPU's value for this program, see `scratch`.
         let seq = unsafe { &mut *seq };
-        cpu_seq = *seq;
-        *seq = cpu_seq.wrapping_add(1);
+        cpu_seq = *seq as u32;
+        *seq = seq.wrapping_add(1);
     }
     let cpu = (cpu() & ((1 << SLOT_SHIFT) - 1)) | (slot.0 << SLOT_SHIFT);
     Header { kind, flags, cpu: cpu as u16, cpu_seq, ts_ns: now_ns() }
@@ -201,7 +201,9 @@ pub unsafe fn write(record: *mut u8, bytes: u64, seq: u32, now: bool) -> bool {
     let ring = (&raw const EVENTS).cast_mut().cast();
     // SAFETY: the caller's promise.
     let result = unsafe { bpf_ringbuf_output(ring, record.cast(), bytes, u64::from(flags)) };
-    count(if result == 0 { counter::EVENTS } else { counter::RING_FULL });
+    if result != 0 {
+        count(counter::RING_FULL);
+    }
     result == 0
 }
 

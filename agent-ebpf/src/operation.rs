@@ -77,6 +77,9 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
     if message_flags & MSG_DONTWAIT != 0 {
         flags |= io_flags::NONBLOCKING;
     }
+    if socket::is_over(sock) {
+        flags |= io_flags::OVER;
+    }
     let mut tcp_seq = 0;
     let mut segment_ns = 0;
     if let Some(position) = socket::tcp_position(sock, way) {

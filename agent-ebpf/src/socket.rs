@@ -19,6 +19,9 @@ const TCP_LAST_ACK: i32 = 9;
 const TCP_LISTEN: i32 = 10;
 /// `RCV_SHUTDOWN`: nothing more will come.
 const RCV_SHUTDOWN: u8 = 1;
+/// `SHUTDOWN_MASK`: nor go. The kernel sets both when it begins to close a socket for its process,
+/// or has lost its peer.
+const SHUTDOWN_MASK: u8 = 3;
 
 /// Whether this is a TCP or Unix stream socket.
 #[inline(always)]
@@ -34,6 +37,12 @@ pub fn is_stream(sock: impl Sock) -> bool {
 #[inline(always)]
 pub fn is_at_end(sock: impl Sock) -> bool {
     sock.load::<u8>(offset!(sk_shutdown)) & RCV_SHUTDOWN != 0
+}
+
+/// Whether nothing moves any more in either direction.
+#[inline(always)]
+pub fn is_over(sock: impl Sock) -> bool {
+    sock.load::<u8>(offset!(sk_shutdown)) & SHUTDOWN_MASK == SHUTDOWN_MASK
 }
 
 /// The socket's state, made and told at first sight, after an operation that moved `moved` bytes.
@@ -150,12 +159,15 @@ pub fn on_state(sock: impl Sock, new: i32) {
         return;
     }
     let Some(state) = sock.known() else { return };
+    // A connection that was reset still has its descriptor, by which the process will learn of it.
+    let has_descriptor = sock.load::<u64>(offset!(sk_socket)) != 0;
     if state.told != 0 {
         let kind = if new == TCP_CLOSE { kind::CLOSE } else { kind::SHUTDOWN };
-        tell(sock, Slot::STATE, kind, 0, state.id, 0);
+        let held = new == TCP_CLOSE && has_descriptor && !is_over(sock);
+        let flags = if held { socket_flags::HELD } else { 0 };
+        tell(sock, Slot::STATE, kind, flags, state.id, 0);
     }
-    // A connection that was reset still has its descriptor, by which the process will learn of it.
-    if new == TCP_CLOSE && sock.load::<u64>(offset!(sk_socket)) == 0 {
+    if new == TCP_CLOSE && !has_descriptor {
         sock.forget();
     }
 }

@@ -3,6 +3,7 @@
 //! The library behind the `remora` binary. See ARCHITECTURE.md for the map.
 
 pub mod cli;
+pub mod config;
 pub mod discover;
 pub mod event;
 pub mod export;

@@ -2,7 +2,8 @@
 
 Prints its port. Steps: `r:TEXT` reads until TEXT has come, `w:TEXT` writes it in one call, `v:A|B`
 writes the parts with one writev, `e` reads to the end, `h` ends the sending direction, `x` resets,
-`c` closes, `u` switches to Unix sockets (first step; prints a path). Backslash escapes are understood.
+`c` closes, `u` switches to Unix sockets (first step; prints a path), `f:PATH` waits for
+a line on a FIFO. Backslash escapes are understood.
 Prints `done` after the last step and waits to be killed.
 """
 import os
@@ -54,6 +55,9 @@ for step in steps:
                 pass
         except ConnectionError:
             pass
+    elif step.startswith("f:"):
+        with open(step[2:]) as fifo:
+            fifo.read()
     elif step == "h":
         connection.shutdown(socket.SHUT_WR)
     elif step == "x":

@@ -28,9 +28,43 @@ pub struct Span {
     pub end: u64,
     /// OTLP's number; 0 is unset.
     pub status: u64,
+    /// What the status says.
+    pub message: String,
     /// OTLP's flags.
     pub flags: u64,
+    /// W3C `tracestate`; empty if none.
+    pub trace_state: String,
+    /// Name and version of its instrumentation scope.
+    pub scope: String,
     /// Its attributes.
+    pub attributes: BTreeMap<String, Value>,
+    /// Its events, in order.
+    pub events: Vec<Event>,
+    /// Its links, in order.
+    pub links: Vec<Link>,
+}
+
+/// Something that happened at one moment of a span.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Its name.
+    pub name: String,
+    /// Nanoseconds since 1970.
+    pub time: u64,
+    /// What else is known.
+    pub attributes: BTreeMap<String, Value>,
+}
+
+/// Another span that one relates to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// Hexadecimal.
+    pub trace: String,
+    /// Hexadecimal.
+    pub id: String,
+    /// W3C `tracestate`; empty if none.
+    pub trace_state: String,
+    /// What else is known.
     pub attributes: BTreeMap<String, Value>,
 }
 
@@ -95,7 +129,10 @@ pub fn from_resource_spans(list: &Value) -> Vec<Span> {
     for resource_spans in items(list) {
         let resource = attributes(&resource_spans["resource"]["attributes"]);
         for scope_spans in items(&resource_spans["scopeSpans"]) {
-            spans.extend(items(&scope_spans["spans"]).iter().map(|span| one(&resource, span)));
+            let scope = &scope_spans["scope"];
+            let scope = format!("{} {}", text_of(&scope["name"]), text_of(&scope["version"]));
+            let list = items(&scope_spans["spans"]).iter();
+            spans.extend(list.map(|span| one(&resource, &scope, span)));
         }
     }
     spans
@@ -105,9 +142,9 @@ fn items(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn one(resource: &BTreeMap<String, Value>, span: &Value) -> Span {
-    let text = |key: &str| span[key].as_str().unwrap_or_default().to_owned();
-    let time = |key: &str| text(key).parse().expect("a decimal string");
+fn one(resource: &BTreeMap<String, Value>, scope: &str, span: &Value) -> Span {
+    let text = |key: &str| text_of(&span[key]);
+    let time = |value: &Value| text_of(value).parse().expect("a decimal string");
     Span {
         service: resource
             .get("service.name")
@@ -120,11 +157,31 @@ fn one(resource: &BTreeMap<String, Value>, span: &Value) -> Span {
         parent: Some(text("parentSpanId")).filter(|parent| !parent.is_empty()),
         kind: span["kind"].as_u64().unwrap_or(0),
         name: text("name"),
-        start: time("startTimeUnixNano"),
-        end: time("endTimeUnixNano"),
+        start: time(&span["startTimeUnixNano"]),
+        end: time(&span["endTimeUnixNano"]),
         status: span["status"]["code"].as_u64().unwrap_or(0),
+        message: text_of(&span["status"]["message"]),
         flags: span["flags"].as_u64().unwrap_or(0),
+        trace_state: text("traceState"),
+        scope: scope.to_owned(),
         attributes: attributes(&span["attributes"]),
+        events: items(&span["events"])
+            .iter()
+            .map(|event| Event {
+                name: text_of(&event["name"]),
+                time: time(&event["timeUnixNano"]),
+                attributes: attributes(&event["attributes"]),
+            })
+            .collect(),
+        links: items(&span["links"])
+            .iter()
+            .map(|link| Link {
+                trace: text_of(&link["traceId"]),
+                id: text_of(&link["spanId"]),
+                trace_state: text_of(&link["traceState"]),
+                attributes: attributes(&link["attributes"]),
+            })
+            .collect(),
     }
 }
 
@@ -136,7 +193,7 @@ fn text_of(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// An `AnyValue` as plain JSON.
+/// An `AnyValue` as plain JSON; what JSON has no type for stays as it is written in OTLP.
 fn plain(value: &Value) -> Value {
     let Some((kind, inner)) = value.as_object().and_then(|object| object.iter().next()) else {
         return Value::Null;
@@ -144,7 +201,9 @@ fn plain(value: &Value) -> Value {
     match kind.as_str() {
         "intValue" => text_of(inner).parse::<i64>().map_or(Value::Null, Value::from),
         "arrayValue" => Value::Array(items(&inner["values"]).iter().map(plain).collect()),
-        _ => inner.clone(),
+        "stringValue" | "boolValue" => inner.clone(),
+        "doubleValue" if inner.is_number() => inner.as_f64().map_or(Value::Null, Value::from),
+        _ => value.clone(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::process::Command;
 
 use crate::DEADLINE;
 
@@ -78,4 +79,19 @@ pub fn get(port: u16, path: &str) -> String {
     let mut wire = Wire::to(port);
     wire.send(request.as_bytes());
     wire.rest()
+}
+
+/// One `GET` by curl(1), as a person would ask: the status, 0 if nobody answers, and the body.
+///
+/// # Panics
+/// If curl cannot be run.
+pub fn curl(port: u16, path: &str) -> (u16, String) {
+    let url = format!("http://127.0.0.1:{port}{path}");
+    let limit = DEADLINE.as_secs().to_string();
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--globoff", "--write-out", "\n%{http_code}", "--max-time", &limit]);
+    let output = command.arg(url).output().expect("curl is installed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (body, status) = text.rsplit_once('\n').expect("curl writes the status");
+    (status.parse().unwrap_or(0), body.to_owned())
 }

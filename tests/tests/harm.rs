@@ -204,7 +204,7 @@ fn thousands_of_connections_and_of_short_processes() {
     let ended = agent.stop();
     assert_eq!(ended.code, Some(0), "{:?}", ended.log);
     let mine = |span: &&remora_tests::spans::Span| span.resource["process.pid"] == me;
-    assert_eq!(ended.spans.iter().filter(mine).count(), 40);
+    assert_eq!(ended.spans.iter().filter(mine).count(), 40, "{:?}", ended.log);
 }
 
 #[test]
@@ -232,6 +232,31 @@ fn the_agent_tells_about_itself() {
     agent.wait_for(2, |_| true);
     drop(silent);
     assert_eq!(agent.stop().code, Some(0));
+}
+
+#[test]
+fn connections_that_are_reset_unseen_do_not_pile_up() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (server, port) = service("served", &[]);
+    let metrics = free_port();
+    let address = format!("127.0.0.1:{metrics}");
+    let agent = Agent::run(&scratch, &["--pid", &server.pid().to_string(), "--metrics", &address]);
+    // As some health checks do: connect, and reset at once.
+    let probe = format!(
+        "import socket, struct\n\
+         for _ in range(100):\n\
+         \tone = socket.create_connection(('127.0.0.1', {port}))\n\
+         \tone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))\n\
+         \tone.close()\n"
+    );
+    assert!(Command::new("python3").args(["-c", &probe]).status().expect("it runs").success());
+    get(port, "/after");
+    agent.wait_for(1, |_| true);
+    until("no socket", || get(metrics, "/").contains("\nremora_sockets 0\n").then_some(()));
+    assert_eq!(agent.stop().count("spans"), 1);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! HTTP/1 as it happens between real sockets: what the span of each exchange says.
 
+use std::process::Command;
+
 use remora_tests::agent::{Agent, Ended};
-use remora_tests::program::python;
+use remora_tests::program::{python, service};
 use remora_tests::spans::{Span, check_honest};
-use remora_tests::wire::Wire;
+use remora_tests::wire::{Wire, get};
 use remora_tests::{Scratch, is_root};
 
 /// Traces a server that takes `steps` while `client` talks to it.
@@ -252,6 +254,23 @@ fn a_client_that_leaves_and_a_server_that_resets() {
 }
 
 #[test]
+fn an_answer_that_provokes_a_reset_was_written_all_the_same() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let answer = "w:HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok";
+    let (server, port) = python("raw.py", &["r:\\r\\n\\r\\n", "e", answer, "c"]);
+    let agent = Agent::run(&scratch, &["--pid", &server.pid().to_string()]);
+    let mut wire = Wire::to(port.parse().expect("it prints its port"));
+    wire.send(b"GET /gone HTTP/1.1\r\nHost: h\r\n\r\n");
+    // Nobody is there any more when the answer comes; loopback says so while it is being written.
+    drop(wire);
+    assert_eq!(server.line(), "done");
+    check(&agent.stop(), &["GET /gone 200 - 0/2"]);
+}
+
+#[test]
 fn attaching_in_mid_message_begins_with_the_next_request() {
     if !is_root() {
         return;
@@ -292,6 +311,40 @@ fn bytes_that_are_not_http_are_counted_and_left_alone() {
     assert!(ended.spans.is_empty());
     assert_eq!(ended.count("remora_unknown_traffic_bytes_total"), 20, "{:?}", ended.log);
     assert_eq!(ended.count("lost"), 0);
+}
+
+#[test]
+fn what_never_became_a_request_is_not_a_loss() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (server, port) = python("raw.py", &["r:GET /unfini", "w:bye", "c"]);
+    let agent = Agent::run(&scratch, &["--stats", "--pid", &server.pid().to_string()]);
+    let mut wire = Wire::to(port.parse().expect("it prints its port"));
+    wire.send(b"GET /unfini");
+    assert_eq!(wire.rest(), "bye");
+    assert_eq!(server.line(), "done");
+    let ended = agent.stop();
+    assert!(ended.spans.is_empty(), "{:#?}", ended.spans);
+    assert_eq!(ended.count("remora_requests_unfinished_total"), 1, "{:?}", ended.log);
+    assert_eq!(ended.count("lost"), 0, "{:?}", ended.log);
+}
+
+#[test]
+fn a_target_longer_than_what_is_copied_is_a_loss() {
+    if !is_root() {
+        return;
+    }
+    let ended = scene(
+        &["r:\\r\\n\\r\\n", "w:HTTP/1.1 414 URI Too Long\\r\\nContent-Length: 0\\r\\n\\r\\n"],
+        |wire| {
+            let target = "t".repeat(10_000);
+            wire.send(format!("GET /{target} HTTP/1.1\r\n\r\n").as_bytes()).expect("\r\n\r\n");
+        },
+    );
+    assert!(ended.spans.is_empty(), "{:#?}", ended.spans);
+    assert_eq!(ended.count("exchanges.headless"), 1, "{:?}", ended.log);
 }
 
 #[test]
@@ -337,4 +390,36 @@ fn absolute_targets_and_secrets() {
     assert_eq!(span.text("url.query"), "token=REDACTED&q=1");
     assert_eq!(span.text("server.address"), "example.org");
     assert!(!format!("{span:?}").contains("hush") && !format!("{span:?}").contains("secret"));
+}
+
+#[test]
+fn what_is_read_long_after_a_reset_is_still_a_request() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let go = scratch.file("go");
+    assert!(Command::new("mkfifo").arg(&go).status().expect("mkfifo(1) is there").success());
+    let waits = format!("f:{}", go.display());
+    let answer = "w:HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n";
+    let steps = ["r:/1 HTTP/1.1\\r\\n\\r\\n", answer, &waits, "r:/2 HTTP/1.1\\r\\n\\r\\n", "e"];
+    let (server, port) = python("raw.py", &steps);
+    let (other, other_port) = service("other", &[]);
+    let pids = format!("{},{}", server.pid(), other.pid());
+    let agent = Agent::run(&scratch, &["--stats", "--pid", &pids]);
+    let mut wire = Wire::to(port.parse().expect("it prints its port"));
+    wire.send(b"GET /1 HTTP/1.1\r\n\r\n");
+    agent.wait_for(1, |_| true);
+    wire.send(b"GET /2 HTTP/1.1\r\n\r\n");
+    // With an answer that nobody has read, a close is a reset.
+    drop(wire);
+    // A later span that is told: the agent has taken in the reset.
+    get(other_port, "/later");
+    agent.wait_for(2, |_| true);
+    std::fs::write(&go, "go").expect("the server reads it");
+    assert_eq!(server.line(), "done");
+    let ended = agent.stop();
+    let expected = ["GET /1 200 - 0/0", "GET /later 200 - 0/5", "GET /2 - connection_closed 0/-"];
+    check(&ended, &expected);
+    assert_eq!(ended.count("remora_events_of_unknown_socket_total"), 0, "{:?}", ended.log);
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use remora_tests::agent::{Agent, binary};
 use remora_tests::program::{Program, free_port, listening, python, scripts, service};
 use remora_tests::spans::{CLIENT, SERVER, check_honest};
-use remora_tests::wire::get;
+use remora_tests::wire::{Wire, get};
 use remora_tests::{Scratch, is_root, until};
 
 fn pid(program: &Program) -> String {
@@ -104,6 +104,19 @@ fn children_are_followed_if_asked() {
     let processes: std::collections::BTreeSet<_> =
         ended.spans.iter().map(|span| span.resource["process.pid"].as_i64()).collect();
     assert_eq!(processes.len(), 20, "each child is a process of its own");
+    let scratch = Scratch::new();
+    let served = scripts().join("service.py").display().to_string();
+    let mut command = Command::new("sh");
+    command.args(["-c", "python3 \"$1\" child & wait", "sh", &served]);
+    let mut shell = Program::start(&mut command);
+    let child_port: u16 = shell.line().parse().expect("it prints its port");
+    let agent = Agent::run(&scratch, &["--follow", "--pid", &pid(&shell)]);
+    get(child_port, "/older");
+    let ended = agent.stop();
+    assert_eq!(ended.spans.len(), 1, "a child that is older than the agent: {:?}", ended.log);
+    let child = ended.spans[0].resource["process.pid"].to_string();
+    assert!(Command::new("kill").arg(child).status().expect("kill(1) is there").success());
+    assert_eq!(shell.wait(), Some(0));
     let scratch = Scratch::new();
     let agent = Agent::run(&scratch, &["--pid", &pid(&server)]);
     get(port, "/alone");
@@ -342,6 +355,37 @@ fn what_cannot_be_traced_says_why() {
         assert!(ended.log.iter().any(|line| line.contains(message)), "{args:?} {:?}", ended.log);
     }
     listening_is_not_needed();
+}
+
+#[test]
+fn a_file_can_hold_the_flags() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (server, port) = service("configured", &[]);
+    let text = format!(
+        "pid = {}\nrequest-header = [\"X-Kept\"]\nsampler = \"always_off\"\n",
+        pid(&server)
+    );
+    let file = scratch.write("remora.toml", &text);
+    let file = file.to_str().expect("plain text");
+    let agent = Agent::run(&scratch, &["--config", file, "--sampler", "always_on"]);
+    Wire::to(port)
+        .send(b"GET /configured HTTP/1.1\r\nX-Kept: kept\r\nConnection: close\r\n\r\n")
+        .rest();
+    let ended = agent.stop();
+    assert_eq!(ended.spans.len(), 1, "a flag wins over the file: {:?}", ended.log);
+    let header = &ended.spans[0].attributes["http.request.header.x-kept"];
+    assert_eq!(header, &serde_json::json!(["kept"]));
+    let wrong = scratch.write("wrong.toml", "pidd = 1\n");
+    for (file, message) in
+        [(wrong.to_str().expect("plain text"), "--pidd"), ("/no/file", "/no/file")]
+    {
+        let ended = Agent::start(Command::new(binary()).args(["run", "--config", file])).end();
+        assert_eq!(ended.code, Some(2));
+        assert!(ended.log.iter().any(|line| line.contains(message)), "{:?}", ended.log);
+    }
 }
 
 /// `ps` and `plan` list without attaching.

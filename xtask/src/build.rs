@@ -22,13 +22,7 @@ pub(crate) fn run(root: &Path, release: bool) -> Result<PathBuf> {
         command::run(&mut build)?;
         return Ok(target.join("debug/remora"));
     }
-    // With an explicit target the flags do not reach build scripts and macros, which cannot be static.
-    let triple = host()?;
-    build.args(["--release", "--target", &triple]);
-    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    build.env("RUSTFLAGS", format!("{flags} {STATIC}").trim());
-    command::run(&mut build)?;
-    let built = target.join(&triple).join("release/remora");
+    let built = as_shipped(root, &["--package", "remora", "--bin", "remora"])?.join("remora");
     let remora = target.join("release/remora");
     std::fs::create_dir_all(target.join("release")).context("cannot create target/release")?;
     // A copy over a running program fails; a rename does not.
@@ -40,17 +34,34 @@ pub(crate) fn run(root: &Path, release: bool) -> Result<PathBuf> {
     Ok(remora)
 }
 
-/// Builds the eBPF object to `target/ebpf/remora.bpf.o` and checks it.
+/// Builds what cargo's `selection` names as the agent is shipped; where it is then.
+pub(crate) fn as_shipped(root: &Path, selection: &[&str]) -> Result<PathBuf> {
+    // With an explicit target the flags do not reach build scripts and macros, which cannot be static.
+    let triple = host()?;
+    let mut build = cargo();
+    build.current_dir(root).args(["build", "--release", "--target", &triple]).args(selection);
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    build.env("RUSTFLAGS", format!("{flags} {STATIC}").trim());
+    command::run(&mut build)?;
+    Ok(target(root).join(&triple).join("release"))
+}
+
+/// Builds the agent's eBPF object to `target/ebpf/remora.bpf.o` and checks it.
 pub(crate) fn ebpf(root: &Path) -> Result<PathBuf> {
+    ebpf_object(root, "remora")
+}
+
+/// As [`ebpf`], the object that the program `name` of the kernel half becomes.
+pub(crate) fn ebpf_object(root: &Path, name: &str) -> Result<PathBuf> {
     let compiler = setup::ebpf_compiler().context("run `cargo xtask setup` first")?;
     let directory = root.join("agent-ebpf");
     let out = target(root).join("ebpf");
     let mut build = compiler.cargo_build();
     build.current_dir(&directory).env("CARGO_TARGET_DIR", &out);
-    build.args(["--locked"]);
+    build.args(["--locked", "--bin", name]);
     command::run(&mut build)?;
-    let built = out.join("bpfel-unknown-none/release/remora");
-    let object = out.join("remora.bpf.o");
+    let built = out.join("bpfel-unknown-none/release").join(name);
+    let object = out.join(format!("{name}.bpf.o"));
     let bytes = std::fs::read(&built).context("the eBPF object is missing")?;
     object::check(&bytes)?;
     // Unchanged, it must not look newer, or the agent would be built again.

@@ -36,12 +36,15 @@ pub(crate) fn output(command: &mut Command) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether a program is on the path.
+/// Whether a program is on the path. `NAME*` is any program whose name begins so.
 pub(crate) fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::env::split_paths(&path);
-    places.any(|place| place.join(program).is_file())
-        || Path::new("/usr/sbin").join(program).is_file()
+    let mut places = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    let Some(name) = program.strip_suffix('*') else {
+        return places.any(|place| place.join(program).is_file());
+    };
+    let begins = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(name);
+    places.any(|place| std::fs::read_dir(place).into_iter().flatten().flatten().any(begins))
 }
 
 fn name(command: &Command) -> String {

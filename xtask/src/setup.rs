@@ -16,17 +16,32 @@ const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-b
 /// The compiler of Debian's packages.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
-/// Programs that the tests use, with the package that has each.
-const TEST_PROGRAMS: [(&str, &str); 8] = [
-    ("python3", "python3"),
-    ("curl", "curl"),
-    ("nginx", "nginx-light"),
+/// Programs that the demo shows, with the package that has each.
+const DEMO_PROGRAMS: [(&str, &str); 3] =
+    [("python3", "python3"), ("curl", "curl"), ("nginx", "nginx-light")];
+
+/// Programs that the tests use besides. A name that ends with `*` has a version behind it.
+const TEST_PROGRAMS: [(&str, &str); 14] = [
+    ("openssl", "openssl"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
     ("ab", "apache2-utils"),
     ("wrk", "wrk"),
     ("cc", "build-essential"),
+    // The server alone: without the files that make it a service.
+    ("apache2", "apache2-bin"),
+    ("haproxy", "haproxy"),
+    ("lighttpd", "lighttpd"),
+    ("php-fpm*", "php-fpm"),
+    ("puma", "puma"),
+    // Holds the server's program as well, under another name.
+    ("redis-check-rdb", "redis-tools"),
+    ("node", "nodejs"),
+    ("javac", "default-jdk-headless"),
 ];
+
+/// What the packages above would run at every start of the system.
+const TEST_SERVICES: [&str; 4] = ["nginx", "haproxy", "lighttpd", "php*-fpm"];
 
 /// Which compiler builds the eBPF half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,9 +159,9 @@ pub(crate) fn ebpf_compiler() -> Option<EbpfCompiler> {
 }
 
 /// `cargo xtask setup`.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(root: &Path) -> Result<()> {
     for_build()?;
-    for_tests()?;
+    for_tests(root)?;
     println!("setup: everything is there");
     Ok(())
 }
@@ -179,17 +194,54 @@ pub(crate) fn for_build() -> Result<()> {
     )
 }
 
-/// What the tests, the demo and the benchmarks need besides.
-pub(crate) fn for_tests() -> Result<()> {
-    let missing: Vec<&str> = TEST_PROGRAMS
-        .iter()
-        .filter(|(program, _)| !has(program))
-        .map(|(_, package)| *package)
-        .collect();
+/// What the demo needs besides.
+pub(crate) fn for_demo() -> Result<()> {
+    programs(&DEMO_PROGRAMS)
+}
+
+/// What the tests and the benchmarks need besides.
+pub(crate) fn for_tests(root: &Path) -> Result<()> {
+    programs(&[&DEMO_PROGRAMS[..], &TEST_PROGRAMS].concat())?;
+    crate::programs::all(root)
+}
+
+/// Installs the packages of the programs that are missing.
+fn programs(wanted: &[(&str, &'static str)]) -> Result<()> {
+    let missing: Vec<&str> =
+        wanted.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    apt(&missing)
+    let enabled = services();
+    apt(&missing)?;
+    // What was a service before stays one.
+    let fresh: Vec<String> =
+        services().into_iter().filter(|unit| !enabled.contains(unit)).collect();
+    if !fresh.is_empty() {
+        println!("setup: systemctl disable {}", fresh.join(" "));
+        command::run(as_root("systemctl").env("SYSTEMD_OFFLINE", "1").arg("disable").args(&fresh))?;
+    }
+    Ok(())
+}
+
+/// Which of [`TEST_SERVICES`] are enabled.
+fn services() -> Vec<String> {
+    let units = TEST_SERVICES.map(|name| format!("{name}.service"));
+    let list = ["list-unit-files", "--no-legend", "--no-pager", "--state=enabled"];
+    let list = output(Command::new("systemctl").env("SYSTEMD_OFFLINE", "1").args(list).args(units));
+    let first = |line: &str| line.split_whitespace().next().map(str::to_owned);
+    list.unwrap_or_default().lines().filter_map(first).collect()
+}
+
+/// A command with the rights to change the system.
+fn as_root(program: &str) -> Command {
+    let root = output(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0");
+    if root {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.args(["--preserve-env=DEBIAN_FRONTEND,RUNLEVEL,SYSTEMD_OFFLINE", program]);
+    command
 }
 
 /// Debian's compiler, and a linker for its LLVM.
@@ -243,23 +295,25 @@ pub(crate) fn apt(packages: &[&str]) -> Result<()> {
         bail!("install these by the means of this system: {}", packages.join(" "));
     }
     println!("setup: apt-get install {}", packages.join(" "));
-    let get = |args: &[&str]| {
-        let root = output(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0");
-        let mut command = Command::new(if root { "apt-get" } else { "sudo" });
-        if !root {
-            command.arg("apt-get");
-        }
-        command.args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args);
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        // A server that a package brings must not be started by it.
-        command.env("RUNLEVEL", "1");
-        command
-    };
     let install = [&["install", "-y", "--no-install-recommends"], packages].concat();
-    if command::run(&mut get(&install)).is_err() {
+    if command::run(&mut apt_get(&install)).is_err() {
         // The lists may be old or missing.
-        command::run(&mut get(&["update"]))?;
-        command::run(&mut get(&install))?;
+        apt_update()?;
+        command::run(&mut apt_get(&install))?;
     }
     Ok(())
+}
+
+/// Fetches the lists of packages.
+pub(crate) fn apt_update() -> Result<()> {
+    command::run(&mut apt_get(&["update"]))
+}
+
+fn apt_get(args: &[&str]) -> Command {
+    let mut command = as_root("apt-get");
+    command.args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    // A server that a package brings must not be started by it.
+    command.env("RUNLEVEL", "1").env("SYSTEMD_OFFLINE", "1");
+    command
 }

@@ -8,19 +8,26 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, has, target};
-use crate::{backends, build, setup, tidy};
+use crate::{backends, build, setup, tidy, vm};
 
 /// What ran, for the summary.
 #[derive(Default)]
 struct Report {
     steps: Vec<(String, bool, f64)>,
     skipped: Vec<String>,
+    /// What this kernel cannot do and a virtual machine does instead.
+    elsewhere: Vec<String>,
 }
 
 /// Runs everything, or with `fast` what needs neither root nor servers.
 pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
     let mut report = Report::default();
     setup::for_build()?;
+    if !fast {
+        setup::for_tests(root)?;
+    }
+    // Beside everything until the tests, which need them.
+    let backends = (!fast).then(|| backends::start(root));
     report.step("tidy", || tidy::run(root));
     report.step("format", || format(root));
     report.step("build", || build::run(root, !fast).map(drop));
@@ -38,25 +45,26 @@ pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
         ],
         false => &["--workspace"],
     };
+    let remora = target(root).join("release/remora");
     let mut tests = cargo();
     tests.current_dir(root).args(["test", "--no-fail-fast"]).args(packages);
-    if !fast {
-        setup::for_tests()?;
-        let backends = backends::all(root)?;
-        tests.env("REMORA_BIN", target(root).join("release/remora"));
-        if let Some(jaeger) = backends.jaeger {
-            tests.env("REMORA_TEST_JAEGER", jaeger);
-        }
-        if let Some(zipkin) = backends.zipkin {
-            tests.env("REMORA_TEST_ZIPKIN", zipkin);
-        }
+    if let Some(backends) = backends {
+        tests.env("REMORA_BIN", &remora);
+        report.step("backends", || {
+            tests.envs(backends.wait());
+            Ok(())
+        });
     }
     // Skips are told on standard output, which tests would hold back.
     tests.args(["--", "--show-output"]);
-    let mut skipped = Vec::new();
-    report.step("tests", || watch(&mut tests, &mut skipped));
-    report.skipped = skipped;
+    let (mut skipped, mut elsewhere) = (Vec::new(), Vec::new());
+    report.step("tests", || watch(&mut tests, &mut skipped, &mut elsewhere));
+    (report.skipped, report.elsewhere) = (skipped, elsewhere);
     if !fast {
+        match vm::impossible() {
+            None => report.step("other kernels", || vm::run(root, &remora, &vm::Options::ALL)),
+            Some(needs) => report.skipped.push(format!("needs {needs}: other kernels")),
+        }
         report.step("licences and advisories", || deny(root));
     }
     report.print();
@@ -90,17 +98,30 @@ impl Report {
         for skipped in &self.skipped {
             println!("  {skipped}");
         }
+        if !self.elsewhere.is_empty() {
+            println!("{} left to `cargo xtask vm`", self.elsewhere.len());
+        }
+        for elsewhere in &self.elsewhere {
+            println!("  {elsewhere}");
+        }
     }
 }
 
 /// Runs the tests and takes down what they skip.
-fn watch(tests: &mut Command, skipped: &mut Vec<String>) -> Result<()> {
+fn watch(
+    tests: &mut Command,
+    skipped: &mut Vec<String>,
+    elsewhere: &mut Vec<String>,
+) -> Result<()> {
     let mut child = tests.stdout(Stdio::piped()).spawn().context("cannot run cargo test")?;
     let stdout = child.stdout.take().context("stdout is a pipe")?;
     for line in BufReader::new(stdout).lines() {
         let line = line?;
         if let Some(why) = line.trim_start().strip_prefix("skipped: ") {
             skipped.push(why.to_owned());
+        }
+        if let Some(why) = line.trim_start().strip_prefix("elsewhere: ") {
+            elsewhere.push(why.to_owned());
         }
         println!("{line}");
     }

@@ -10,10 +10,12 @@ mod run;
 mod table;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::config::{self, FileError};
 use options::{Logs, Run, RunOptions};
 
 /// Zero-code tracing for running Linux processes.
@@ -56,7 +58,7 @@ enum Command {
     /// Write man pages into a directory
     Man {
         /// The directory; it must exist
-        directory: std::path::PathBuf,
+        directory: PathBuf,
     },
     /// Do socket operations on demand (used by `doctor`)
     #[command(hide = true)]
@@ -101,7 +103,7 @@ pub enum CliError {
     #[error("cannot open the recording {path}")]
     Open {
         /// The file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// What the system said.
         #[source]
         source: std::io::Error,
@@ -137,7 +139,14 @@ pub enum CliError {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let args = match arguments() {
+        Ok(args) => args,
+        Err(error) => {
+            eprintln!("remora: error: {}", output::chain(&error));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { USAGE } else { 0 };
@@ -154,6 +163,24 @@ pub fn main() -> ExitCode {
             let usage = matches!(error, CliError::Usage(_));
             ExitCode::from(if usage { USAGE } else { FAILED })
         }
+    }
+}
+
+/// The arguments of this process, with those of the configuration file that they name.
+fn arguments() -> Result<Vec<OsString>, FileError> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let mut own = args.iter().take_while(|arg| *arg != "--");
+    let mut file = None;
+    while let Some(arg) = own.next() {
+        if arg == "--config" {
+            file = own.next().map(PathBuf::from);
+        } else if let Some(path) = arg.to_str().and_then(|arg| arg.strip_prefix("--config=")) {
+            file = Some(PathBuf::from(path));
+        }
+    }
+    match file {
+        Some(file) => Ok(config::merge(&args, config::read(&file)?)),
+        None => Ok(args),
     }
 }
 

@@ -54,6 +54,9 @@ pub struct Logs {
     /// When to use colours
     #[arg(long, global = true, default_value = "auto", value_name = "WHEN")]
     pub color: Color,
+    /// Take flags that are not given from this TOML file: `pid = [1, 2]`, `follow = true`
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// When to use colours.
@@ -83,7 +86,7 @@ pub struct Selection {
     /// Trace every process but remora itself
     #[arg(long)]
     pub all: bool,
-    /// Trace future children of --pid processes too
+    /// Trace the descendants of --pid processes too, those of today and those to come
     #[arg(long)]
     pub follow: bool,
 }
@@ -158,7 +161,7 @@ pub struct CaptureOptions {
     #[arg(long, default_value_t = 4096, value_name = "BYTES")]
     pub payload_bytes: u32,
     /// Size of the ring between kernel and agent, in MiB, a power of two
-    #[arg(long, default_value_t = 16, value_name = "MIB")]
+    #[arg(long, default_value_t = 8, value_name = "MIB")]
     pub ring_mib: u32,
     /// Most processes traced at one time
     #[arg(long, default_value_t = 16384, value_name = "COUNT")]
@@ -249,7 +252,7 @@ pub struct Destinations {
     /// Print traces as trees
     #[arg(long, action = ArgAction::SetTrue)]
     pub console: bool,
-    /// With --console: print OTLP JSON lines instead of trees
+    /// Print JSON lines instead of what people read: OTLP with --console, else the listing
     #[arg(long, action = ArgAction::SetTrue)]
     pub json: bool,
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::CliError;
-use super::options::{CaptureOptions, Selection, UsageError};
+use super::options::{RunOptions, Selection, UsageError};
 use super::table::{json_lines, print, table};
 use crate::discover::rules::Rules;
 use crate::discover::{listeners, process, resource};
@@ -22,10 +22,7 @@ pub(super) struct Plan {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
-    capture: CaptureOptions,
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
+    options: RunOptions,
 }
 
 #[derive(Serialize)]
@@ -43,11 +40,11 @@ pub(super) fn plan(options: &Plan) -> Result<(), CliError> {
         return Err(UsageError::NothingToTrace.into());
     }
     // The same checks as `run` makes.
-    options.capture.probe(rules.matches_new_programs())?;
+    options.options.capture.probe(rules.matches_new_programs())?;
     let kernel = Btf::from_sys_fs().map_err(crate::probe::CaptureError::from);
     let kernel = kernel.map_err(crate::run::RunError::from)?;
     let known = || Source::ALL.into_iter().find(|source| source.is_known_to(&kernel));
-    let source = options.capture.source.demanded().or_else(known);
+    let source = options.options.capture.source.demanded().or_else(known);
     let mut rows = Vec::new();
     if let Some(source) = source {
         rows.push(Row::Source { name: source.as_str(), description: source.describe() });
@@ -58,7 +55,7 @@ pub(super) fn plan(options: &Plan) -> Result<(), CliError> {
         }));
     }
     processes(&rules, &mut rows)?;
-    if options.json {
+    if options.options.destinations.json {
         return json_lines(&rows);
     }
     print(&render(&rows, &rules))

@@ -86,7 +86,7 @@ pub(super) fn replay(options: Replay, color: Color) -> Result<(), CliError> {
             Err(error) => break Err(error),
         }
         if !spans.is_empty() {
-            exporters.wait_for_room(&limits);
+            exporters.wait_for_room();
             exporters.offer(std::mem::take(&mut spans));
         }
     };

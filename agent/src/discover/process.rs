@@ -144,6 +144,11 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
     Ok(facts)
 }
 
+/// When the process that has this id now started, in clock ticks since boot; `None` if none has it.
+pub fn start_ticks(proc: &Path, tgid: Tgid) -> Option<u64> {
+    stat(&proc.join(tgid.0.to_string()), tgid).ok().map(|stat| stat.start_ticks)
+}
+
 /// Every process id there is now.
 pub fn all(proc: &Path) -> io::Result<Vec<Tgid>> {
     let mut ids = Vec::new();
@@ -196,12 +201,17 @@ fn bytes(directory: &Path, file: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Zero-separated strings.
+/// Zero-separated strings. A program that writes a title over its arguments fills up with zeros,
+/// which are no arguments.
 fn list(bytes: &[u8]) -> Vec<String> {
     let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
     if bytes.is_empty() {
         return Vec::new();
     }
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let (first, rest) = bytes.split_at(end);
+    let is_title = first.contains(&b' ') && rest.iter().all(|byte| *byte == 0);
+    let bytes = if is_title { first } else { bytes };
     bytes.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
 }
 
@@ -214,6 +224,20 @@ mod tests {
         let facts = read(Path::new("/proc"), Tgid(std::process::id())).expect("it is running");
         assert_eq!(Some(facts.exe), std::env::current_exe().ok());
         assert!(!facts.deleted && facts.start_ticks > 0 && !facts.args.is_empty());
+    }
+
+    #[test]
+    fn arguments_are_told_from_titles() {
+        for (bytes, args) in [
+            (&b""[..], &[][..]),
+            (b"nginx\0-g\0daemon off;\0", &["nginx", "-g", "daemon off;"]),
+            (b"sh\0-c\0true\0\0", &["sh", "-c", "true", ""]),
+            (b"a\0\0", &["a", ""]),
+            (b"puma 6.4 [shop]\0\0\0\0", &["puma 6.4 [shop]"]),
+            (b"nginx: worker process", &["nginx: worker process"]),
+        ] {
+            assert_eq!(list(bytes), args);
+        }
     }
 
     #[test]

@@ -52,17 +52,20 @@ pub fn resource(facts: &Facts, runtime: Option<&Runtime>, host: &Host) -> Resour
             unit.map(str::to_owned)
         })
         .unwrap_or_else(|| program_name(facts));
-    let mut attributes = Attributes::with_capacity(24, 512);
+    let mut attributes = Attributes::with_capacity(1024);
     attributes.text("service.name", &service_name);
     for (key, value) in told.iter().filter(|(key, _)| key != "service.name") {
         attributes.push(key, Value::Text(value));
     }
     let has = |key: &str| told.iter().any(|(name, _)| name == key);
     if !has("service.instance.id") {
-        let id = format_args!("{}:{}:{}", host.name, facts.tgid.0, facts.start_ticks);
-        attributes.format("service.instance.id", id);
+        let id = format!("{}:{}:{}", host.name, facts.tgid.0, facts.start_ticks);
+        attributes.text("service.instance.id", &id);
     }
     attributes.int("process.pid", i64::from(facts.tgid.0));
+    if facts.inner_pid != facts.tgid.0 {
+        attributes.int("process.vpid", i64::from(facts.inner_pid));
+    }
     attributes.int("process.parent_pid", i64::from(facts.parent.0));
     attributes.int("process.user.id", i64::from(facts.uid));
     if let Some(name) = facts.exe.file_name() {
@@ -71,7 +74,7 @@ pub fn resource(facts: &Facts, runtime: Option<&Runtime>, host: &Host) -> Resour
     }
     let args = redact_args::redact(&facts.args);
     if !args.is_empty() {
-        attributes.push("process.command_args", Value::Texts(&args));
+        attributes.push("process.command_args", Value::texts(&args));
     }
     if let Some(runtime) = runtime {
         attributes.text("process.runtime.name", runtime.name);
@@ -86,14 +89,14 @@ pub fn resource(facts: &Facts, runtime: Option<&Runtime>, host: &Host) -> Resour
     if !host.id.is_empty() {
         attributes.text("host.id", &host.id);
     }
-    attributes.constant("host.arch", host.arch);
-    attributes.constant("os.type", "linux");
+    attributes.text("host.arch", host.arch);
+    attributes.text("os.type", "linux");
     attributes.text("os.description", &host.os_description);
-    attributes.constant("telemetry.sdk.name", "remora");
+    attributes.text("telemetry.sdk.name", "remora");
     if let Some(runtime) = runtime {
         attributes.text("telemetry.sdk.language", runtime.language);
     }
-    attributes.constant("telemetry.sdk.version", env!("CARGO_PKG_VERSION"));
+    attributes.text("telemetry.sdk.version", env!("CARGO_PKG_VERSION"));
     Resource { attributes, service_name }
 }
 
@@ -146,6 +149,9 @@ fn program_name(facts: &Facts) -> String {
 }
 
 fn script_name(interpreter: &str, facts: &Facts) -> Option<String> {
+    if let [title] = &facts.args[..] {
+        return title_name(interpreter, title);
+    }
     let mut args = facts.args.iter().skip(1).map(String::as_str);
     while let Some(arg) = args.next() {
         match arg {
@@ -165,6 +171,14 @@ fn script_name(interpreter: &str, facts: &Facts) -> Option<String> {
         }
     }
     None
+}
+
+/// A program that has written a title over its arguments (`puma 6.4 (tcp://…) [shop]`,
+/// `gunicorn: master [shop]`) begins it with its name.
+fn title_name(interpreter: &str, title: &str) -> Option<String> {
+    let (name, _) = title.split_once(' ')?;
+    let name = stem_of(name.trim_end_matches(':'));
+    (!name.is_empty() && !name.starts_with(interpreter)).then_some(name)
 }
 
 /// `server.js` and the like say nothing; the directory they are in does.

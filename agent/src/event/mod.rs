@@ -5,7 +5,7 @@ pub mod ids;
 
 use std::fmt;
 
-use agent_common::{SUFFIX_BYTES, family, io_flags, kind, socket_flags, task_kind};
+use agent_common::{SLOT_SHIFT, SUFFIX_BYTES, family, io_flags, kind, socket_flags, task_kind};
 
 use crate::platform::clock::MonoNs;
 use crate::protocol::{Direction, Segment};
@@ -23,7 +23,14 @@ pub enum Event<'a> {
     /// The process will send no more on this socket.
     Shutdown(SocketId, MonoNs),
     /// The socket is closed in both directions.
-    Closed(SocketId, MonoNs),
+    Closed {
+        /// The socket.
+        id: SocketId,
+        /// When.
+        at: MonoNs,
+        /// Whether its process still has it, and will learn of this by its next operation.
+        held: bool,
+    },
     /// A task started.
     Fork {
         /// When.
@@ -80,6 +87,8 @@ pub struct Io<'a> {
     pub segment_age_ns: u32,
     /// Whether the socket was in non-blocking mode.
     pub nonblocking: bool,
+    /// Whether the connection was over by then, so that nothing need tell of its end.
+    pub over: bool,
     /// What came of it.
     pub outcome: Outcome<'a>,
 }
@@ -161,6 +170,19 @@ pub struct Position {
     pub seq: u32,
 }
 
+impl Position {
+    /// Which program wrote it, and on which CPU. Both are bounded by the field they come from.
+    pub fn writer(self) -> (usize, usize) {
+        let cpu = self.cpu & ((1 << SLOT_SHIFT) - 1);
+        (usize::from(self.cpu >> SLOT_SHIFT), usize::from(cpu))
+    }
+}
+
+/// When a record was written.
+pub fn time(record: &[u8]) -> Option<MonoNs> {
+    record.first_chunk::<16>().map(|header| MonoNs(u64_at(header, 8)))
+}
+
 /// Reads one record. Layouts: `agent_common`.
 pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
     let kind = record.first().copied().unwrap_or(0);
@@ -174,7 +196,10 @@ pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
         kind::SOCKET => Event::Socket(socket(at, flags, body).ok_or(short)?),
         kind::LISTEN => Event::Listen(socket(at, flags, body).ok_or(short)?),
         kind::SHUTDOWN => Event::Shutdown(socket(at, flags, body).ok_or(short)?.id, at),
-        kind::CLOSE => Event::Closed(socket(at, flags, body).ok_or(short)?.id, at),
+        kind::CLOSE => {
+            let id = socket(at, flags, body).ok_or(short)?.id;
+            Event::Closed { id, at, held: flags & socket_flags::HELD != 0 }
+        }
         kind::FORK | kind::EXEC | kind::EXIT => process(kind, at, body).ok_or(short)?,
         other => return Err(DecodeError::UnknownKind(other)),
     };
@@ -217,6 +242,7 @@ fn io(at: MonoNs, flags: u8, body: &[u8]) -> Option<Io<'_>> {
         tcp_seq: (flags & io_flags::TCP_SEQ != 0).then(|| behind.wrapping_sub(moved)),
         segment_age_ns: u32_at(fixed, 36),
         nonblocking: flags & io_flags::NONBLOCKING != 0,
+        over: flags & io_flags::OVER != 0,
         outcome,
     })
 }

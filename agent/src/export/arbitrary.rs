@@ -136,7 +136,7 @@ fn attributes() -> impl Strategy<Value = Attributes> {
                 Owned::Double(number) => attributes.push(key, Value::Double(*number)),
                 Owned::Bool(truth) => attributes.push(key, Value::Bool(*truth)),
                 Owned::Bytes(bytes) => attributes.push(key, Value::Bytes(bytes)),
-                Owned::Texts(texts) => attributes.push(key, Value::Texts(texts)),
+                Owned::Texts(texts) => attributes.push(key, Value::texts(texts)),
             }
         }
         attributes

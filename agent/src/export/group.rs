@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::span::attributes::Value;
 use crate::span::model::{Resource, Span};
 
 /// The spans of one resource.
@@ -29,16 +28,6 @@ pub(super) fn by_resource<'a>(spans: impl IntoIterator<Item = &'a Span>) -> Vec<
         }
     }
     groups
-}
-
-/// The attributes that tell how a span's parent was found.
-pub(super) fn parent_attributes(span: &Span) -> impl DoubleEndedIterator<Item = (&str, Value<'_>)> {
-    span.parent.iter().flat_map(|parent| {
-        [
-            ("remora.parent.method", Value::Text(parent.method.as_str())),
-            ("remora.parent.confidence", Value::Text(parent.confidence.as_str())),
-        ]
-    })
 }
 
 /// The instrumentation scope of every span.

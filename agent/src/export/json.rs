@@ -23,6 +23,20 @@ impl<'a> Json<'a> {
         self
     }
 
+    /// The fields of an object without its braces, for [`raw_fields`](Self::raw_fields).
+    pub(super) fn fields(&mut self, fields: impl FnOnce(&mut Self)) {
+        self.first = true;
+        fields(self);
+    }
+
+    /// Fields that are written already.
+    pub(super) fn raw_fields(&mut self, fields: &[u8]) {
+        if !fields.is_empty() {
+            self.separate();
+            self.out.extend_from_slice(fields);
+        }
+    }
+
     pub(super) fn object(&mut self, fields: impl FnOnce(&mut Self)) {
         self.out.push(b'{');
         self.first = true;
@@ -91,6 +105,17 @@ impl<'a> Json<'a> {
         } else {
             self.text(if value > 0.0 { "Infinity" } else { "-Infinity" });
         }
+    }
+
+    /// Bytes in lower-case hexadecimal.
+    pub(super) fn hex(&mut self, bytes: &[u8]) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        self.out.push(b'"');
+        for byte in bytes {
+            let digits = [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
+            self.out.extend_from_slice(&digits);
+        }
+        self.out.push(b'"');
     }
 
     /// Bytes in base64 (RFC 4648, section 4).

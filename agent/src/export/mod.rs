@@ -5,12 +5,15 @@
 
 #[cfg(test)]
 mod arbitrary;
+mod client;
 pub mod console;
 mod file;
 mod group;
 mod json;
 pub mod otlp;
 mod queue;
+mod remote;
+mod request;
 mod retry;
 mod worker;
 pub mod zipkin;
@@ -25,10 +28,9 @@ use std::time::{Duration, Instant};
 use reqwest::Url;
 
 use crate::span::model::Span;
-use crate::span::redact;
 use otlp::config::ConfigError;
-use queue::Queue;
 pub use queue::{Account, Batch, Loss};
+use queue::{Queue, Room};
 
 /// Why exporting cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +70,8 @@ impl Destination {
     /// How logs call it.
     fn name(&self) -> String {
         match self {
-            Self::Otlp(config) => format!("otlp {}", redact::url(config.url.as_str())),
-            Self::Zipkin(url) => format!("zipkin {}", redact::url(url.as_str())),
+            Self::Otlp(config) => format!("otlp {}", without_secrets(&config.url)),
+            Self::Zipkin(url) => format!("zipkin {}", without_secrets(url)),
             Self::File(path) => format!("file {}", path.display()),
             Self::JsonStdout => "stdout".to_owned(),
             Self::Console(_) => "console".to_owned(),
@@ -77,12 +79,25 @@ impl Destination {
     }
 }
 
+/// A URL as logs and metrics may show it: without what may be a password or a key.
+fn without_secrets(url: &Url) -> Url {
+    let mut url = url.clone();
+    // Only a URL without a host cannot have these, and then there is nothing to take away.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url
+}
+
 /// Bounds of a destination.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most spans that wait. At about half a kilobyte a span.
+    /// Most spans that wait or are under way.
     pub queue_spans: u64,
-    /// Most spans of one request. One that is still too large for backends is cut further.
+    /// Most memory that waiting spans take, in bytes. A usual span takes 1 to 2 KiB.
+    pub queue_bytes: usize,
+    /// Most spans of one request. How many bytes it may have is the protocol's to know.
     pub request_spans: usize,
     /// How long the first span of a request waits for others.
     pub linger: Duration,
@@ -94,6 +109,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             queue_spans: 100_000,
+            queue_bytes: 128 << 20,
             request_spans: 2048,
             linger: Duration::from_millis(100),
             give_up: Duration::from_secs(300),
@@ -112,8 +128,6 @@ struct Running {
 /// All destinations, at work.
 pub struct Exporters {
     running: Vec<Running>,
-    /// Most spans of a batch, so that a queue refuses only what it has no room for.
-    batch_spans: usize,
     threads: Vec<JoinHandle<()>>,
     /// Closed when every worker has ended.
     ended: mpsc::Receiver<()>,
@@ -127,17 +141,18 @@ impl Exporters {
         let mut threads = Vec::new();
         let (alive, ended) = mpsc::channel();
         for destination in destinations {
-            let queue = Arc::new(Queue::new(limits.queue_spans));
+            let room = Room { spans: limits.queue_spans, bytes: limits.queue_bytes };
+            let queue = Arc::new(Queue::new(room));
             let name = destination.name();
             running.push(Running { name: name.clone(), queue: Arc::clone(&queue) });
             match destination {
                 Destination::Otlp(config) => {
                     let sender = otlp::send::Sender::new(config)?;
-                    remote.push(worker::Remote::new(name, queue, Box::new(sender), limits));
+                    remote.push(remote::Remote::new(name, queue, Box::new(sender), limits));
                 }
                 Destination::Zipkin(url) => {
                     let sender = zipkin::Sender::new(url)?;
-                    remote.push(worker::Remote::new(name, queue, Box::new(sender), limits));
+                    remote.push(remote::Remote::new(name, queue, Box::new(sender), limits));
                 }
                 Destination::File(path) => {
                     let lines = file::Lines::file(&path)
@@ -157,28 +172,25 @@ impl Exporters {
         if !remote.is_empty() {
             threads.push(worker::remote(remote, alive)?);
         }
-        let batch_spans = usize::try_from(limits.queue_spans).unwrap_or(usize::MAX);
-        let batch_spans = batch_spans.min(limits.request_spans).max(1);
-        Ok(Self { running, batch_spans, threads, ended })
+        Ok(Self { running, threads, ended })
     }
 
     /// Gives spans to every destination. Never waits.
-    pub fn offer(&self, mut spans: Vec<Span>) {
-        while !spans.is_empty() {
-            let rest = spans.split_off(spans.len().min(self.batch_spans));
-            let batch: Batch = spans.into();
-            for destination in &self.running {
-                destination.queue.offer(&batch);
-            }
-            spans = rest;
+    pub fn offer(&self, spans: Vec<Span>) {
+        if spans.is_empty() {
+            return;
+        }
+        let batch: Batch = spans.into();
+        for destination in &self.running {
+            destination.queue.offer(&batch);
         }
     }
 
     /// Waits until every destination has room for half of its queue, or is stuck: for a source that
     /// can wait, as a replay can.
-    pub fn wait_for_room(&self, limits: &Limits) {
+    pub fn wait_for_room(&self) {
         for destination in &self.running {
-            destination.queue.wait_below(limits.queue_spans / 2, STUCK);
+            destination.queue.wait_for_half(STUCK);
         }
     }
 
@@ -210,10 +222,7 @@ impl Exporters {
                 Err(mpsc::RecvTimeoutError::Timeout) => break,
             }
         }
-        for destination in &self.running {
-            destination.queue.abandon();
-        }
-        let account = |running: &Running| (running.name.clone(), running.queue.account());
+        let account = |running: &Running| (running.name.clone(), running.queue.abandon());
         self.running.iter().map(account).collect()
     }
 }

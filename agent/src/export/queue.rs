@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::request::{Part, Request, footprint};
 use crate::span::model::Span;
 
 /// Spans that were finished together; shared by all destinations.
@@ -30,12 +31,21 @@ pub enum Loss {
     Io,
     /// The agent ended before it could be sent.
     Shutdown,
+    /// It is larger than a request may be, or than the backend takes.
+    TooLarge,
 }
 
 impl Loss {
     /// Every reason, in the order of [`Account::lost`].
-    pub const ALL: [Self; 6] =
-        [Self::QueueFull, Self::Refused, Self::Rejected, Self::GaveUp, Self::Io, Self::Shutdown];
+    pub const ALL: [Self; 7] = [
+        Self::QueueFull,
+        Self::Refused,
+        Self::Rejected,
+        Self::GaveUp,
+        Self::Io,
+        Self::Shutdown,
+        Self::TooLarge,
+    ];
 
     /// The name used in logs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -46,6 +56,7 @@ impl Loss {
             Self::GaveUp => "gave_up",
             Self::Io => "io_error",
             Self::Shutdown => "shutdown",
+            Self::TooLarge => "too_large",
         }
     }
 }
@@ -73,14 +84,40 @@ impl Account {
 }
 
 struct State {
-    batches: VecDeque<Batch>,
+    parts: VecDeque<Part>,
+    /// How many spans wait.
+    waiting: usize,
+    /// About how much memory they take.
+    bytes: usize,
+    /// When the first of them came.
+    since: Option<Instant>,
     account: Account,
     closing: bool,
+    /// What is settled after the end has been counted already.
+    abandoned: bool,
+}
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Most spans, with those under way.
+    pub(super) spans: u64,
+    /// Most memory that those take which are not yet under way, in bytes.
+    pub(super) bytes: usize,
+}
+
+/// How much one request may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Portion {
+    /// Most spans.
+    pub(super) spans: usize,
+    /// Most memory that they may take, in bytes.
+    pub(super) bytes: usize,
 }
 
 /// A destination's queue. One side offers, the other takes and settles.
 pub(super) struct Queue {
-    spans_max: u64,
+    room: Room,
     state: Mutex<State>,
     /// For a taker on a thread of its own.
     filled: Condvar,
@@ -88,40 +125,58 @@ pub(super) struct Queue {
     settled: Condvar,
     /// For a taker on the runtime.
     notify: Notify,
+    /// For all who wait on the runtime for something else.
+    closed: Notify,
 }
 
 impl Queue {
-    pub(super) fn new(spans_max: u64) -> Self {
-        let state = State { batches: VecDeque::new(), account: Account::default(), closing: false };
+    pub(super) fn new(room: Room) -> Self {
+        let state = State {
+            parts: VecDeque::new(),
+            waiting: 0,
+            bytes: 0,
+            since: None,
+            account: Account::default(),
+            closing: false,
+            abandoned: false,
+        };
         Self {
-            spans_max,
+            room,
             state: Mutex::new(state),
             filled: Condvar::new(),
             settled: Condvar::new(),
             notify: Notify::new(),
+            closed: Notify::new(),
         }
     }
 
-    /// Takes a batch in, or counts it as lost. Never waits.
+    /// Takes in as much of a batch as there is room for, and counts the rest as lost. Never waits.
     pub(super) fn offer(&self, batch: &Batch) {
         let mut state = self.lock();
         let spans = batch.len() as u64;
+        let free = self.room.spans.saturating_sub(state.account.queued);
+        let room = self.room.bytes.saturating_sub(state.bytes);
+        let (fits, bytes) = fit(batch, free.min(spans) as usize, room);
         state.account.accepted += spans;
-        if state.account.queued + spans > self.spans_max {
-            lose(&mut state.account, Loss::QueueFull, spans);
+        lose(&mut state.account, Loss::QueueFull, spans - fits as u64);
+        if fits == 0 {
             return;
         }
-        state.account.queued += spans;
-        state.batches.push_back(Arc::clone(batch));
+        state.account.queued += fits as u64;
+        state.waiting += fits;
+        state.bytes += bytes;
+        state.since.get_or_insert_with(Instant::now);
+        state.parts.push_back(Part::whole(batch).split_front(fits));
         drop(state);
         self.filled.notify_one();
         self.notify.notify_one();
     }
 
-    /// Waits until fewer than `spans` are queued, or nothing was settled for `patience`.
-    pub(super) fn wait_below(&self, spans: u64, patience: Duration) {
+    /// Waits until half of the queue is free, or nothing was settled for `patience`.
+    pub(super) fn wait_for_half(&self, patience: Duration) {
         let mut state = self.lock();
-        while state.account.queued >= spans.max(1) {
+        let half = (self.room.spans / 2).max(1);
+        while state.account.queued >= half || state.bytes > self.room.bytes / 2 {
             let waited = self.settled.wait_timeout(state, patience);
             let (next, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             state = next;
@@ -136,42 +191,51 @@ impl Queue {
         self.lock().closing = true;
         self.filled.notify_one();
         self.notify.notify_one();
+        self.closed.notify_waiters();
     }
 
-    /// Waits for the next offer or the end.
-    pub(super) async fn notified(&self) {
-        self.notify.notified().await;
+    /// Waits until no more will be offered.
+    pub(super) async fn closed(&self) {
+        let closed = self.closed.notified();
+        // Registered when it is made (`Notify::notify_waiters`), so a close from here on is seen.
+        if !self.is_closing() {
+            closed.await;
+        }
     }
 
     pub(super) fn is_closing(&self) -> bool {
         self.lock().closing
     }
 
-    /// Waits for batches, on the runtime. Empty: closed and drained.
-    pub(super) async fn take(&self, linger: Duration, spans_max: usize) -> Vec<Batch> {
+    /// Waits for spans, on the runtime, for at most `linger` from the first on if there are few.
+    /// `None`: closed and drained.
+    pub(super) async fn take(&self, linger: Duration, portion: Portion) -> Option<Request> {
         loop {
-            let (empty, closing) = {
+            let rest = {
                 let state = self.lock();
-                (state.batches.is_empty(), state.closing)
-            };
-            if !empty {
-                if !closing {
-                    // Batches that come soon share a request.
-                    tokio::time::sleep(linger).await;
+                let is_enough = state.waiting >= portion.spans || state.bytes >= portion.bytes;
+                match state.since {
+                    None if state.closing => return None,
+                    None => None,
+                    Some(_) if is_enough || state.closing => Some(Duration::ZERO),
+                    Some(since) => Some(linger.saturating_sub(since.elapsed())),
                 }
-                return self.pop(spans_max);
+            };
+            match rest {
+                None => self.notify.notified().await,
+                Some(Duration::ZERO) => return Some(self.pop(portion)),
+                // Spans that come soon share a request.
+                Some(rest) => {
+                    let _ = tokio::time::timeout(rest, self.notify.notified()).await;
+                }
             }
-            if closing {
-                return Vec::new();
-            }
-            self.notify.notified().await;
         }
     }
 
     /// Waits for batches, on a thread, no longer than `timeout`. `None`: closed and drained.
     pub(super) fn take_blocking(&self, timeout: Option<Duration>) -> Option<Vec<Batch>> {
         let mut state = self.lock();
-        if state.batches.is_empty() && !state.closing {
+        if state.parts.is_empty() && !state.closing {
             state = match timeout {
                 None => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(timeout) => {
@@ -180,15 +244,21 @@ impl Queue {
                 }
             };
         }
-        if state.batches.is_empty() && state.closing {
+        if state.parts.is_empty() && state.closing {
             return None;
         }
-        Some(state.batches.drain(..).collect())
+        (state.waiting, state.bytes, state.since) = (0, 0, None);
+        let parts = std::mem::take(&mut state.parts);
+        drop(state);
+        Some(parts.into_iter().map(Part::into_batch).collect())
     }
 
     /// Says what became of spans that were taken.
     pub(super) fn settle(&self, sent: u64, lost: u64, loss: Loss) {
         let mut state = self.lock();
+        if state.abandoned {
+            return;
+        }
         let account = &mut state.account;
         // What was abandoned has been counted.
         let sent = sent.min(account.queued);
@@ -203,36 +273,68 @@ impl Queue {
         self.lock().account.retries += 1;
     }
 
-    /// Everything that is still queued is lost.
-    pub(super) fn abandon(&self) {
+    /// Everything that is still queued or under way is lost; the last word about all of it.
+    pub(super) fn abandon(&self) -> Account {
         let mut state = self.lock();
-        state.batches.clear();
+        state.parts.clear();
+        (state.waiting, state.bytes, state.since) = (0, 0, None);
+        state.abandoned = true;
         let queued = std::mem::take(&mut state.account.queued);
         lose(&mut state.account, Loss::Shutdown, queued);
+        state.account.clone()
     }
 
     pub(super) fn account(&self) -> Account {
         self.lock().account.clone()
     }
 
-    fn pop(&self, spans_max: usize) -> Vec<Batch> {
+    /// Takes a portion from the front, at least one span.
+    fn pop(&self, portion: Portion) -> Request {
         let mut state = self.lock();
-        let mut batches: Vec<Batch> = Vec::new();
-        let mut spans = 0;
-        while let Some(batch) = state.batches.front() {
-            spans += batch.len();
-            if spans > spans_max && !batches.is_empty() {
+        let mut request = Request::default();
+        let mut bytes = 0;
+        while let Some(mut part) = state.parts.pop_front() {
+            let free = portion.spans.saturating_sub(request.len());
+            let (mut fits, mut taken) =
+                fit(part.spans(), free, portion.bytes.saturating_sub(bytes));
+            if fits == 0 && request.len() == 0 {
+                (fits, taken) = fit(part.spans(), 1, usize::MAX);
+            }
+            bytes += taken;
+            if fits > 0 {
+                request.push(part.split_front(fits));
+            }
+            if part.len() > 0 {
+                state.parts.push_front(part);
                 break;
             }
-            batches.extend(state.batches.pop_front());
         }
-        batches
+        state.waiting -= request.len();
+        state.bytes = state.bytes.saturating_sub(bytes);
+        if state.parts.is_empty() {
+            state.since = None;
+        }
+        request
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that holds the lock can panic half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many spans from the front are at most `free` in number and `bytes` in memory; their memory.
+fn fit(spans: &[Span], free: usize, bytes: usize) -> (usize, usize) {
+    let (mut count, mut sum) = (0, 0);
+    for span in spans.iter().take(free) {
+        let more = footprint(span);
+        if sum + more > bytes {
+            break;
+        }
+        count += 1;
+        sum += more;
+    }
+    (count, sum)
 }
 
 fn lose(account: &mut Account, loss: Loss, spans: u64) {

@@ -9,6 +9,8 @@ pub(super) enum Verdict {
     Taken { rejected: u64, message: String },
     /// Not taken, and it never will be.
     Refused { reason: String },
+    /// Not taken, but less at a time may be.
+    TooLarge { reason: String },
     /// Not taken; it may be later.
     Later { after: Option<Duration>, reason: String },
 }
@@ -37,6 +39,15 @@ impl Backoff {
         let own = turn.mul_f64(0.5 + self.random.f64() / 2.0);
         asked.map_or(own, |asked| asked.min(RETRY_AFTER_MAX).max(own))
     }
+}
+
+/// Whether an error's text says that a request was too large: HTTP and gRPC have a code for it that
+/// servers also use for other things, or do not use (Go's and Java's gRPC, Rust's tonic, Go's
+/// `net/http`, whose words the OpenTelemetry Collector passes on).
+pub(super) fn is_about_size(text: &str) -> bool {
+    const WORDS: [&str; 3] = ["larger than max", "exceeds maximum size", "too large"];
+    let text = text.to_ascii_lowercase();
+    WORDS.iter().any(|words| text.contains(words))
 }
 
 /// `Retry-After` (RFC 9110, section 10.2.3): seconds or a date.

@@ -60,7 +60,7 @@ impl Witness {
                 assert!(!told.response_start, "{event:?}: it was answered");
                 once(&mut told.over);
             }
-            Event::RequestStart { .. } | Event::Unknown { .. } => {}
+            Event::RequestStart { .. } | Event::Untold | Event::Unknown { .. } => {}
         }
     }
 
@@ -84,6 +84,6 @@ fn exchange(event: &Event<'_>) -> Option<ExchangeNo> {
         | Event::ResponseEnd { exchange, .. }
         | Event::Abandoned { exchange }
         | Event::Mistaken { exchange } => Some(exchange),
-        Event::Unknown { .. } => None,
+        Event::Untold | Event::Unknown { .. } => None,
     }
 }

@@ -49,13 +49,10 @@ pub struct Intake {
 /// Decoder and tracker.
 pub struct Pipeline {
     tracker: Tracker,
-    /// Number of the next record, by CPU.
-    next: Vec<Option<u32>>,
+    /// Number of the next record, by writer: the program, then the CPU.
+    next: Vec<Vec<Option<u32>>>,
     intake: Intake,
 }
-
-/// Most CPUs whose order is followed.
-const CPUS_MAX: usize = 4096;
 
 impl Pipeline {
     /// A pipeline whose identities follow from `seed`.
@@ -97,14 +94,15 @@ impl Pipeline {
 
     /// Counts the records that are missing before this one.
     fn follow(&mut self, position: Position) {
-        let cpu = usize::from(position.cpu);
-        if cpu >= CPUS_MAX {
-            return;
+        let (program, cpu) = position.writer();
+        if self.next.len() <= program {
+            self.next.resize_with(program + 1, Vec::new);
         }
-        if self.next.len() <= cpu {
-            self.next.resize(cpu + 1, None);
+        let Some(cpus) = self.next.get_mut(program) else { return };
+        if cpus.len() <= cpu {
+            cpus.resize(cpu + 1, None);
         }
-        let Some(next) = self.next.get_mut(cpu) else { return };
+        let Some(next) = cpus.get_mut(cpu) else { return };
         if let Some(expected) = next.replace(position.seq.wrapping_add(1)) {
             let missing = position.seq.wrapping_sub(expected);
             // A step back would be a program that was interrupted by another on the same CPU.

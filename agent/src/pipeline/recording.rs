@@ -206,7 +206,7 @@ fn store((key, value): (&str, Value<'_>)) -> (String, Stored) {
         Value::Double(number) => Stored::Double(number),
         Value::Bool(truth) => Stored::Bool(truth),
         Value::Bytes(bytes) => Stored::Bytes(bytes.to_vec()),
-        Value::Texts(texts) => Stored::Texts(texts.to_vec()),
+        Value::Texts(texts) => Stored::Texts(texts.iter().map(str::to_owned).collect()),
     };
     (key.to_owned(), value)
 }
@@ -218,7 +218,7 @@ fn borrow(value: &Stored) -> Value<'_> {
         Stored::Double(number) => Value::Double(*number),
         Stored::Bool(truth) => Value::Bool(*truth),
         Stored::Bytes(bytes) => Value::Bytes(bytes),
-        Stored::Texts(texts) => Value::Texts(texts),
+        Stored::Texts(texts) => Value::texts(texts),
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
         let mut attributes = Attributes::default();
         attributes.text("service.name", "müller");
         attributes.int("process.pid", -1);
-        attributes.push("process.command_args", Value::Texts(&["a".to_owned(), String::new()]));
+        attributes.push("process.command_args", Value::texts(&["a".to_owned(), String::new()]));
         let resource = Arc::new(Resource { attributes, service_name: "müller".to_owned() });
         vec![
             Step::Clock(WallOffset { ns: -7 }),
@@ -281,13 +281,6 @@ mod tests {
         assert_eq!(player.seed(), 42);
         for expected in steps() {
             let step = player.next_step().expect("just written").expect("not the end");
-            // Keys are copied on the way, which equality of the lists would tell.
-            if let (Step::Process { resource: a, .. }, Step::Process { resource: b, .. }) =
-                (&step, &expected)
-            {
-                assert!(a.attributes.iter().eq(b.attributes.iter()));
-                continue;
-            }
             assert_eq!(step, expected);
         }
         assert_eq!(player.next_step().expect("the end"), None);

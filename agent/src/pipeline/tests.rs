@@ -225,16 +225,21 @@ impl Scene {
     }
 
     fn shutdown(&mut self, end: End) {
-        self.state(end, kind::SHUTDOWN);
+        self.state(end, kind::SHUTDOWN, 0);
     }
 
     fn close(&mut self, end: End) {
-        self.state(end, kind::CLOSE);
+        self.state(end, kind::CLOSE, 0);
     }
 
-    fn state(&mut self, end: End, kind: u8) {
+    /// The peer resets a connection whose process still has it.
+    fn reset(&mut self, end: End) {
+        self.state(end, kind::CLOSE, socket_flags::HELD);
+    }
+
+    fn state(&mut self, end: End, kind: u8, flags: u8) {
         let told = self.sockets[end.0].told;
-        let header = self.header(kind, 0, end.0 as u16);
+        let header = self.header(kind, flags, end.0 as u16);
         self.record(header.cpu, records::socket(&wire::Socket { header, tgid: 0, ..told }));
     }
 

@@ -8,6 +8,11 @@ use crate::span::model::UnixNs;
 pub struct MonoNs(pub u64);
 
 impl MonoNs {
+    /// The moment this many nanoseconds before.
+    pub fn before(self, ns: u64) -> Self {
+        Self(self.0.saturating_sub(ns))
+    }
+
     /// Nanoseconds since `earlier`; 0 if it is not earlier.
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

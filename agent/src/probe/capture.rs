@@ -135,8 +135,32 @@ struct SelectedPod(Selected);
 // SAFETY: four integers without padding (agent-common checks the size), any bits are valid.
 unsafe impl Pod for SelectedPod {}
 
-/// Sums of the kernel half's counters, by [`counter`].
-pub type Counters = [u64; counter::COUNT as usize];
+/// What the kernel has made of an attached program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The program.
+    pub program: String,
+    /// Instructions that the verifier went through, over all ways; it refuses a program at a
+    /// million. `None` before Linux 5.16, which does not tell.
+    pub steps: Option<u32>,
+    /// Size of the program as the kernel keeps it, in its own instruction set.
+    pub bytes: Option<u32>,
+}
+
+/// What the kernel half has counted, summed over CPUs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Records written.
+    pub events: u64,
+    reasons: [u64; counter::COUNT as usize],
+}
+
+impl Counters {
+    /// One of [`counter`].
+    pub fn of(&self, which: u32) -> u64 {
+        self.reasons.get(which as usize).copied().unwrap_or(0)
+    }
+}
 
 /// The attached programs and their maps. Dropping it detaches everything.
 pub struct Capture {
@@ -145,8 +169,9 @@ pub struct Capture {
     selection: Selection,
     asleep: Array<MapData, u32>,
     counters: PerCpuArray<MapData, u64>,
+    sequences: PerCpuArray<MapData, u64>,
     // Holds the programs and with them their links.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
 }
 
 const LIFECYCLE: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
@@ -210,13 +235,27 @@ impl Capture {
             },
             asleep: take(&mut ebpf, "READER_ASLEEP", Array::try_from)?,
             counters: take(&mut ebpf, "COUNTERS", PerCpuArray::try_from)?,
-            _ebpf: ebpf,
+            sequences: take(&mut ebpf, "SEQUENCES", PerCpuArray::try_from)?,
+            ebpf,
         })
     }
 
     /// Which source was attached.
     pub fn source(&self) -> Source {
         self.source
+    }
+
+    /// The attached programs, by name.
+    pub fn programs(&self) -> Vec<Verified> {
+        // What was not loaded has nothing to tell.
+        let loaded = self.ebpf.programs().filter_map(|(name, program)| {
+            let facts = program.info().ok()?;
+            let (steps, bytes) = (facts.verified_instruction_count(), facts.size_translated());
+            Some(Verified { program: name.to_owned(), steps, bytes })
+        });
+        let mut programs: Vec<_> = loaded.collect();
+        programs.sort_by(|a, b| a.program.cmp(&b.program));
+        programs
     }
 
     /// The records and the selection, to decide on processes while records are read.
@@ -261,19 +300,30 @@ impl Capture {
         Ok(entries.iter().skip(1).any(|entry| entry.revents != 0))
     }
 
-    /// The kernel half's counters, summed over CPUs.
+    /// What the kernel half has counted.
     pub fn counters(&self) -> Result<Counters, CaptureError> {
-        let mut sums = Counters::default();
-        for (index, sum) in sums.iter_mut().enumerate() {
-            let map = "COUNTERS";
-            let values = self
-                .counters
-                .get(&(index as u32), 0)
-                .map_err(|source| CaptureError::Map { map, source: Box::new(source) })?;
-            *sum = values.iter().sum();
+        let mut counters = Counters::default();
+        for (index, reason) in counters.reasons.iter_mut().enumerate() {
+            *reason = sum(&self.counters, "COUNTERS", index as u32)?;
         }
-        Ok(sums)
+        // A record's number counts the lost ones too.
+        for slot in 0..self.sequences.len() {
+            counters.events += sum(&self.sequences, "SEQUENCES", slot)?;
+        }
+        counters.events = counters.events.saturating_sub(counters.of(counter::RING_FULL));
+        Ok(counters)
     }
+}
+
+/// A value summed over CPUs.
+fn sum(
+    array: &PerCpuArray<MapData, u64>,
+    map: &'static str,
+    index: u32,
+) -> Result<u64, CaptureError> {
+    let values = array.get(&index, 0);
+    let values = values.map_err(|source| CaptureError::Map { map, source: Box::new(source) })?;
+    Ok(values.iter().sum())
 }
 
 /// Records of the kernel half.

@@ -5,4 +5,4 @@ mod capture;
 mod offsets;
 pub mod plan;
 
-pub use capture::{Capture, CaptureError, Counters, Options, Ring, Selection, Source};
+pub use capture::{Capture, CaptureError, Counters, Options, Ring, Selection, Source, Verified};

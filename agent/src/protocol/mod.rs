@@ -79,14 +79,8 @@ pub struct ResponseHead<'a> {
     pub truncated: bool,
 }
 
-/// A header field, folded lines joined.
-#[derive(Clone, Copy, Debug)]
-pub struct Header<'a> {
-    /// Its name, as sent.
-    pub name: &'a str,
-    /// Its value, trimmed.
-    pub value: &'a [u8],
-}
+/// A header field, folded lines joined: its name as sent, its value trimmed.
+pub use httparse::Header;
 
 /// What a parser tells about a connection, in order. The caller attaches times: each event belongs
 /// to the operation whose segment was being fed.
@@ -118,6 +112,9 @@ pub enum Event<'a> {
     Abandoned { exchange: ExchangeNo },
     /// What began like a request was none: the exchange never was.
     Mistaken { exchange: ExchangeNo },
+    /// A response begins whose request was missed: an exchange that cannot be told. (There may be
+    /// more of them than are seen: this is only told of responses that begin an operation.)
+    Untold,
     /// Bytes that belong to no message the parser knows.
     Unknown { direction: Direction, bytes: u64 },
 }

@@ -29,15 +29,15 @@ impl Launched {
         let fd = wait.as_raw_fd();
         let mut hold = Command::new("/proc/self/exe");
         hold.arg0("remora").arg("hold").arg(fd.to_string()).arg("--").args(command);
-        let inherit = move || {
-            // SAFETY: the call takes integers only; a descriptor that is gone is an error.
-            match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
-                0.. => Ok(()),
-                _ => Err(io::Error::last_os_error()),
+        let keep = move || {
+            // SAFETY: a plain syscall on an integer.
+            if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } < 0 {
+                return Err(io::Error::last_os_error());
             }
+            Ok(())
         };
         // SAFETY: the closure only calls fcntl, which is async-signal-safe.
-        unsafe { hold.pre_exec(inherit) };
+        unsafe { hold.pre_exec(keep) };
         let child = hold.spawn()?;
         Ok(Self { child, go: Some(go), told: false, status: None })
     }

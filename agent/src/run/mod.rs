@@ -26,6 +26,7 @@ use crate::event;
 use crate::export::{Account, Destination, ExportError, Exporters, Limits};
 use crate::pipeline::{Pipeline, Step};
 use crate::platform::clock::{self, MonoNs, WallOffset};
+use crate::platform::memory;
 use crate::probe::{self, Capture, CaptureError};
 use crate::span::model::Span;
 use crate::span::tracker::Settings;
@@ -44,6 +45,15 @@ const IDLE_DRAINS: u32 = 3;
 
 /// Records taken from the ring before spans are handed on.
 const DRAIN_MAX: usize = 1 << 16;
+
+/// Records taken in before those exchanges become spans that are over for [`SETTLE_NS`]: few enough for
+/// what they say to be still in the processor's caches.
+const SLICE: usize = 256;
+
+/// How long an exchange waits after its end for records of earlier moments. The ring keeps the order
+/// in which records were begun, so only a program that was held up between reading the clock and
+/// writing comes late. One that comes later still is taken in, but links nothing.
+const SETTLE_NS: u64 = 20_000_000;
 
 /// How often the clocks are compared, while awake.
 const CLOCK_NS: u64 = 10_000_000_000;
@@ -145,6 +155,7 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
         }
     }
     let exporters = Exporters::start(plan.destinations, plan.limits)?;
+    memory::give_back();
     let source = capture.source().as_str();
     eprintln!("remora: ready processes={} capture={source}", targets.len());
     notify::tell("READY=1");
@@ -161,7 +172,7 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
         targets,
         exporters,
         spans,
-        previous_drain: clock::now(),
+        latest: MonoNs::default(),
         measured: clock::now(),
     };
     let result = agent.work();
@@ -188,8 +199,8 @@ struct Agent {
     targets: Targets,
     exporters: Exporters,
     spans: Vec<Span>,
-    /// When the previous drain began: what happened before is taken in.
-    previous_drain: MonoNs,
+    /// The latest moment of any record so far.
+    latest: MonoNs,
     /// When the clocks were compared.
     measured: MonoNs,
 }
@@ -200,8 +211,8 @@ impl Agent {
         loop {
             let began = clock::now();
             let drained = self.drain()?;
-            self.hand_on(self.previous_drain);
-            self.previous_drain = began;
+            self.collect(began.before(SETTLE_NS));
+            self.hand_on();
             self.keep_time(began);
             if self.is_over() {
                 return Ok(());
@@ -233,10 +244,23 @@ impl Agent {
 
     /// Takes in what is in the ring; returns how many records that were.
     fn drain(&mut self) -> Result<usize, RunError> {
-        let Self { capture, pipeline, targets, recording, spans, .. } = self;
+        let mut drained = 0;
+        loop {
+            let slice = self.drain_slice()?;
+            drained += slice;
+            if slice < SLICE || drained >= DRAIN_MAX {
+                return Ok(drained);
+            }
+            self.collect(self.latest.before(SETTLE_NS));
+        }
+    }
+
+    fn drain_slice(&mut self) -> Result<usize, RunError> {
+        let Self { capture, pipeline, targets, recording, spans, latest, .. } = self;
         let mut failed = None;
         let (ring, selection) = capture.split();
-        let drained = ring.drain(DRAIN_MAX, |record| {
+        let drained = ring.drain(SLICE, |record| {
+            *latest = event::time(record).map_or(*latest, |at| at.max(*latest));
             recording.write(&Step::Record(record));
             let decoded = event::decode(record);
             if let Ok((_, event)) = &decoded {
@@ -254,12 +278,16 @@ impl Agent {
         }
     }
 
-    fn hand_on(&mut self, horizon: MonoNs) {
+    /// Makes spans of the exchanges that ended before `horizon`.
+    fn collect(&mut self, horizon: MonoNs) {
         if self.pipeline.is_pending() {
             let step = Step::Collect(horizon);
             self.recording.write(&step);
             self.pipeline.step(&step, &mut self.spans);
         }
+    }
+
+    fn hand_on(&mut self) {
         if !self.spans.is_empty() {
             self.exporters.offer(std::mem::take(&mut self.spans));
         }

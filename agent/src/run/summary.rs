@@ -36,7 +36,7 @@ impl Summary {
 
     /// Losses by reason, of events and of spans; only those that happened.
     pub fn losses(&self) -> Vec<(String, u64)> {
-        let count = |index: u32| self.counters.get(index as usize).copied().unwrap_or(0);
+        let count = |index: u32| self.counters.of(index);
         let mut losses = vec![
             ("events.ring_full".to_owned(), count(counter::RING_FULL)),
             ("events.no_storage".to_owned(), count(counter::NO_STORAGE)),
@@ -44,6 +44,7 @@ impl Summary {
             ("events.malformed".to_owned(), self.intake.malformed),
             ("sockets.too_many".to_owned(), self.tallies.too_many_sockets),
             ("exchanges.too_many".to_owned(), self.tallies.too_many_exchanges),
+            ("exchanges.untold".to_owned(), self.tallies.untold),
             ("exchanges.headless".to_owned(), self.tallies.headless),
             ("recording.failed".to_owned(), self.unrecorded),
         ];
@@ -51,7 +52,12 @@ impl Summary {
             // `otlp http://…` is called by its first word here.
             let kind = name.split(' ').next().unwrap_or_default();
             for (loss, lost) in Loss::ALL.iter().zip(account.lost) {
-                losses.push((format!("{kind}.{}", loss.as_str()), lost));
+                let reason = format!("{kind}.{}", loss.as_str());
+                // Two destinations of one kind share their reasons.
+                match losses.iter_mut().find(|(known, _)| *known == reason) {
+                    Some((_, sum)) => *sum += lost,
+                    None => losses.push((reason, lost)),
+                }
             }
         }
         losses.retain(|(_, lost)| *lost > 0);
@@ -60,15 +66,17 @@ impl Summary {
 
     /// Everything that was counted, under the names of the metrics.
     pub fn metrics(&self) -> Vec<(&'static str, u64)> {
-        let count = |index: u32| self.counters.get(index as usize).copied().unwrap_or(0);
+        let count = |index: u32| self.counters.of(index);
         vec![
             ("remora_processes_traced_total", self.processes),
-            ("remora_kernel_events_total", count(counter::EVENTS)),
+            ("remora_kernel_events_total", self.counters.events),
             ("remora_events_total", self.intake.events),
             ("remora_events_missing_total", self.intake.missing),
             ("remora_unreadable_payloads_total", count(counter::UNREADABLE)),
             ("remora_io_uring_operations_total", count(counter::IO_URING)),
+            ("remora_io_uring_calls_unseen_total", count(counter::IO_URING_UNSEEN)),
             ("remora_compat_operations_total", count(counter::COMPAT)),
+            ("remora_requests_unfinished_total", self.tallies.unfinished),
             ("remora_stream_gaps_total", self.tallies.gaps),
             ("remora_unknown_traffic_bytes_total", self.tallies.unknown_bytes),
             ("remora_events_of_unknown_socket_total", self.tallies.unknown_socket),

@@ -90,14 +90,26 @@ impl Targets {
             }
             let facts = process::read(&self.proc, tgid)?;
             self.select(selection, facts, Why::Named, self.follow, announce)?;
+            if selection.bits(tgid.0).is_none() {
+                return Err(ProcessError::Gone { tgid }.into());
+            }
         }
         for port in &self.rules.ports {
             selection.watch_port(*port)?;
         }
-        if !self.rules.matches_new_programs() && self.rules.ports.is_empty() {
+        let rules_match = self.rules.matches_new_programs() || !self.rules.ports.is_empty();
+        if !rules_match && !self.follow {
             return Ok(());
         }
+        // After the named ones were selected, so that a child that is forked meanwhile is followed.
         let all = process::all(&self.proc).map_err(TargetError::List)?;
+        if self.follow {
+            self.start_descendants(selection, &all, announce)?;
+        }
+        if !rules_match {
+            self.forget_gone(selection);
+            return Ok(());
+        }
         let listening = match self.rules.ports.is_empty() {
             true => HashMap::new(),
             false => listeners::by_process(&all),
@@ -113,6 +125,38 @@ impl Targets {
                 self.select(selection, facts, Why::Named, true, announce)?;
             } else if self.rules.wants(&facts) {
                 self.select(selection, facts, Why::Program, true, announce)?;
+            }
+        }
+        self.forget_gone(selection);
+        Ok(())
+    }
+
+    /// Forgets those that have ended before they were selected: no event will tell of it.
+    fn forget_gone(&mut self, selection: &Selection) {
+        self.traced.retain(|tgid, _| selection.bits(tgid.0).is_some());
+    }
+
+    /// Selects the running descendants of the processes selected so far.
+    fn start_descendants(
+        &mut self,
+        selection: &mut Selection,
+        all: &[Tgid],
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), TargetError> {
+        let facts = all.iter().filter_map(|tgid| process::read(&self.proc, *tgid).ok());
+        let mut children: HashMap<Tgid, Vec<Facts>> = HashMap::new();
+        for facts in facts {
+            children.entry(facts.parent).or_default().push(facts);
+        }
+        let mut parents: Vec<Tgid> = self.traced.keys().copied().collect();
+        while let Some(parent) = parents.pop() {
+            for facts in children.remove(&parent).unwrap_or_default() {
+                let tgid = facts.tgid;
+                if tgid.0 == std::process::id() || self.traced.contains_key(&tgid) {
+                    continue;
+                }
+                self.select(selection, facts, Why::Named, true, announce)?;
+                parents.push(tgid);
             }
         }
         Ok(())
@@ -235,7 +279,13 @@ impl Targets {
         follow: bool,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), CaptureError> {
-        selection.select(facts.tgid.0, follow, self.payload_limit)?;
+        let tgid = facts.tgid;
+        selection.select(tgid.0, follow, self.payload_limit)?;
+        // It may have ended, and its id be another process's, since the facts were read.
+        if process::start_ticks(&self.proc, tgid) != Some(facts.start_ticks) {
+            selection.deselect(tgid.0);
+        }
+        // Announced all the same: records of it may be on their way.
         self.announce(facts, why, follow, announce);
         Ok(())
     }

@@ -34,7 +34,8 @@ pub(super) enum Origin {
 pub(super) struct Trace {
     pub(super) id: TraceId,
     pub(super) flags: u8,
-    pub(super) state: Arc<str>,
+    /// W3C `tracestate`; `None` if empty.
+    pub(super) state: Option<Arc<str>>,
     /// One mapping of time for all spans of a trace, so that their order survives a clock step.
     pub(super) wall: WallOffset,
     /// Whether its spans are handed out.
@@ -82,6 +83,8 @@ pub(super) struct Exchange {
     pub(super) head_seen: bool,
     /// It never was one.
     pub(super) mistaken: bool,
+    /// Bytes were not copied while the head was not whole.
+    pub(super) head_cut: bool,
     pub(super) responded: bool,
     pub(super) name: Name,
     pub(super) attributes: Attributes,

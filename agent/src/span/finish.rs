@@ -1,6 +1,5 @@
 //! The last step: an exchange that is over becomes a span.
 
-use std::borrow::Cow;
 use std::mem;
 use std::sync::Arc;
 
@@ -53,10 +52,7 @@ pub(super) fn span(
     let mut attributes = mem::take(&mut exchange.attributes);
     let (status, error_type) = http::outcome(exchange.kind, exchange.status, how);
     if let Some(error_type) = error_type {
-        match error_type {
-            Cow::Borrowed(word) => attributes.constant("error.type", word),
-            Cow::Owned(word) => attributes.text("error.type", &word),
-        }
+        attributes.text("error.type", &error_type);
     }
     if let Some(bytes) = exchange.request_bytes {
         attributes.int("http.request.body.size", bytes as i64);
@@ -73,7 +69,10 @@ pub(super) fn span(
     if how == Some(End::Unseen) {
         attributes.bool("remora.end.inferred", true);
         let reason = if exchange.stopped { "agent_stopped" } else { "not_seen" };
-        attributes.constant("remora.end.reason", reason);
+        attributes.text("remora.end.reason", reason);
+    }
+    if let Some(parent) = parent {
+        parent.describe(&mut attributes);
     }
     if lost > 0 {
         attributes.int("remora.lost", lost as i64);
@@ -83,7 +82,7 @@ pub(super) fn span(
         trace_id: trace.id,
         span_id: exchange.span_id,
         parent,
-        trace_state: trace.state.as_ref().to_owned(),
+        trace_state: trace.state.as_deref().unwrap_or_default().to_owned(),
         trace_flags: trace.flags,
         kind: exchange.kind,
         name: mem::take(&mut exchange.name),
@@ -193,22 +192,27 @@ fn trace(
     sampler: Sampler,
     key: ExchangeKey,
 ) -> Option<Trace> {
-    let mut chain = vec![key];
-    let trace = loop {
-        let here = *chain.last()?;
-        let exchange = exchanges.get(here)?;
-        if let Some(trace) = &exchange.trace {
-            break trace.clone();
-        }
+    let mut top = key;
+    for _ in 0..DEPTH_MAX {
+        let exchange = exchanges.get(top)?;
         match local_parent(exchanges, exchange) {
-            Some(parent) if chain.len() < DEPTH_MAX => chain.push(parent),
-            _ => break root(exchange, ids, sampler),
+            Some(parent) if exchange.trace.is_none() => top = parent,
+            _ => break,
         }
-    };
-    for key in chain {
-        if let Some(exchange) = exchanges.get_mut(key) {
+    }
+    let exchange = exchanges.get(top)?;
+    let trace = exchange.trace.clone().unwrap_or_else(|| root(exchange, ids, sampler));
+    let mut here = key;
+    for _ in 0..=DEPTH_MAX {
+        let Some(exchange) = exchanges.get(here).filter(|exchange| exchange.trace.is_none()) else {
+            break;
+        };
+        let above = local_parent(exchanges, exchange).filter(|_| here != top);
+        if let Some(exchange) = exchanges.get_mut(here) {
             exchange.trace = Some(trace.clone());
         }
+        let Some(above) = above else { break };
+        here = above;
     }
     Some(trace)
 }
@@ -222,13 +226,14 @@ fn root(exchange: &Exchange, ids: &mut IdSource, sampler: Sampler) -> Trace {
         (Origin::Header, Some(context)) => Trace {
             id: context.trace_id,
             flags: context.flags,
-            state: context.trace_state.as_str().into(),
+            state: Some(context.trace_state.as_str().into())
+                .filter(|state: &Arc<str>| !state.is_empty()),
             wall,
             kept: sampler.keeps(context.trace_id, Some(context.flags & SAMPLED != 0)),
         },
         _ => {
             let id = ids.trace();
-            Trace { id, flags: SAMPLED, state: "".into(), wall, kept: sampler.keeps(id, None) }
+            Trace { id, flags: SAMPLED, state: None, wall, kept: sampler.keeps(id, None) }
         }
     }
 }

@@ -48,55 +48,62 @@ const SECRET_HEADERS: [&str; 7] = [
 const METHODS: [&str; 10] =
     ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"];
 
-/// Adds what a request's head says; returns the span's name.
-pub fn request(
+/// What a connection's requests say alike, one after the other: its ends, and who asks whom. Kept
+/// encoded, since nearly every request of a kept-alive connection says the same as the one before.
+#[derive(Debug, Default)]
+pub struct Standing {
+    kind: Option<Kind>,
+    scheme: String,
+    host: String,
+    agent: Option<String>,
+    minor_version: u8,
+    attributes: Attributes,
+}
+
+impl Standing {
+    /// The attributes of a request that says this of its connection.
+    fn attributes(
+        &mut self,
+        kind: Kind,
+        ends: &Ends,
+        (scheme, host): (&str, &str),
+        (agent, minor_version): (Option<&str>, u8),
+    ) -> &Attributes {
+        let same = self.kind == Some(kind)
+            && self.minor_version == minor_version
+            && self.agent.as_deref() == agent
+            && self.host == host
+            && self.scheme == scheme;
+        if !same {
+            self.kind = Some(kind);
+            scheme.clone_into(&mut self.scheme);
+            host.clone_into(&mut self.host);
+            match (agent, &mut self.agent) {
+                (Some(agent), Some(kept)) => agent.clone_into(kept),
+                (agent, kept) => *kept = agent.map(str::to_owned),
+            }
+            self.minor_version = minor_version;
+            self.attributes.clear();
+            let about = (agent, minor_version);
+            standing(&mut self.attributes, kind, ends, (scheme, host), about);
+        }
+        &self.attributes
+    }
+}
+
+fn standing(
     attributes: &mut Attributes,
     kind: Kind,
-    head: &RequestHead<'_>,
     ends: &Ends,
-    capture: &HeaderCapture,
-) -> Name {
-    let known = METHODS.iter().find(|method| **method == head.method);
-    match known {
-        Some(method) => attributes.constant("http.request.method", method),
-        None => {
-            attributes.constant("http.request.method", "_OTHER");
-            attributes.text("http.request.method_original", cut(head.method, TEXT_MAX));
-        }
-    }
-    let target = Target::parse(head);
-    let scheme = target.scheme.unwrap_or("http");
-    attributes.text("url.scheme", cut(scheme, TEXT_MAX));
-    let (path, query) = match target.path.split_once('?') {
-        Some((path, query)) => (path, Some(redact::query(cut(query, URL_MAX)))),
-        None => (target.path, None),
-    };
-    let path = redact::path(cut(path, URL_MAX));
-    let host = target.host.or_else(|| header(head.headers, "host").map(redact::authority));
+    (scheme, host): (&str, &str),
+    (agent, minor_version): (Option<&str>, u8),
+) {
+    attributes.text("url.scheme", scheme);
     let server = if kind == Kind::Client { ends.peer } else { ends.local };
-    let (address, port) = split_host(host.unwrap_or_default());
-    if kind == Kind::Client {
-        let authority = host.map(|host| Cow::Borrowed(cut(host, TEXT_MAX)));
-        let authority = authority.or_else(|| server.map(|server| Cow::Owned(server.to_string())));
-        let authority = authority.unwrap_or(Cow::Borrowed("localhost"));
-        let path = if path == "*" { "" } else { path.as_ref() };
-        match &query {
-            Some(query) => {
-                attributes.format("url.full", format_args!("{scheme}://{authority}{path}?{query}"))
-            }
-            None => attributes.format("url.full", format_args!("{scheme}://{authority}{path}")),
-        }
-    } else {
-        attributes.text("url.path", &path);
-        if let Some(query) = &query {
-            attributes.text("url.query", query);
-        }
-    }
+    let (address, port) = split_host(host);
     match (address.is_empty(), server) {
         (false, _) => attributes.text("server.address", cut(address, TEXT_MAX)),
-        (true, Some(server)) => {
-            attributes.format("server.address", format_args!("{}", server.ip()));
-        }
+        (true, Some(server)) => attributes.ip("server.address", server.ip()),
         (true, None) => {}
     }
     if let Some(port) = port.or(server.map(|server| server.port())) {
@@ -104,18 +111,62 @@ pub fn request(
     }
     if let Some(peer) = ends.peer {
         if kind == Kind::Server {
-            attributes.format("client.address", format_args!("{}", peer.ip()));
+            attributes.ip("client.address", peer.ip());
         }
-        attributes.format("network.peer.address", format_args!("{}", peer.ip()));
+        attributes.ip("network.peer.address", peer.ip());
         attributes.int("network.peer.port", i64::from(peer.port()));
     } else {
-        attributes.constant("network.transport", "unix");
+        attributes.text("network.transport", "unix");
     }
-    let version = if head.minor_version == 0 { "1.0" } else { "1.1" };
-    attributes.constant("network.protocol.version", version);
-    if let Some(agent) = header(head.headers, "user-agent") {
-        attributes.text("user_agent.original", cut(agent, TEXT_MAX));
+    let version = if minor_version == 0 { "1.0" } else { "1.1" };
+    attributes.text("network.protocol.version", version);
+    if let Some(agent) = agent {
+        attributes.text("user_agent.original", agent);
     }
+}
+
+/// Adds what a request's head says; returns the span's name.
+pub fn request(
+    attributes: &mut Attributes,
+    kind: Kind,
+    head: &RequestHead<'_>,
+    (ends, before): (&Ends, &mut Standing),
+    capture: &HeaderCapture,
+) -> Name {
+    let known = METHODS.iter().find(|method| **method == head.method);
+    match known {
+        Some(method) => attributes.text("http.request.method", method),
+        None => {
+            attributes.text("http.request.method", "_OTHER");
+            attributes.text("http.request.method_original", cut(head.method, TEXT_MAX));
+        }
+    }
+    let target = Target::parse(head);
+    let scheme = cut(target.scheme.unwrap_or("http"), TEXT_MAX);
+    let (path, query) = match target.path.split_once('?') {
+        Some((path, query)) => (path, Some(redact::query(cut(query, URL_MAX)))),
+        None => (target.path, None),
+    };
+    let path = redact::path(cut(path, URL_MAX));
+    let host = target.host.or_else(|| header(head.headers, "host").map(redact::authority));
+    let host = host.map(|host| cut(host, TEXT_MAX));
+    if kind == Kind::Client {
+        let authority = host.map(Cow::Borrowed);
+        let authority = authority.or_else(|| ends.peer.map(|peer| Cow::Owned(peer.to_string())));
+        let authority = authority.unwrap_or(Cow::Borrowed("localhost"));
+        let path = if path == "*" { "" } else { path.as_ref() };
+        let (mark, query) = query.as_deref().map_or(("", ""), |query| ("?", query));
+        attributes.concat("url.full", &[scheme, "://", &authority, path, mark, query]);
+    } else {
+        attributes.text("url.path", &path);
+        if let Some(query) = &query {
+            attributes.text("url.query", query);
+        }
+    }
+    let agent = header(head.headers, "user-agent").map(|agent| cut(agent, TEXT_MAX));
+    let host = host.unwrap_or_default();
+    let about = (agent, head.minor_version);
+    attributes.append(before.attributes(kind, ends, (scheme, host), about));
     capture_headers(attributes, "http.request.header.", head.headers, &capture.request);
     known.map_or(Cow::Borrowed("HTTP"), |method| Cow::Borrowed(*method))
 }
@@ -160,6 +211,9 @@ impl<'a> Target<'a> {
         if head.method == "CONNECT" {
             return Self { scheme: None, host: Some(redact::authority(target)), path: "" };
         }
+        if target.starts_with('/') {
+            return Self { scheme: None, host: None, path: target };
+        }
         match target.split_once("://") {
             Some((scheme, rest)) if is_scheme(scheme) => {
                 let at = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -167,9 +221,7 @@ impl<'a> Target<'a> {
                 let host = Some(redact::authority(authority));
                 Self { scheme: Some(scheme), host, path: if path.is_empty() { "/" } else { path } }
             }
-            _ if target.starts_with(['/', '*', '?']) => {
-                Self { scheme: None, host: None, path: target }
-            }
+            _ if target.starts_with(['*', '?']) => Self { scheme: None, host: None, path: target },
             // Like an authority, which this method should not be used with.
             _ => Self { scheme: None, host: None, path: redact::authority(target) },
         }
@@ -207,7 +259,7 @@ fn capture_headers(
             })
             .collect();
         if !values.is_empty() {
-            attributes.push(&format!("{prefix}{name}"), Value::Texts(&values));
+            attributes.push(&format!("{prefix}{name}"), Value::texts(&values));
         }
     }
 }

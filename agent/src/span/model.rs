@@ -115,6 +115,12 @@ pub struct Parent {
 }
 
 impl Parent {
+    /// Adds how it was found to its child's attributes.
+    pub fn describe(&self, attributes: &mut Attributes) {
+        attributes.text("remora.parent.method", self.method.as_str());
+        attributes.text("remora.parent.confidence", self.confidence.as_str());
+    }
+
     /// Whether only the traffic names it: its span may be made by anybody, anywhere.
     pub fn is_told(&self) -> bool {
         self.method == Method::Header

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use slotmap::SlotMap;
 
 use super::exchange::{ExchangeKey, SocketKey};
+use super::http::Standing;
 use crate::event::ids::{Address, SocketId, Tgid};
 use crate::event::{Role, Socket};
 use crate::platform::clock::MonoNs;
@@ -25,6 +26,8 @@ pub(super) struct SocketState {
     /// The other end, if it is on this host and told.
     pub(super) peer: Option<SocketKey>,
     pub(super) connection: Connection,
+    /// What its requests say alike.
+    pub(super) standing: Standing,
     /// Sequence number of the next byte, by direction.
     pub(super) expected: [Option<u32>; 2],
     /// When bytes last moved, by direction.
@@ -35,8 +38,10 @@ pub(super) struct SocketState {
     pub(super) exchanges: VecDeque<(ExchangeNo, ExchangeKey)>,
     /// When it was last used.
     pub(super) touched: MonoNs,
-    /// It is gone, and kept only for what is yet to be handed out (or read).
+    /// It is gone, and kept only for what is yet to be handed out.
     pub(super) closed: bool,
+    /// Its connection is over: it is forgotten soon, whether or not its close is told.
+    pub(super) over: bool,
 }
 
 impl SocketState {
@@ -47,8 +52,21 @@ impl SocketState {
     }
 
     pub(super) fn exchange(&self, number: ExchangeNo) -> Option<ExchangeKey> {
-        // Nearly always the last.
-        self.exchanges.iter().rev().find(|(no, _)| *no == number).map(|(_, key)| *key)
+        let is_it = |(no, _): &&(ExchangeNo, ExchangeKey)| *no == number;
+        // Numbers follow each other, but for exchanges that were not begun.
+        let (first, _) = self.exchanges.front()?;
+        let guess = self.exchanges.get(number.wrapping_sub(*first) as usize).filter(is_it);
+        guess.or_else(|| self.exchanges.iter().find(is_it)).map(|(_, key)| *key)
+    }
+
+    /// Forgets an exchange.
+    pub(super) fn remove_exchange(&mut self, number: ExchangeNo) {
+        // They are handed out in the order they end, which is mostly the order they began.
+        if self.exchanges.front().is_some_and(|(no, _)| *no == number) {
+            self.exchanges.pop_front();
+        } else {
+            self.exchanges.retain(|(no, _)| *no != number);
+        }
     }
 
     /// Where it is kept when the direction's bytes last moved.
@@ -154,12 +172,14 @@ impl Sockets {
             remote,
             peer,
             connection: connection(role, is_older),
+            standing: Standing::default(),
             expected: [None; 2],
             last_moved: [MonoNs::default(); 2],
             next_op: 0,
             exchanges: VecDeque::new(),
             touched: socket.at,
             closed: false,
+            over: false,
         });
         if let Some(other) = peer.and_then(|peer| self.states.get_mut(peer)) {
             other.peer = Some(key);

@@ -1,13 +1,14 @@
 //! What is open: exchanges, the tasks that serve them, and the links between them. Knows no sockets
 //! and no bytes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use slotmap::SlotMap;
 
 use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
 use super::finish;
-use super::http::{self, Ends, HeaderCapture};
+use super::http::{self, Ends, HeaderCapture, Standing};
 use super::identity::IdSource;
 use super::model::{Confidence, Kind, Method, Resource};
 use super::propagation;
@@ -27,8 +28,8 @@ pub(super) struct State {
     pub(super) processes: Processes,
     pub(super) ids: IdSource,
     pub(super) wall: WallOffset,
-    /// Exchanges that are over, oldest first.
-    pub(super) ended: Vec<ExchangeKey>,
+    /// Exchanges that are over, and when they ended: in the order in which that was seen.
+    pub(super) ended: VecDeque<(MonoNs, ExchangeKey)>,
     pub(super) tallies: Tallies,
     /// Records that were lost on the way here.
     pub(super) lost: u64,
@@ -53,7 +54,7 @@ impl State {
             processes: Processes::default(),
             ids: IdSource::new(seed),
             wall: WallOffset::default(),
-            ended: Vec::new(),
+            ended: VecDeque::new(),
             tallies: Tallies::default(),
             lost: 0,
         }
@@ -111,14 +112,15 @@ impl State {
     pub(super) fn request_head(
         &mut self,
         key: ExchangeKey,
-        ends: &Ends,
+        about: (&Ends, &mut Standing),
         head: &protocol::RequestHead<'_>,
         capture: &HeaderCapture,
     ) {
         let remote = propagation::read(head.headers);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.head_seen = true;
-        exchange.name = http::request(&mut exchange.attributes, exchange.kind, head, ends, capture);
+        exchange.name =
+            http::request(&mut exchange.attributes, exchange.kind, head, about, capture);
         exchange.remote = remote.map(Box::new);
         if exchange.kind != Kind::Client {
             if exchange.remote.is_some() && exchange.origin == Origin::Unknown {
@@ -170,8 +172,8 @@ impl State {
     }
 
     /// Whether an exchange's place may yet be proved or refuted, by who answers a request above it.
-    pub(super) fn is_to_be_proved(&self, exchange: &Exchange) -> bool {
-        let mut exchange = exchange;
+    pub(super) fn is_to_be_proved(&self, key: ExchangeKey) -> bool {
+        let Some(mut exchange) = self.exchanges.get(key) else { return false };
         for _ in 0..PROOF_DEPTH {
             let Origin::Local { key, method, confidence } = exchange.origin else { return false };
             let Some(parent) = self.exchanges.get(key) else { return false };
@@ -200,8 +202,9 @@ impl State {
         if exchange.end.is_some() {
             return;
         }
-        exchange.end = Some((at.max(exchange.start), end));
-        self.ended.push(key);
+        let at = at.max(exchange.start);
+        exchange.end = Some((at, end));
+        self.ended.push_back((at, key));
         if exchange.kind == Kind::Server {
             self.tasks.leave(exchange.task, key);
             if let Some(process) = self.processes.get_mut(&exchange.tgid) {

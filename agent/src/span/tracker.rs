@@ -4,6 +4,7 @@
 //! Pure and replayable: it reads no clock and does no I/O. Times come with the events, identities
 //! from a seeded source. The same events give the same spans.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
@@ -23,11 +24,14 @@ use crate::protocol::{self, Direction, End, ExchangeNo, http1};
 /// bound sooner.
 const EXCHANGES_MAX: usize = if cfg!(any(test, feature = "fuzzing")) { 512 } else { 1 << 18 };
 
-/// How long after a connection is gone what had been received may still be read.
-const READ_LATE_NS: u64 = 500_000_000;
+/// How long a process may take to learn that its connection is gone.
+const LEARNS_NS: u64 = 3_000_000_000;
 
 /// How long a call waits for the answer that proves whose it is.
 const PROOF_NS: u64 = 500_000_000;
+
+/// Room for the attributes of an ordinary request, encoded.
+const ATTRIBUTE_BYTES: usize = 640;
 
 /// What the tracker could not or would not make a span of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,8 +40,13 @@ pub struct Tallies {
     pub spans: u64,
     /// Spans left out by the sampler.
     pub unsampled: u64,
-    /// Exchanges of which the request's head was never seen whole enough to be told.
+    /// Exchanges of which the request's head could not be seen whole enough to be told.
     pub headless: u64,
+    /// Streams that ended, or turned out to be no HTTP, before what looked like a request had a
+    /// whole first line. Nothing was lost.
+    pub unfinished: u64,
+    /// Responses to requests that were missed: exchanges that cannot be told.
+    pub untold: u64,
     /// Bytes of traffic that no parser knows.
     pub unknown_bytes: u64,
     /// Events that belong to no socket that was told.
@@ -67,8 +76,12 @@ pub struct Settings {
 pub struct Tracker {
     settings: Settings,
     sockets: Sockets,
-    /// Connections that are gone, but of which something may still be read, and since when.
-    leaving: Vec<(MonoNs, SocketKey)>,
+    /// Sockets that are closed, and since when.
+    closed: VecDeque<(MonoNs, SocketKey)>,
+    /// Sockets whose connection is over but which their process may still read from.
+    held: VecDeque<(MonoNs, SocketKey)>,
+    /// Exchanges that are over but whose place is to be proved, and when they ended.
+    proving: Vec<(MonoNs, ExchangeKey)>,
     state: State,
 }
 
@@ -76,7 +89,8 @@ impl Tracker {
     /// A tracker whose identities follow from `seed`.
     pub fn new(settings: Settings, seed: u64) -> Self {
         let state = State::new(seed);
-        Self { settings, sockets: Sockets::default(), leaving: Vec::new(), state }
+        let (closed, held) = (VecDeque::new(), VecDeque::new());
+        Self { settings, sockets: Sockets::default(), closed, held, proving: Vec::new(), state }
     }
 
     /// Announces a process; its events before this are not understood.
@@ -111,7 +125,8 @@ impl Tracker {
 
     /// Whether spans wait to be handed out.
     pub fn pending(&self) -> bool {
-        !self.state.ended.is_empty() || !self.leaving.is_empty()
+        let ended = !self.state.ended.is_empty() || !self.proving.is_empty();
+        ended || !self.closed.is_empty() || !self.held.is_empty()
     }
 
     /// Takes in an event.
@@ -124,9 +139,10 @@ impl Tracker {
                     self.end(key, Direction::Outbound, *at);
                 }
             }
-            Event::Closed(id, at) => {
+            Event::Closed { id, at, held } => {
                 if let Some(key) = self.sockets.find(*id) {
-                    self.closed(key, *at);
+                    let queue = if *held { &mut self.held } else { &mut self.closed };
+                    queue.push_back((*at, key));
                 }
             }
             Event::Fork { tgid, tid, .. } => {
@@ -144,33 +160,42 @@ impl Tracker {
     }
 
     /// Hands out every span that ended before `horizon`: by then all events up to its end, from
-    /// every CPU, have been taken in.
+    /// every CPU, have been taken in. One that was seen to end after one that ended later waits for it.
     pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
-        self.leave(horizon);
+        // A peer's reset is handled within the very operation that provoked it, and so told before.
+        while let Some((at, key)) = due(&mut self.closed, horizon) {
+            self.close(key, at, Closing::Told);
+        }
+        while let Some((at, key)) = due(&mut self.held, horizon.before(LEARNS_NS)) {
+            self.close(key, at, Closing::Told);
+        }
         if self.state.exchanges.len() >= EXCHANGES_MAX {
             self.make_room(horizon);
         }
-        let mut ended = mem::take(&mut self.state.ended);
-        let is_due = |state: &State, key: ExchangeKey| {
-            let Some(exchange) = state.exchanges.get(key) else { return true };
-            let Some((at, _)) = exchange.end else { return true };
-            let wait = if state.is_to_be_proved(exchange) { PROOF_NS } else { 0 };
-            at.0.saturating_add(wait) <= horizon.0
-        };
-        ended.retain(|&key| {
-            if !is_due(&self.state, key) {
-                return true;
+        for (at, key) in mem::take(&mut self.proving) {
+            let waits = at > horizon.before(PROOF_NS) && self.state.is_to_be_proved(key);
+            match waits && horizon < MonoNs(u64::MAX) {
+                true => self.proving.push((at, key)),
+                false => self.hand_out(key, spans),
             }
-            self.hand_out(key, spans);
-            false
-        });
-        // Handing out may end nothing, so nothing was added meanwhile.
-        self.state.ended = ended;
+        }
+        while let Some((at, key)) = self.state.ended.front().copied()
+            && at <= horizon
+        {
+            self.state.ended.pop_front();
+            if horizon < MonoNs(u64::MAX) && self.state.is_to_be_proved(key) {
+                self.proving.push((at, key));
+            } else {
+                self.hand_out(key, spans);
+            }
+        }
     }
 
     /// Ends everything that is open and hands it out.
     pub fn finish(&mut self, at: MonoNs, spans: &mut Vec<Span>) {
-        self.leave(MonoNs(u64::MAX));
+        for (at, key) in mem::take(&mut self.closed).into_iter().chain(mem::take(&mut self.held)) {
+            self.close(key, at, Closing::Told);
+        }
         for key in self.sockets.keys() {
             let Some(socket) = self.sockets.get(key) else { continue };
             let open: Vec<_> = socket.exchanges.iter().map(|(_, key)| *key).collect();
@@ -222,7 +247,9 @@ impl Tracker {
             return;
         }
         let Some(key) = self.sockets.find(io.socket) else {
-            self.state.tallies.unknown_socket += 1;
+            // That a connection is over, as the process learns last, is known already.
+            let moved = matches!(io.outcome, Outcome::Moved(_));
+            self.state.tallies.unknown_socket += u64::from(moved);
             return;
         };
         let Some(socket) = self.sockets.get_mut(key) else { return };
@@ -231,6 +258,9 @@ impl Tracker {
         socket.next_op = io.op.wrapping_add(1);
         socket.tgid = io.tgid;
         socket.touched = io.at;
+        if io.over && !mem::replace(&mut socket.over, true) {
+            self.held.push_back((io.at, key));
+        }
         let operation = self.position(key, io, skipped);
         match io.outcome {
             Outcome::Moved(segment) => {
@@ -240,6 +270,9 @@ impl Tracker {
                 self.feed(key, &operation, |connection, sink| {
                     connection.feed(io.direction, segment, sink);
                 });
+                if segment.len > (segment.prefix.len() + segment.suffix.len()) as u64 {
+                    self.cut(key, io.direction);
+                }
             }
             Outcome::End => self.end(key, io.direction, io.at),
             Outcome::Failed(errno) if !is_final(errno) => {}
@@ -250,6 +283,17 @@ impl Tracker {
                 });
             }
             Outcome::Failed(_) => self.close(key, io.at, Closing::Told),
+        }
+    }
+
+    /// Bytes of an operation were not copied: the rest of a request's head may have been among them.
+    fn cut(&mut self, key: SocketKey, direction: Direction) {
+        let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };
+        let Some(socket) = self.sockets.get(key) else { return };
+        for (_, exchange) in &socket.exchanges {
+            if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
+                exchange.head_cut |= exchange.kind == kind && !exchange.head_seen;
+            }
         }
     }
 
@@ -321,29 +365,6 @@ impl Tracker {
         self.boundary(key, at, |connection, sink| connection.end(direction, sink));
     }
 
-    /// The kernel has closed a connection. A process that waits for a response may still have to
-    /// read it: a server that answers before it has read all resets the connection.
-    fn closed(&mut self, key: SocketKey, at: MonoNs) {
-        let to_be_read = self.sockets.get(key).is_some_and(|socket| {
-            matches!(socket.local, Address::Tcp(_)) && socket.connection.is_to_be_read()
-        });
-        match to_be_read {
-            true => self.leaving.push((at, key)),
-            false => self.close(key, at, Closing::Told),
-        }
-    }
-
-    /// Closes connections of which nothing was read for long enough.
-    fn leave(&mut self, horizon: MonoNs) {
-        let due = |at: &MonoNs| at.0.saturating_add(READ_LATE_NS) <= horizon.0;
-        let (leave, stay) = mem::take(&mut self.leaving).into_iter().partition(|(at, _)| due(at));
-        self.leaving = stay;
-        let leave: Vec<(MonoNs, SocketKey)> = leave;
-        for (at, key) in leave {
-            self.close(key, at, Closing::Told);
-        }
-    }
-
     fn close(&mut self, key: SocketKey, at: MonoNs, how: Closing) {
         self.boundary(key, at, |connection, sink| match how {
             Closing::Told => connection.close(sink),
@@ -395,9 +416,11 @@ impl Tracker {
                 self.request_start(key, operation, exchange, direction, offset);
             }
             Message::RequestHead { exchange, head } => {
-                let Some((key, socket)) = self.open(key, exchange) else { return };
-                let ends = Ends { local: socket.0.ip(), peer: socket.1.ip() };
-                self.state.request_head(key, &ends, &head, &self.settings.headers);
+                let Some(socket) = self.sockets.get_mut(key) else { return };
+                let Some(key) = socket.exchange(exchange) else { return };
+                let ends = Ends { local: socket.local.ip(), peer: socket.remote.ip() };
+                let about = (&ends, &mut socket.standing);
+                self.state.request_head(key, about, &head, &self.settings.headers);
             }
             Message::RequestEnd { exchange, body_bytes, .. } => {
                 let Some((key, _)) = self.open(key, exchange) else { return };
@@ -448,6 +471,7 @@ impl Tracker {
                 }
                 self.state.over(key, at, None);
             }
+            Message::Untold => self.state.tallies.untold += 1,
             Message::Unknown { bytes, .. } => self.state.tallies.unknown_bytes += bytes,
         }
     }
@@ -500,9 +524,10 @@ impl Tracker {
             end: None,
             head_seen: false,
             mistaken: false,
+            head_cut: false,
             responded: false,
             name: "HTTP".into(),
-            attributes: super::attributes::Attributes::with_capacity(20, 320),
+            attributes: super::attributes::Attributes::with_capacity(ATTRIBUTE_BYTES),
             status: None,
             request_bytes: None,
             response_bytes: None,
@@ -527,8 +552,8 @@ impl Tracker {
     fn join(&mut self, key: ExchangeKey, kind: Kind, socket: SocketKey) {
         let Some(socket) = self.sockets.get(socket) else { return };
         let Some(peer) = socket.peer.and_then(|peer| self.sockets.get(peer)) else { return };
-        let Some(mine) = self.state.exchanges.get(key) else { return };
         let exchanges = &self.state.exchanges;
+        let Some(mine) = exchanges.get(key) else { return };
         let other = match (mine.request_seq, socket.local) {
             (Some(seq), _) => peer.exchanges.iter().rev().map(|(_, other)| *other).find(|other| {
                 exchanges.get(*other).is_some_and(|other| {
@@ -543,13 +568,21 @@ impl Tracker {
                     open.next().filter(|_| open.next().is_none())
                 };
                 let opposite = if kind == Kind::Client { Kind::Server } else { Kind::Client };
-                // Who has read the answer has asked before.
-                let in_time = |other: &ExchangeKey| {
-                    let other = exchanges.get(*other);
-                    other.and_then(|other| other.end).is_none_or(|(at, _)| mine.start <= at)
-                        || kind == Kind::Client
+                let [last_read, _] = socket.last_moved;
+                let is_in_time = |other: &ExchangeKey| {
+                    let Some(other) = exchanges.get(*other) else { return false };
+                    match (other.end, kind) {
+                        (None, _) => true,
+                        // The server may have answered before what the client did is told. Then it
+                        // began after the client had read the previous answer.
+                        (Some(_), Kind::Client) => {
+                            other.start > last_read && other.lost_before == self.state.lost
+                        }
+                        // Who has read the answer has asked before.
+                        (Some((at, _)), _) => mine.start <= at,
+                    }
                 };
-                alone(socket, kind).and_then(|_| alone(peer, opposite)).filter(in_time)
+                alone(socket, kind).and_then(|_| alone(peer, opposite)).filter(is_in_time)
             }
             (None, Address::Tcp(_)) => None,
         };
@@ -582,6 +615,7 @@ impl Tracker {
     fn hand_out(&mut self, key: ExchangeKey, spans: &mut Vec<Span>) {
         let Some(exchange) = self.state.exchanges.get(key) else { return };
         let (socket_key, number) = (exchange.socket, exchange.number);
+        let lost = exchange.head_cut || exchange.gaps > 0 || self.state.lost > exchange.lost_before;
         if exchange.mistaken {
             // Its bytes are counted as unknown.
         } else if exchange.head_seen {
@@ -593,19 +627,24 @@ impl Tracker {
                 }
                 None => self.state.tallies.unsampled += 1,
             }
-        } else {
+        } else if lost {
             self.state.tallies.headless += 1;
+        } else {
+            self.state.tallies.unfinished += 1;
         }
         self.state.forget(key);
         let Some(socket) = self.sockets.get_mut(socket_key) else { return };
-        // Nearly always the first.
-        if let Some(at) = socket.exchanges.iter().position(|(no, _)| *no == number) {
-            socket.exchanges.remove(at);
-        }
+        socket.remove_exchange(number);
         if socket.closed && socket.exchanges.is_empty() {
             self.sockets.remove(socket_key);
         }
     }
+}
+
+/// Takes the first entry if its time has come.
+fn due<T>(queue: &mut VecDeque<(MonoNs, T)>, horizon: MonoNs) -> Option<(MonoNs, T)> {
+    let is_due = queue.front().is_some_and(|(at, _)| *at <= horizon);
+    if is_due { queue.pop_front() } else { None }
 }
 
 /// How a connection came to its end.
@@ -624,3 +663,6 @@ enum Closing {
 fn is_final(errno: u32) -> bool {
     matches!(errno, 32 | 103 | 104 | 107 | 108 | 110 | 111)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 module backends/jaeger
 
-go 1.26.8
+go 1.25.0
 
 replace github.com/Shopify/sarama => github.com/Shopify/sarama v1.33.0
 

@@ -1,7 +1,7 @@
 //! What the kernel half told about one process, and whether that is what the process did.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use remora::event::ids::SocketId;
 use remora::event::{self, Event, Outcome, Socket};
@@ -62,7 +62,7 @@ impl Observed {
 
     /// Takes in records until the process has ended and its sockets are closed.
     pub(crate) fn drain_until_exit(&mut self, capture: &mut Capture) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + remora_tests::DEADLINE;
         let mut sequences: HashMap<u16, u32> = HashMap::new();
         let mut exited = false;
         while !exited {
@@ -84,7 +84,7 @@ impl Observed {
     fn take(&mut self, event: &Event<'_>) -> bool {
         match *event {
             Event::Socket(socket) => self.sockets.push(socket),
-            Event::Closed(id, _) => self.closed.push(id),
+            Event::Closed { id, .. } => self.closed.push(id),
             Event::Shutdown(id, _) => self.shutdown.push(id),
             Event::Io(io) => {
                 assert_eq!(io.task.kind, agent_common::task_kind::THREAD);
@@ -236,11 +236,10 @@ fn merged(operations: impl Iterator<Item = (Direction, Did)>) -> Vec<(Direction,
             Some((last_direction, Did::Moved { len, payload: None })),
             Did::Moved { len: more, payload: None },
         ) = (merged.last_mut(), &did)
+            && *last_direction == direction
         {
-            if *last_direction == direction {
-                *len += more;
-                continue;
-            }
+            *len += more;
+            continue;
         }
         merged.push((direction, did));
     }

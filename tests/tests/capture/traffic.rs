@@ -332,7 +332,7 @@ fn peeked_and_refused(a: &End, b: &End) {
 }
 
 fn partial(a: &End, b: &End) {
-    let bytes = pattern(24 << 20, 11);
+    let bytes = pattern(1 << 20, 11).repeat(24);
     a.set_nonblocking(true);
     let result = call(libc::SYS_write, [a.fd(), bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]);
     assert!(result > 0 && result < bytes.len() as i64, "partial, not {result}");

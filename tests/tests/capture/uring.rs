@@ -55,8 +55,8 @@ pub(crate) struct Ring {
 impl Ring {
     /// `None` where io_uring is switched off.
     pub(crate) fn new(is_polled: bool) -> Option<Self> {
-        let mut params = Params::default();
-        params.flags = if is_polled { SETUP_SQPOLL } else { 0 };
+        let flags = if is_polled { SETUP_SQPOLL } else { 0 };
+        let mut params = Params { flags, ..Params::default() };
         let at = std::ptr::from_mut(&mut params) as usize;
         let fd = call(libc::SYS_io_uring_setup, [8, at, 0, 0, 0, 0]);
         if fd < 0 {

@@ -46,6 +46,35 @@ fn services_are_called_what_an_operator_would_call_them() {
 }
 
 #[test]
+fn a_title_names_the_program_that_wrote_it() {
+    for (exe, title, name) in [
+        ("/usr/bin/ruby3.1", "puma 5.6.5 (tcp://0.0.0.0:80) [shop]", "puma"),
+        ("/usr/bin/ruby3.1", "puma: cluster worker 0: 99 [shop]", "puma"),
+        ("/usr/bin/python3.11", "gunicorn: master [shop]", "gunicorn"),
+        ("/usr/bin/python3.11", "python3", "python3.11"),
+        ("/usr/bin/node", "node", "node"),
+    ] {
+        let facts = Facts { args: vec![title.to_owned()], ..facts(exe, "") };
+        assert_eq!(resource(&facts, None, &Host::default()).service_name, name, "{title}");
+    }
+}
+
+#[test]
+fn a_process_in_a_pid_namespace_has_two_ids() {
+    let mut facts = facts("/opt/api", "api");
+    let vpid = |facts: &Facts| {
+        let attributes = resource(facts, None, &Host::default()).attributes;
+        attributes.get("process.vpid").and_then(|value| match value {
+            Value::Int(id) => Some(id),
+            _ => None,
+        })
+    };
+    assert_eq!(vpid(&facts), None);
+    facts.inner_pid = 1;
+    assert_eq!(vpid(&facts), Some(1));
+}
+
+#[test]
 fn what_the_process_was_told_wins() {
     let mut facts = facts("/opt/api", "api");
     facts.cgroups = vec!["0::/system.slice/web.service".into()];

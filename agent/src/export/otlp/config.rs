@@ -86,7 +86,7 @@ pub struct Config {
     pub gzip: bool,
     /// How long one attempt may take.
     pub timeout: Duration,
-    /// PEM certificates to trust besides the well-known ones.
+    /// PEM certificates to trust, and then no others; else those of this host.
     pub certificate: Option<PathBuf>,
     /// PEM certificate and key to present.
     pub client: Option<(PathBuf, PathBuf)>,
@@ -96,6 +96,9 @@ const EXAMPLE: &str = "http://localhost:4318 (HTTP) or grpc://localhost:4317 (gR
 
 /// gRPC's method, as a path (gRPC over HTTP/2, "Requests").
 const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// gRPC's port, where a `grpc://` URL names none.
+const GRPC_PORT: u16 = 4317;
 
 /// The path that a signal has by default below an OTLP/HTTP endpoint.
 const HTTP_PATH: &str = "/v1/traces";
@@ -168,11 +171,15 @@ impl Config {
             _ => return Err(wrong(text, "the scheme is none of http, https, grpc, grpcs")),
         };
         let mut url = parse(&format!("{http_scheme}://{rest}"))?;
+        if named_grpc && !names_port(rest) {
+            // Only a URL without a host has no place for a port.
+            let _ = url.set_port(Some(GRPC_PORT));
+        }
         let protocol = match (overrides.protocol, option("PROTOCOL")) {
             _ if named_grpc => Protocol::Grpc,
             (Some(protocol), _) => protocol,
             (None, Some((name, value))) => Protocol::parse(&name, &value)?,
-            (None, None) if url.port() == Some(4317) => Protocol::Grpc,
+            (None, None) if url.port() == Some(GRPC_PORT) => Protocol::Grpc,
             (None, None) => Protocol::HttpProtobuf,
         };
         match protocol {
@@ -197,14 +204,22 @@ impl Config {
         let timeout = match option("TIMEOUT") {
             None => Duration::from_secs(10),
             Some((name, value)) => match value.parse() {
-                Ok(millis) => Duration::from_millis(millis),
-                Err(_) => {
-                    return Err(ConfigError::Value { name, value, expected: "milliseconds" });
+                Ok(millis) if millis > 0 => Duration::from_millis(millis),
+                _ => {
+                    let expected = "milliseconds above 0";
+                    return Err(ConfigError::Value { name, value, expected });
                 }
             },
         };
         let path = |name: &str| option(name).map(|(_, path)| PathBuf::from(path));
-        let client = path("CLIENT_CERTIFICATE").zip(path("CLIENT_KEY"));
+        let client = match (option("CLIENT_CERTIFICATE"), option("CLIENT_KEY")) {
+            (Some((_, certificate)), Some((_, key))) => Some((certificate.into(), key.into())),
+            (None, None) => None,
+            (Some((name, value)), None) | (None, Some((name, value))) => {
+                let expected = "a client's certificate and its key, or neither";
+                return Err(ConfigError::Value { name, value, expected });
+            }
+        };
         let certificate = path("CERTIFICATE");
         Ok(Self { url, protocol, headers, gzip, timeout, certificate, client })
     }
@@ -213,6 +228,14 @@ impl Config {
 fn wrong(url: &str, reason: &str) -> ConfigError {
     let what = "an OTLP endpoint";
     ConfigError::Url { url: redact::url(url), what, reason: reason.to_owned(), example: EXAMPLE }
+}
+
+/// Whether what follows a scheme names a port, even one that goes without saying.
+fn names_port(rest: &str) -> bool {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    // The address in brackets has colons of its own.
+    host.rsplit(']').next().unwrap_or(host).contains(':')
 }
 
 fn parse(text: &str) -> Result<Url, ConfigError> {

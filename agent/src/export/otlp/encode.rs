@@ -3,7 +3,7 @@
 
 use super::wire::Writer;
 use crate::export::group::{self, Group, SCOPE_NAME, SCOPE_VERSION};
-use crate::span::attributes::{Attributes, Value};
+use crate::span::attributes::Attributes;
 use crate::span::model::{Link, Span, SpanEvent, StatusCode};
 
 /// Encodes requests, with a buffer that is used again.
@@ -23,7 +23,7 @@ impl Encoder {
     }
 }
 
-// Everything below writes backwards: the last field of a message first.
+// Everything below writes backwards: the last field of a message first. Attributes are encoded already.
 
 fn resource_spans(writer: &mut Writer, group: &Group<'_>) {
     writer.message(2, |writer| {
@@ -52,10 +52,7 @@ fn encode_span(writer: &mut Writer, span: &Span) {
     for event in span.events.iter().rev() {
         writer.message(11, |writer| encode_event(writer, event));
     }
-    for (key, value) in group::parent_attributes(span).rev() {
-        writer.message(9, |writer| key_value(writer, key, value));
-    }
-    attributes(writer, 9, &span.attributes);
+    writer.raw(span.attributes.encoded());
     writer.fixed64(8, span.end.0);
     writer.fixed64(7, span.start.0);
     writer.varint(6, span.kind as u64);
@@ -81,30 +78,14 @@ fn encode_link(writer: &mut Writer, link: &Link) {
     writer.bytes_field(1, &link.trace_id.0);
 }
 
-fn attributes(writer: &mut Writer, field: u64, attributes: &Attributes) {
-    for (key, value) in attributes.iter().rev() {
-        writer.message(field, |writer| key_value(writer, key, value));
-    }
-}
-
-fn key_value(writer: &mut Writer, key: &str, value: Value<'_>) {
-    writer.message(2, |writer| any_value(writer, value));
-    writer.text(1, key);
-}
-
-fn any_value(writer: &mut Writer, value: Value<'_>) {
-    match value {
-        // A member of a oneof is written even where it is empty or zero.
-        Value::Text(text) => writer.bytes_field(1, text.as_bytes()),
-        Value::Bool(truth) => writer.varint(2, u64::from(truth)),
-        Value::Int(number) => writer.varint(3, number as u64),
-        Value::Double(number) => writer.fixed64(4, number.to_bits()),
-        Value::Bytes(bytes) => writer.bytes_field(7, bytes),
-        Value::Texts(texts) => writer.message(5, |writer| {
-            for text in texts.iter().rev() {
-                writer.message(1, |writer| writer.bytes_field(1, text.as_bytes()));
-            }
-        }),
+/// Attributes of other messages than spans: the same pairs under another field.
+fn attributes(writer: &mut Writer, field: u8, attributes: &Attributes) {
+    let all = attributes.encoded();
+    writer.raw(all);
+    let mut at = 0;
+    for pair in attributes.encoded_each() {
+        writer.patch(at, field << 3 | 2);
+        at += 1 + pair.len();
     }
 }
 

@@ -35,21 +35,20 @@ fn resource_spans(json: &mut Json<'_>, group: &Group<'_>) {
 }
 
 fn encode_span(json: &mut Json<'_>, span: &Span) {
-    json.key("traceId").display(span.trace_id);
-    json.key("spanId").display(span.span_id);
+    json.key("traceId").hex(&span.trace_id.0);
+    json.key("spanId").hex(&span.span_id.0);
     if !span.trace_state.is_empty() {
         json.key("traceState").text(&span.trace_state);
     }
     if let Some(parent) = &span.parent {
-        json.key("parentSpanId").display(parent.span_id);
+        json.key("parentSpanId").hex(&parent.span_id.0);
     }
     json.key("flags").number(span.otlp_flags());
     json.key("name").text(&span.name);
     json.key("kind").number(span.kind as u8);
     json.key("startTimeUnixNano").display(span.start.0);
     json.key("endTimeUnixNano").display(span.end.0);
-    let all = span.attributes.iter().chain(group::parent_attributes(span));
-    json.key("attributes").array(all, key_value);
+    attributes(json, &span.attributes);
     if !span.events.is_empty() {
         json.key("events").array(span.events.iter(), |json, event| {
             json.object(|json| {
@@ -62,8 +61,8 @@ fn encode_span(json: &mut Json<'_>, span: &Span) {
     if !span.links.is_empty() {
         json.key("links").array(span.links.iter(), |json, link| {
             json.object(|json| {
-                json.key("traceId").display(link.trace_id);
-                json.key("spanId").display(link.span_id);
+                json.key("traceId").hex(&link.trace_id.0);
+                json.key("spanId").hex(&link.span_id.0);
                 if !link.trace_state.is_empty() {
                     json.key("traceState").text(&link.trace_state);
                 }
@@ -100,7 +99,7 @@ fn any_value(json: &mut Json<'_>, value: Value<'_>) {
         Value::Double(number) => json.key("doubleValue").double(number),
         Value::Bytes(bytes) => json.key("bytesValue").base64(bytes),
         Value::Texts(texts) => json.key("arrayValue").object(|json| {
-            json.key("values").array(texts.iter(), |json, text| {
+            json.key("values").array(texts.iter(), |json, text: &str| {
                 json.object(|json| json.key("stringValue").text(text));
             });
         }),

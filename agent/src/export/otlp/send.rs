@@ -3,9 +3,12 @@
 //! gRPC is spoken by hand over the same HTTP client: a unary call is a POST with a five-byte frame
 //! and a status in the trailers (gRPC over HTTP/2), too little for a framework.
 
+use std::future::Future;
 use std::io::Write;
+use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::BodyExt;
@@ -15,15 +18,18 @@ use reqwest::{Certificate, Client, Identity, StatusCode};
 use super::config::{Config, ConfigError, Protocol};
 use super::encode::Encoder;
 use super::json;
-use crate::export::retry::{Verdict, retry_after};
+use crate::export::client::{self, chain};
+use crate::export::remote::{self, Body};
+use crate::export::retry::{Verdict, is_about_size, retry_after};
 use crate::span::model::Span;
 use crate::span::redact;
 
-/// Longest message. Collectors refuse those over 4 MiB by gRPC, whatever their size compressed.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 4_000_000;
-
 /// Most bytes of an answer that are read.
 const ANSWER_MAX: usize = 64 << 10;
+
+/// How long an open gRPC call is silent before the other end is asked whether it is there, and how
+/// long it may take to say so.
+const PING: Duration = Duration::from_secs(4);
 
 /// A client of one destination.
 pub(crate) struct Sender {
@@ -35,7 +41,7 @@ pub(crate) struct Sender {
 
 impl Sender {
     pub(crate) fn new(config: Config) -> Result<Self, ConfigError> {
-        let client = client(&config)?;
+        let client = build(&config)?;
         let mut headers = HeaderMap::new();
         for (name, value) in &config.headers {
             let wrong = || ConfigError::Value {
@@ -66,76 +72,96 @@ impl Sender {
         Ok(Self { config, client, headers, encoder: Encoder::default() })
     }
 
-    /// The request's message for these spans.
-    pub(crate) fn encode(&mut self, spans: &[&Span]) -> Vec<u8> {
-        let spans = spans.iter().copied();
-        match self.config.protocol {
-            Protocol::HttpJson => {
-                let mut body = Vec::new();
-                json::encode(spans, &mut body);
-                body
-            }
-            _ => self.encoder.encode(spans).to_vec(),
-        }
-    }
-
-    /// The request's body: the message, compressed and framed.
-    pub(crate) fn pack(&self, message: Vec<u8>) -> Vec<u8> {
-        let body = if self.config.gzip { gzip(&message) } else { message };
-        if self.config.protocol != Protocol::Grpc {
-            return body;
-        }
-        let mut framed = Vec::with_capacity(body.len() + 5);
-        framed.push(u8::from(self.config.gzip));
-        framed.extend_from_slice(&(body.len() as u32).to_be_bytes());
-        framed.extend_from_slice(&body);
-        framed
-    }
-
-    /// Sends a body once.
-    pub(crate) async fn attempt(&self, body: Vec<u8>) -> Verdict {
-        let request = self.client.post(self.config.url.clone()).headers(self.headers.clone());
-        let response = match request.body(body).send().await {
-            Ok(response) => response,
-            Err(error) => return Verdict::Later { after: None, reason: chain(&error) },
-        };
-        let status = response.status();
-        let headers = response.headers().clone();
-        let mut body = http_body_util::Limited::new(reqwest::Body::from(response), ANSWER_MAX);
-        let mut answer = Vec::new();
-        let mut trailers = HeaderMap::new();
-        while let Some(frame) = body.frame().await {
-            match frame {
-                Ok(frame) => match frame.into_data() {
-                    Ok(data) => answer.extend_from_slice(&data),
-                    Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
-                },
-                Err(error) if status.is_success() && self.config.protocol == Protocol::Grpc => {
-                    return Verdict::Later { after: None, reason: error.to_string() };
-                }
-                // The status line has said what matters.
-                Err(_) => break,
-            }
-        }
-        if self.config.protocol == Protocol::Grpc {
-            grpc_verdict(status, &headers, &trailers, &answer)
-        } else {
-            http_verdict(status, &headers, &answer, self.config.protocol)
-        }
+    fn post(&self, body: Bytes) -> reqwest::RequestBuilder {
+        self.client.post(self.config.url.clone()).headers(self.headers.clone()).body(body)
     }
 }
 
-fn client(config: &Config) -> Result<Client, ConfigError> {
-    let mut builder = Client::builder()
-        .user_agent(concat!("remora/", env!("CARGO_PKG_VERSION")))
-        .timeout(config.timeout)
-        // A proxy or a redirect would send spans where no one asked to.
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .hickory_dns(true);
+impl remote::Protocol for Sender {
+    /// gRPC servers take 4 MiB by default, after decompression; HTTP ones mostly more.
+    fn plain_bytes_max(&self) -> usize {
+        4_000_000
+    }
+
+    fn encode(&mut self, spans: &mut dyn Iterator<Item = &Span>) -> Body {
+        // gRPC's frame: whether the message is compressed, and its length.
+        let frame = if self.config.protocol == Protocol::Grpc { 5 } else { 0 };
+        let mut json = Vec::new();
+        let plain = match self.config.protocol {
+            Protocol::HttpJson => {
+                json::encode(spans, &mut json);
+                if !self.config.gzip {
+                    return Body { plain_bytes: json.len(), bytes: json.into() };
+                }
+                &json
+            }
+            _ => self.encoder.encode(spans),
+        };
+        let plain_bytes = plain.len();
+        // Compressed it is about a tenth; room that is not used is not touched either.
+        let mut body = Vec::with_capacity(frame + plain_bytes);
+        body.resize(frame, 0);
+        if self.config.gzip {
+            body = gzip(plain, body);
+        } else {
+            body.extend_from_slice(plain);
+        }
+        let length = (body.len() - frame) as u32;
+        if let Some((compressed, rest)) = body.get_mut(..frame).and_then(<[u8]>::split_first_mut) {
+            *compressed = u8::from(self.config.gzip);
+            rest.copy_from_slice(&length.to_be_bytes());
+        }
+        Body { bytes: body.into(), plain_bytes }
+    }
+
+    fn attempt(&self, body: Bytes) -> Pin<Box<dyn Future<Output = Verdict>>> {
+        Box::pin(attempt(self.post(body), self.config.protocol))
+    }
+}
+
+/// Sends a request once and reads the answer.
+async fn attempt(request: reqwest::RequestBuilder, protocol: Protocol) -> Verdict {
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(error) => return Verdict::Later { after: None, reason: chain(&error.without_url()) },
+    };
+    let status = response.status();
+    let headers = response.headers().clone();
+    let mut body = http_body_util::Limited::new(reqwest::Body::from(response), ANSWER_MAX);
+    let mut answer = Vec::new();
+    let mut trailers = HeaderMap::new();
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => match frame.into_data() {
+                Ok(data) => answer.extend_from_slice(&data),
+                Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
+            },
+            Err(error) if status.is_success() && protocol == Protocol::Grpc => {
+                return Verdict::Later { after: None, reason: chain(&*error) };
+            }
+            // The status line has said what matters.
+            Err(_) => break,
+        }
+    }
+    if protocol == Protocol::Grpc {
+        grpc_verdict(status, &headers, &trailers, &answer)
+    } else {
+        http_verdict(status, &headers, &answer, protocol)
+    }
+}
+
+fn build(config: &Config) -> Result<Client, ConfigError> {
+    let mut builder = client::builder(&config.url, config.timeout);
     if config.protocol == Protocol::Grpc {
-        builder =
-            if config.url.scheme() == "http" { builder.http2_prior_knowledge() } else { builder };
+        // While a call is open, so that a dead connection is not used for ever; idle ones are left
+        // in peace.
+        builder = builder
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PING)
+            .http2_keep_alive_while_idle(false);
+        if config.url.scheme() == "http" {
+            builder = builder.http2_prior_knowledge();
+        }
     } else {
         builder = builder.http1_only();
     }
@@ -143,11 +169,8 @@ fn client(config: &Config) -> Result<Client, ConfigError> {
         let name = "OTEL_EXPORTER_OTLP_CERTIFICATE";
         let wrong = |source| ConfigError::File { name, path: path.clone(), source };
         let pem = std::fs::read(path).map_err(|error| wrong(error.into()))?;
-        for certificate in
-            Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.into()))?
-        {
-            builder = builder.add_root_certificate(certificate);
-        }
+        let trusted = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.into()))?;
+        builder = builder.tls_certs_only(trusted);
     }
     if let Some((certificate, key)) = &config.client {
         let name = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE";
@@ -187,6 +210,9 @@ pub(crate) fn http_verdict(
             let after = after.and_then(|value| retry_after(value, SystemTime::now()));
             Verdict::Later { after, reason }
         }
+        413 => Verdict::TooLarge { reason },
+        // What Go's servers answer to a request that is larger than they read.
+        400 if is_about_size(&text) => Verdict::TooLarge { reason },
         300..=399 => Verdict::Refused { reason: format!("{status}: redirects are not followed") },
         _ => Verdict::Refused { reason },
     }
@@ -216,6 +242,7 @@ pub(crate) fn grpc_verdict(
     let reason = format!("gRPC status {code}: {message}");
     match code {
         0 => taken(partial_success(answer.get(5..).unwrap_or_default())),
+        8 | 11 if is_about_size(message) => Verdict::TooLarge { reason },
         1 | 4 | 10 | 11 | 14 | 15 => {
             Verdict::Later { after: text("grpc-status-details-bin").and_then(retry_info), reason }
         }
@@ -240,7 +267,7 @@ fn partial_success(answer: &[u8]) -> (u64, String) {
         if let (1, Field::Bytes(partial)) = (field, value) {
             for (field, value) in Fields(partial) {
                 match (field, value) {
-                    (1, Field::Varint(count)) => rejected = count,
+                    (1, Field::Varint(count)) => rejected = not_negative(count),
                     (2, Field::Bytes(text)) => message = String::from_utf8_lossy(text).into_owned(),
                     _ => {}
                 }
@@ -292,7 +319,7 @@ fn retry_info(header: &str) -> Option<Duration> {
     None
 }
 
-/// A signed integer, or 0 if it is below.
+/// An int64; where fewer than none is nonsense, none.
 fn not_negative(value: u64) -> u64 {
     u64::try_from(value as i64).unwrap_or(0)
 }
@@ -368,26 +395,12 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+/// Appends `bytes` to `out`, compressed.
+fn gzip(bytes: &[u8], out: Vec<u8>) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(out, Compression::fast());
     // Writing to a Vec cannot fail.
     let _ = encoder.write_all(bytes);
     encoder.finish().unwrap_or_default()
-}
-
-/// An error with its causes: the outermost alone says only "error sending request".
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -86,8 +86,16 @@ impl Writer {
         self.raw(digits.get(..count).unwrap_or_default());
     }
 
+    /// Replaces the byte that stands `at` bytes behind what was written last.
+    pub(super) fn patch(&mut self, at: usize, byte: u8) {
+        if let Some(place) = self.buffer.get_mut(self.start + at) {
+            *place = byte;
+        }
+    }
+
+    /// Bytes that are a message's fields already.
     #[inline]
-    fn raw(&mut self, bytes: &[u8]) {
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
         if bytes.len() > self.start {
             self.grow(bytes.len());
         }

@@ -59,8 +59,9 @@ fn act() -> impl Strategy<Value = Act> {
 proptest! {
     #[test]
     fn accepted_is_sent_and_queued_and_lost(acts in prop::collection::vec(act(), 0..60)) {
-        let queue = Queue::new(100);
-        let mut taken: VecDeque<Vec<Batch>> = VecDeque::new();
+        let one = footprint(&batch(1)[0]);
+        let queue = Queue::new(Room { spans: 100, bytes: 80 * one });
+        let mut taken: VecDeque<u64> = VecDeque::new();
         let (mut offered, mut retries) = (0, 0);
         for act in acts {
             match act {
@@ -69,17 +70,16 @@ proptest! {
                     queue.offer(&batch(spans));
                 }
                 Act::Pop(most) => {
-                    let batches = queue.pop(most);
-                    let spans: usize = batches.iter().map(|batch| batch.len()).sum();
-                    prop_assert!(spans <= most || batches.len() == 1);
-                    taken.push_back(batches);
+                    let request = queue.pop(Portion { spans: most, bytes: 30 * one });
+                    prop_assert!(request.len() <= most.min(30));
+                    taken.push_back(request.len() as u64);
                 }
                 Act::TakeAll => {
-                    taken.extend(queue.take_blocking(Some(Duration::ZERO)));
+                    let batches = queue.take_blocking(Some(Duration::ZERO)).unwrap_or_default();
+                    taken.push_back(batches.iter().map(|batch| batch.len() as u64).sum());
                 }
                 Act::Settle(share, loss) => {
-                    let Some(batches) = taken.pop_front() else { continue };
-                    let spans: u64 = batches.iter().map(|batch| batch.len() as u64).sum();
+                    let Some(spans) = taken.pop_front() else { continue };
                     let sent = spans * share / 100;
                     queue.settle(sent, spans - sent, loss);
                 }
@@ -88,7 +88,9 @@ proptest! {
                     queue.retried();
                 }
                 Act::Close => queue.close(),
-                Act::Abandon => queue.abandon(),
+                Act::Abandon => {
+                    prop_assert_eq!(queue.abandon(), queue.account());
+                }
             }
             let account = queue.account();
             let Account { accepted, sent, queued, .. } = account;
@@ -101,24 +103,8 @@ proptest! {
 }
 
 #[test]
-fn a_full_queue_refuses_the_newest() {
-    let queue = Queue::new(5);
-    queue.offer(&batch(3));
-    queue.offer(&batch(3));
-    queue.offer(&batch(2));
-    let sizes: Vec<usize> = queue.pop(100).iter().map(|batch| batch.len()).collect();
-    assert_eq!(sizes, [3, 2]);
-    // What is being sent still counts.
-    queue.offer(&batch(1));
-    let account = queue.account();
-    assert_eq!((account.queued, account.lost_in_all()), (5, 4));
-    let by_reason: Vec<_> = Loss::ALL.iter().zip(account.lost).filter(|(_, n)| *n > 0).collect();
-    assert_eq!(by_reason, [(&Loss::QueueFull, 4)]);
-}
-
-#[test]
 fn a_closed_queue_is_drained_and_then_ends() {
-    let queue = Queue::new(5);
+    let queue = Queue::new(Room { spans: 5, bytes: usize::MAX });
     queue.offer(&batch(1));
     queue.close();
     assert!(queue.is_closing());
@@ -128,10 +114,11 @@ fn a_closed_queue_is_drained_and_then_ends() {
 
 #[test]
 fn who_waits_for_room_is_not_held_by_a_dead_destination() {
-    let queue = Queue::new(5);
-    queue.offer(&batch(5));
+    let queue = Queue::new(Room { spans: 10, bytes: usize::MAX });
+    queue.offer(&batch(10));
+    queue.pop(Portion { spans: 10, bytes: usize::MAX });
     // Nothing is settled: it returns all the same.
-    queue.wait_below(3, Duration::from_millis(1));
-    queue.settle(3, 0, Loss::Io);
-    queue.wait_below(3, Duration::from_secs(3600));
+    queue.wait_for_half(Duration::from_millis(1));
+    queue.settle(6, 0, Loss::Io);
+    queue.wait_for_half(Duration::from_secs(3600));
 }

@@ -1,24 +1,31 @@
 //! Zipkin v2: spans as JSON, posted to `/api/v2/spans`.
-//!
-//! Mapping: OpenTelemetry specification, "OpenTelemetry to Zipkin transformation".
 
-use std::net::IpAddr;
+mod encode;
+
+use std::future::Future;
+use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use http_body_util::BodyExt;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Url};
+use reqwest::{Client, StatusCode, Url};
 
-use super::group::{self, SCOPE_NAME, SCOPE_VERSION};
-use super::json::Json;
+use super::client::{self, chain};
 use super::otlp::config::ConfigError;
-use super::otlp::send::chain;
+use super::remote::{self, Body};
 use super::retry::{Verdict, retry_after};
-use crate::span::attributes::{Attributes, Value};
-use crate::span::model::{Kind, Span, StatusCode};
+use crate::span::model::Span;
 use crate::span::redact;
 
 /// The path that a URL without one gets.
 const PATH: &str = "/api/v2/spans";
+
+/// How long one attempt may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most bytes of an answer that are read.
+const ANSWER_MAX: usize = 64 << 10;
 
 /// Checks a `--zipkin` URL and adds the path if it has none.
 pub fn parse_url(text: &str) -> Result<Url, ConfigError> {
@@ -46,14 +53,7 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(url: Url) -> Result<Self, ConfigError> {
-        let client = Client::builder()
-            .user_agent(concat!("remora/", env!("CARGO_PKG_VERSION")))
-            .timeout(Duration::from_secs(10))
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .http1_only()
-            .hickory_dns(true)
-            .build();
+        let client = client::builder(&url, TIMEOUT).http1_only().build();
         match client {
             Ok(client) => Ok(Self { url, client }),
             Err(error) => Err(ConfigError::Url {
@@ -64,158 +64,56 @@ impl Sender {
             }),
         }
     }
+}
 
-    pub(super) async fn attempt(&self, body: Vec<u8>) -> Verdict {
+impl remote::Protocol for Sender {
+    /// Zipkin takes 10 MiB.
+    fn plain_bytes_max(&self) -> usize {
+        5_000_000
+    }
+
+    fn encode(&mut self, spans: &mut dyn Iterator<Item = &Span>) -> Body {
+        let body = encode::encode(spans);
+        Body { plain_bytes: body.len(), bytes: body.into() }
+    }
+
+    fn attempt(&self, body: Bytes) -> Pin<Box<dyn Future<Output = Verdict>>> {
         let json = HeaderValue::from_static("application/json");
         let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, json);
-        let response = match request.body(body).send().await {
-            Ok(response) => response,
-            Err(error) => return Verdict::Later { after: None, reason: chain(&error) },
-        };
-        let status = response.status();
-        if status.is_success() {
-            return Verdict::Taken { rejected: 0, message: String::new() };
-        }
-        let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        let after = after.and_then(|value| retry_after(value, SystemTime::now()));
-        let reason = format!("{status}");
-        match status.as_u16() {
-            // A Zipkin whose storage is overloaded answers 429 or 503; 500 may be a post too large.
-            429 | 502..=504 => Verdict::Later { after, reason },
-            _ => Verdict::Refused { reason },
-        }
+        Box::pin(attempt(request.body(body)))
     }
 }
 
-/// Longest post. At twice this a Zipkin server answers 500.
-pub(super) const POST_BYTES_MAX: usize = 5 << 20;
-
-/// The body of a post.
-pub(super) fn encode(spans: &[&Span]) -> Vec<u8> {
-    let mut body = Vec::new();
-    Json::new(&mut body)
-        .array(spans.iter(), |json, span| json.object(|json| encode_span(json, span)));
-    body
-}
-
-fn encode_span(json: &mut Json<'_>, span: &Span) {
-    json.key("traceId").display(span.trace_id);
-    json.key("id").display(span.span_id);
-    if let Some(parent) = &span.parent {
-        json.key("parentId").display(parent.span_id);
-    }
-    json.key("name").text(&span.name);
-    let kind = match span.kind {
-        Kind::Internal => None,
-        Kind::Server => Some("SERVER"),
-        Kind::Client => Some("CLIENT"),
-        Kind::Producer => Some("PRODUCER"),
-        Kind::Consumer => Some("CONSUMER"),
+/// Sends a request once and reads the answer.
+async fn attempt(request: reqwest::RequestBuilder) -> Verdict {
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(error) => return Verdict::Later { after: None, reason: chain(&error.without_url()) },
     };
-    if let Some(kind) = kind {
-        json.key("kind").text(kind);
-    }
-    // Whole microseconds; a duration of 0 would be dropped.
-    json.key("timestamp").number(span.start.0 / 1000);
-    json.key("duration").number(span.end.0.saturating_sub(span.start.0).div_ceil(1000).max(1));
-    json.key("localEndpoint").object(|json| {
-        json.key("serviceName").text(&span.resource.service_name);
-    });
-    if let Some((name, address, port)) = remote_endpoint(&span.attributes) {
-        json.key("remoteEndpoint").object(|json| {
-            if let Some(name) = name {
-                json.key("serviceName").text(name);
-            }
-            if let Some(address) = address {
-                json.key(if address.is_ipv6() { "ipv6" } else { "ipv4" }).display(address);
-            }
-            if let Some(port) = port {
-                json.key("port").number(port);
-            }
-        });
-    }
-    if !span.events.is_empty() {
-        json.key("annotations").array(span.events.iter(), |json, event| {
-            json.object(|json| {
-                json.key("timestamp").number(event.time.0 / 1000);
-                json.key("value").text(&annotation(&event.name, &event.attributes));
-            });
-        });
-    }
-    json.key("tags").object(|json| tags(json, span));
+    let status = response.status();
+    let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+    let after = after.and_then(|value| retry_after(value, SystemTime::now()));
+    // Read to its end, so that the connection can be used again.
+    let body = http_body_util::Limited::new(reqwest::Body::from(response), ANSWER_MAX);
+    let answer = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    verdict(status, after, &String::from_utf8_lossy(&answer))
 }
 
-/// Tags that are told once, from something else than an attribute. The presence of `error` alone,
-/// even empty, means an error to Zipkin.
-const RESERVED_TAGS: [&str; 4] =
-    ["error", "otel.status_code", "otel.scope.name", "otel.scope.version"];
-
-fn tags(json: &mut Json<'_>, span: &Span) {
-    let is_own = |key: &str| span.attributes.get(key).is_some();
-    let resource = span.resource.attributes.iter();
-    let resource = resource.filter(|(key, _)| *key != "service.name" && !is_own(key));
-    let own = span.attributes.iter().chain(group::parent_attributes(span));
-    for (key, value) in own.chain(resource) {
-        if !RESERVED_TAGS.contains(&key) {
-            json.key(key).text(&text(value));
-        }
+/// What an answer means.
+fn verdict(status: StatusCode, after: Option<Duration>, answer: &str) -> Verdict {
+    if status.is_success() {
+        return Verdict::Taken { rejected: 0, message: String::new() };
     }
-    json.key("otel.scope.name").text(SCOPE_NAME);
-    json.key("otel.scope.version").text(SCOPE_VERSION);
-    match span.status {
-        StatusCode::Unset => {}
-        StatusCode::Ok => json.key("otel.status_code").text("OK"),
-        StatusCode::Error => {
-            json.key("otel.status_code").text("ERROR");
-            let word = match span.attributes.get("error.type") {
-                Some(Value::Text(word)) if span.status_message.is_empty() => word,
-                _ => &span.status_message,
-            };
-            json.key("error").text(word);
-        }
-    }
-}
-
-/// Name, address and port of the other end, as far as attributes tell. Zipkin refuses a whole post
-/// for a port that is none.
-fn remote_endpoint(attributes: &Attributes) -> Option<(Option<&str>, Option<IpAddr>, Option<u16>)> {
-    let text = |key: &str| match attributes.get(key) {
-        Some(Value::Text(text)) if !text.is_empty() => Some(text),
-        _ => None,
-    };
-    let name = text("service.peer.name").or_else(|| text("peer.service"));
-    let address = text("network.peer.address").and_then(|address| address.parse().ok());
-    let port = match attributes.get("network.peer.port") {
-        Some(Value::Int(port)) => u16::try_from(port).ok().filter(|port| *port > 0),
-        _ => None,
-    };
-    (name.is_some() || address.is_some()).then_some((name, address, port))
-}
-
-/// An annotation must say something.
-fn annotation(name: &str, attributes: &Attributes) -> String {
-    let name = if name.is_empty() { "event" } else { name };
-    if attributes.is_empty() {
-        return name.to_owned();
-    }
-    let pairs: Vec<_> =
-        attributes.iter().map(|(key, value)| format!("{key}={}", text(value))).collect();
-    format!("{name} {}", pairs.join(" "))
-}
-
-/// Tags are strings.
-fn text(value: Value<'_>) -> String {
-    match value {
-        Value::Text(text) => text.to_owned(),
-        Value::Int(number) => number.to_string(),
-        Value::Double(number) => number.to_string(),
-        Value::Bool(truth) => truth.to_string(),
-        Value::Bytes(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-        Value::Texts(texts) => {
-            let mut out = Vec::new();
-            Json::new(&mut out).array(texts.iter(), |json, text| json.text(text));
-            String::from_utf8_lossy(&out).into_owned()
-        }
+    let answer = answer.trim();
+    let reason = format!("{status}: {}", answer.chars().take(200).collect::<String>());
+    match status.as_u16() {
+        // A Zipkin whose storage is overloaded answers 429 or 503.
+        429 | 502..=504 => Verdict::Later { after, reason },
+        413 => Verdict::TooLarge { reason },
+        // So does Zipkin's server say it.
+        500 if answer.starts_with("413") => Verdict::TooLarge { reason },
+        300..=399 => Verdict::Refused { reason: format!("{status}: redirects are not followed") },
+        _ => Verdict::Refused { reason },
     }
 }
 

@@ -343,8 +343,8 @@ fn connections_that_end_too_soon() {
     let mut scene = two();
     // The client leaves.
     let s = scene.outside(1);
-    scene.asked(FRONT, s, "/client-left");
-    scene.close(s);
+    scene.asked((1, 5), s, "/client-left");
+    scene.reset(s);
     // The server closes in the middle of its answer.
     let (c, s) = scene.tcp(1, 2);
     scene.ask(FRONT, c, BACK, s, "/half");
@@ -360,7 +360,7 @@ fn connections_that_end_too_soon() {
     let (c, s) = scene.tcp(1, 2);
     scene.ask(FRONT, c, BACK, s, "/reset");
     scene.close(s);
-    scene.close(c);
+    scene.reset(c);
     scene.fails(FRONT, c, false, 104);
     check(
         &mut scene,
@@ -385,7 +385,7 @@ fn an_answer_may_be_read_after_the_connection_is_gone() {
     let large = "HTTP/1.1 413 Large\r\nContent-Length: 0\r\n\r\n";
     scene.write(BACK, s, large);
     scene.close(s);
-    scene.close(c);
+    scene.reset(c);
     scene.collect();
     scene.fails(FRONT, c, true, 32);
     scene.read(FRONT, c, large);

@@ -1,5 +1,9 @@
 //! Message heads: where they end, what they say, how they frame the body.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::{self, Finder};
+
 use crate::protocol::{Header, RequestHead, ResponseHead};
 
 /// Headers looked at without an allocation; and at all.
@@ -74,18 +78,30 @@ impl HeadBuffer {
 
 /// Looks for the blank line that ends a head, from `from` on.
 pub(super) fn scan(bytes: &[u8], from: usize, limit: usize) -> Scan {
+    static BLANK_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n\r\n"));
     let rest = bytes.get(from..).unwrap_or_default();
-    for at in memchr::memchr_iter(b'\n', rest) {
-        let behind = rest.get(at + 1..).unwrap_or_default();
-        let blank = match behind {
-            [b'\n', ..] => 1,
-            [b'\r', b'\n', ..] => 2,
-            _ => continue,
-        };
-        let length = from + at + 1 + blank;
-        return if length <= limit { Scan::Complete(length) } else { Scan::TooLong };
+    let blank = BLANK_LINE.find(rest).map(|at| at + 3);
+    // Nearly nobody ends lines without a carriage return.
+    let before = rest.get(..blank.unwrap_or(rest.len())).unwrap_or_default();
+    let bare = if has_pair(before, |second| second == b'\n') {
+        memmem::find(before, b"\n\n").map(|at| at + 2)
+    } else {
+        None
+    };
+    match bare.or(blank).map(|length| from + length) {
+        Some(length) if length <= limit => Scan::Complete(length),
+        Some(_) => Scan::TooLong,
+        None if bytes.len() > limit => Scan::TooLong,
+        None => Scan::Partial,
     }
-    if bytes.len() > limit { Scan::TooLong } else { Scan::Partial }
+}
+
+/// Whether a line feed is followed by such a byte. Without a way out of the loop, so that the
+/// compiler makes it one over many bytes at a time.
+fn has_pair(bytes: &[u8], is_second: impl Fn(u8) -> bool) -> bool {
+    let behind = bytes.get(1..).unwrap_or_default();
+    let pairs = bytes.iter().zip(behind);
+    pairs.fold(false, |found, (first, second)| found | ((*first == b'\n') & is_second(*second)))
 }
 
 /// Blank lines before a message, which RFC 9112, section 2.2 asks to ignore.
@@ -165,6 +181,11 @@ pub(super) fn is_response(bytes: &[u8]) -> bool {
         && bytes.get(9..12).is_some_and(|code| code.iter().all(u8::is_ascii_digit))
 }
 
+/// Whether these bytes can only begin a response that is not an interim one.
+pub(super) fn is_final_response(bytes: &[u8]) -> bool {
+    is_response(bytes) && bytes.get(9) != Some(&b'1')
+}
+
 /// Methods are case-sensitive, and every registered one is upper case; others are believed only in
 /// that form, since "hello world" must not begin a request.
 fn is_method_byte(byte: u8) -> bool {
@@ -208,14 +229,13 @@ pub(super) fn parse_request(
         }
         let (Some(method), Some(target)) = (request.method, request.path) else { return };
         let minor_version = request.version.unwrap_or(1);
-        with_headers(if too_many { &[] } else { request.headers }, &mut |headers| {
-            let framing = match odd && hides_framing(bytes, headers) {
-                true => Framing::Invalid,
-                false => framing(headers, minor_version),
-            };
-            let truncated = truncated || too_many;
-            show(RequestHead { method, target, minor_version, headers, truncated }, framing);
-        });
+        let headers: &[Header<'_>] = if too_many { &[] } else { request.headers };
+        let framing = match odd && hides_framing(bytes, headers) {
+            true => Framing::Invalid,
+            false => framing(headers, minor_version),
+        };
+        let truncated = truncated || too_many;
+        show(RequestHead { method, target, minor_version, headers, truncated }, framing);
     });
 }
 
@@ -247,22 +267,20 @@ pub(super) fn parse_response(
         }
         let Some(status) = response.code else { return };
         let minor_version = response.version.unwrap_or(1);
-        with_headers(if too_many { &[] } else { response.headers }, &mut |headers| {
-            let framing = match odd && hides_framing(bytes, headers) {
-                true => Framing::Invalid,
-                false => framing(headers, minor_version),
-            };
-            let truncated = truncated || too_many;
-            show(ResponseHead { status, minor_version, headers, truncated }, framing);
-        });
+        let headers: &[Header<'_>] = if too_many { &[] } else { response.headers };
+        let framing = match odd && hides_framing(bytes, headers) {
+            true => Framing::Invalid,
+            false => framing(headers, minor_version),
+        };
+        let truncated = truncated || too_many;
+        show(ResponseHead { status, minor_version, headers, truncated }, framing);
     });
 }
 
 /// Gives the parser lines that it accepts: of a cut head the whole lines and a blank one, and
 /// folded lines (RFC 9112, section 5.2) joined.
 fn with_whole_lines(bytes: &[u8], truncated: bool, parse: &mut dyn FnMut(&[u8])) {
-    let folded =
-        memchr::memchr_iter(b'\n', bytes).any(|at| matches!(bytes.get(at + 1), Some(b' ' | b'\t')));
+    let folded = has_pair(bytes, |second| (second == b' ') | (second == b'\t'));
     if !truncated && !folded {
         return parse(bytes);
     }
@@ -282,20 +300,6 @@ fn with_whole_lines(bytes: &[u8], truncated: bool, parse: &mut dyn FnMut(&[u8]))
         }
     }
     parse(&whole);
-}
-
-/// Shows headers in the seam's form.
-fn with_headers<'a>(parsed: &[httparse::Header<'a>], show: &mut dyn FnMut(&[Header<'_>])) {
-    let mut few = [const { Header { name: "", value: &[] } }; HEADERS];
-    if let Some(slots) = few.get_mut(..parsed.len()) {
-        for (slot, header) in slots.iter_mut().zip(parsed) {
-            *slot = Header { name: header.name, value: header.value };
-        }
-        return show(slots);
-    }
-    let convert = |header: &httparse::Header<'a>| Header { name: header.name, value: header.value };
-    let all: Vec<Header<'_>> = parsed.iter().map(convert).collect();
-    show(&all);
 }
 
 /// RFC 9112, section 6.3: a transfer coding wins over a length; lengths must agree; HTTP/1.0 has no

@@ -90,7 +90,9 @@ enum Phase {
     Unframed { bodiless: bool },
     /// Out of step: only a head at the start of an operation helps.
     Lost,
-    /// HTTP is over (101, CONNECT), or is not followed any more.
+    /// Messages cannot be told apart any more.
+    GivenUp,
+    /// HTTP is over (101, CONNECT).
     Tunnel,
     /// The stream has ended.
     Over,
@@ -135,6 +137,9 @@ impl Connection {
     pub fn feed(&mut self, direction: Direction, segment: Segment<'_>, sink: &mut Sink<'_>) {
         let Segment { prefix, len, suffix } = segment;
         let uncopied = len.saturating_sub((prefix.len() + suffix.len()) as u64);
+        if self.is_untold(direction, prefix) {
+            sink(Event::Untold);
+        }
         self.resynchronise(direction, prefix, sink);
         self.read(direction, prefix, 0, sink);
         if uncopied > 0 {
@@ -194,12 +199,6 @@ impl Connection {
         }
         self.inbound.phase = Phase::Over;
         self.outbound.phase = Phase::Over;
-    }
-
-    /// Whether responses are still to be read: they can be when the connection itself is gone.
-    pub fn is_to_be_read(&self) -> bool {
-        let over = matches!(self.inbound.phase, Phase::Over);
-        self.requests == Some(Direction::Outbound) && !self.outstanding.is_empty() && !over
     }
 
     /// `until_close` is how a body ends that only the stream's end could end.
@@ -283,7 +282,7 @@ impl Connection {
                 half.count(bytes.len() as u64);
                 bytes.len()
             }
-            Phase::Lost | Phase::Tunnel | Phase::Over => {
+            Phase::Lost | Phase::GivenUp | Phase::Tunnel | Phase::Over => {
                 sink(Event::Unknown { direction, bytes: bytes.len() as u64 });
                 bytes.len()
             }
@@ -313,7 +312,7 @@ impl Connection {
         if is_request {
             let Some(exchange) = self.take_number(direction, sink) else {
                 // Its responses would be taken for those of later requests.
-                self.half(direction).phase = Phase::Tunnel;
+                self.half(direction).phase = Phase::GivenUp;
                 sink(Event::Unknown { direction, bytes: bytes.len() as u64 });
                 return bytes.len();
             };
@@ -562,7 +561,10 @@ impl Connection {
                 half.held_back = false;
                 half.count(bytes);
             }
-            Phase::Lost | Phase::Tunnel | Phase::Over => sink(Event::Unknown { direction, bytes }),
+            Phase::Lost | Phase::GivenUp | Phase::Tunnel | Phase::Over => {
+                sink(Event::Unknown { direction, bytes });
+                self.answer_missed(direction, bytes, why, sink);
+            }
             Phase::Boundary => self.next_unseen(direction, bytes, why, sink),
             Phase::Head(_) => self.cut_head(direction, sink),
         }
@@ -582,6 +584,7 @@ impl Connection {
             self.pipelines = true;
         }
         self.unframe(direction, Phase::Lost, sink);
+        self.answer_missed(direction, bytes, why, sink);
     }
 
     /// An unknown number of bytes is not there.
@@ -598,6 +601,7 @@ impl Connection {
             | Phase::Blind
             | Phase::Unframed { .. }
             | Phase::Lost
+            | Phase::GivenUp
             | Phase::Tunnel
             | Phase::Over => {}
         }

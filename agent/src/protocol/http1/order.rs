@@ -6,8 +6,11 @@
 //! all do. So a connection that was seen to pipeline is given up at its first loss.
 
 use super::head;
-use super::{Connection, Phase, Settled, Sink};
+use super::{Connection, Missing, Phase, Settled, Sink};
 use crate::protocol::{Direction, End, Event, ExchangeNo};
+
+/// Fewer bytes hold no response.
+const SHORTEST_RESPONSE: &[u8] = b"HTTP/1.1 200\r\n\r\n";
 
 /// A request whose response is not over.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +106,23 @@ impl Connection {
         }
     }
 
+    /// Whether an operation begins with a response to a request that was missed.
+    pub(super) fn is_untold(&self, direction: Direction, bytes: &[u8]) -> bool {
+        let (requests, responses) = match direction {
+            Direction::Inbound => (&self.outbound.phase, &self.inbound.phase),
+            Direction::Outbound => (&self.inbound.phase, &self.outbound.phase),
+        };
+        let missed = requests.is_out_of_step() || matches!(requests, Phase::GivenUp);
+        let between = matches!(responses, Phase::Boundary | Phase::Lost | Phase::GivenUp);
+        // The request of an answer that was under way when the connection was first seen is older.
+        self.next > 0
+            && missed
+            && between
+            && self.role(direction) == Some(Role::Response)
+            && self.outstanding.is_empty()
+            && head::is_final_response(bytes)
+    }
+
     /// Whether the newest request has no whole response yet although responses are in step.
     pub(super) fn awaits_answer(&mut self) -> bool {
         let Some(requests) = self.requests else { return false };
@@ -140,25 +160,47 @@ impl Connection {
     pub(super) fn unframe(&mut self, direction: Direction, phase: Phase, sink: &mut Sink<'_>) {
         debug_assert!(phase.is_out_of_step(), "only phases that are out of step");
         self.half(direction).phase = phase;
+        let opposite = &self.half(direction.opposite()).phase;
+        let (both, given_up) = (opposite.is_out_of_step(), matches!(opposite, Phase::GivenUp));
         let hopeless = match self.role(direction) {
             Some(Role::Request) => self.pipelines,
-            Some(Role::Response) => self.outstanding.len() > 1,
+            Some(Role::Response) => self.outstanding.len() > 1 || given_up,
             None => false,
         };
         if hopeless && let Some(requests) = self.requests {
             self.end_request(End::Unseen, requests, sink);
-            self.settle_all(Settled::Unseen, sink);
-            self.inbound.phase = Phase::Tunnel;
-            self.outbound.phase = Phase::Tunnel;
+            self.half(requests).phase = Phase::GivenUp;
+            // The next answers are those to the requests that were seen before.
+            if requests != direction || both {
+                self.settle_all(Settled::Unseen, sink);
+                self.half(requests.opposite()).phase = Phase::GivenUp;
+            }
             return;
         }
         // With a request missed and a response missed, the next response may answer neither.
-        let both = self.half(direction.opposite()).phase.is_out_of_step();
         let Some(front) = self.outstanding.front() else { return };
         if both && !front.responded {
             self.settle_all(Settled::Unseen, sink);
         } else if self.role(direction) == Some(Role::Response) {
             sink(Event::ResponseAdrift { exchange: front.exchange });
+        }
+    }
+
+    /// Bytes were missed in which the next answer may have been. What is seen next may answer a
+    /// request that was missed as well, which may come to light only later.
+    pub(super) fn answer_missed(
+        &mut self,
+        direction: Direction,
+        bytes: u64,
+        why: Missing,
+        sink: &mut Sink<'_>,
+    ) {
+        if self.role(direction) == Some(Role::Response)
+            && why == Missing::Missed
+            && bytes >= SHORTEST_RESPONSE.len() as u64
+            && self.outstanding.front().is_some_and(|front| !front.responded)
+        {
+            self.settle_all(Settled::Unseen, sink);
         }
     }
 

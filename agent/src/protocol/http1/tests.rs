@@ -96,6 +96,7 @@ fn say(event: &Event<'_>) -> Option<String> {
         }
         Event::Abandoned { exchange } => format!("{exchange} abandoned"),
         Event::Mistaken { exchange } => format!("{exchange} mistaken"),
+        Event::Untold => "untold".to_owned(),
         Event::Unknown { bytes, .. } => format!("unknown {bytes}"),
     })
 }

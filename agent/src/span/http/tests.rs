@@ -34,16 +34,22 @@ fn a_server_tells_path_and_peer_and_hides_secrets() {
     };
     let capture =
         HeaderCapture { request: vec!["authorization".into(), "absent".into()], response: vec![] };
-    let name = request(&mut attributes, Kind::Server, &head, &ends(), &capture);
+    let name = request(
+        &mut attributes,
+        Kind::Server,
+        &head,
+        (&ends(), &mut Standing::default()),
+        &capture,
+    );
     assert_eq!(name, "GET");
     let told = told(&attributes);
     assert_eq!(
         told,
         [
             "http.request.method=GET",
-            "url.scheme=http",
             "url.path=/buy",
             "url.query=item=1&token=REDACTED",
+            "url.scheme=http",
             "server.address=shop.example",
             "server.port=8080",
             "client.address=10.0.0.2",
@@ -69,7 +75,13 @@ fn a_client_tells_the_whole_url_without_user_information() {
         let headers = [Header { name: "host", value: host.as_bytes() }];
         let head =
             RequestHead { method, target, minor_version: 1, headers: &headers, truncated: false };
-        request(&mut attributes, Kind::Client, &head, &ends(), &HeaderCapture::default());
+        request(
+            &mut attributes,
+            Kind::Client,
+            &head,
+            (&ends(), &mut Standing::default()),
+            &HeaderCapture::default(),
+        );
         assert_eq!(attributes.get("url.full"), Some(Value::Text(url)), "{method} {target}");
         assert!(!told(&attributes).join(" ").contains("pw"));
     }
@@ -85,11 +97,49 @@ fn methods_that_no_one_knows_do_not_name_spans() {
         headers: &[],
         truncated: false,
     };
-    let name = request(&mut attributes, Kind::Server, &head, &ends(), &HeaderCapture::default());
+    let name = request(
+        &mut attributes,
+        Kind::Server,
+        &head,
+        (&ends(), &mut Standing::default()),
+        &HeaderCapture::default(),
+    );
     assert_eq!(name, "HTTP");
     assert_eq!(attributes.get("http.request.method"), Some(Value::Text("_OTHER")));
     assert_eq!(attributes.get("http.request.method_original"), Some(Value::Text("BREW")));
     assert_eq!(attributes.get("server.address"), Some(Value::Text("10.0.0.1")));
+}
+
+#[test]
+fn requests_of_one_connection_may_differ_in_everything() {
+    let mut standing = Standing::default();
+    let requests = [
+        ("/a", "h", Some("curl"), 1),
+        ("/b", "h", Some("curl"), 1),
+        ("/c", "i", Some("curl"), 1),
+        ("/d", "i", None, 1),
+        ("/e", "i", None, 0),
+        ("http://j/f", "i", None, 0),
+        ("https://j/g", "i", None, 0),
+        ("/h", "h", Some("curl"), 1),
+    ];
+    for (target, host, agent, minor_version) in requests {
+        let mut headers = vec![Header { name: "host", value: host.as_bytes() }];
+        headers.extend(agent.map(|agent| Header { name: "user-agent", value: agent.as_bytes() }));
+        let headers = headers.as_slice();
+        let head = RequestHead { method: "GET", target, minor_version, headers, truncated: false };
+        for kind in [Kind::Server, Kind::Client] {
+            let say = |standing: &mut Standing| {
+                let mut attributes = Attributes::default();
+                let about = (&ends(), standing);
+                request(&mut attributes, kind, &head, about, &HeaderCapture::default());
+                told(&attributes)
+            };
+            let alone = say(&mut Standing::default());
+            assert_eq!(say(&mut standing), alone, "{target}");
+            assert_eq!(say(&mut standing), alone, "{target} again");
+        }
+    }
 }
 
 #[test]
@@ -140,7 +190,13 @@ fn no_form_of_target_leaks_a_secret() {
                 let head = RequestHead { method, target, minor_version, headers, truncated };
                 let capture =
                     HeaderCapture { request: vec!["cookie".to_owned()], response: vec![] };
-                request(&mut attributes, kind, &head, &ends(), &capture);
+                request(
+                    &mut attributes,
+                    kind,
+                    &head,
+                    (&ends(), &mut Standing::default()),
+                    &capture,
+                );
                 let told = told(&attributes);
                 let leaks = told.iter().filter(|line| line.contains("S3CRET"));
                 assert_eq!(leaks.collect::<Vec<_>>(), Vec::<&String>::new(), "{method} {target}");
@@ -181,7 +237,7 @@ fn what_peers_choose_is_bounded() {
         truncated: false,
     };
     let capture = HeaderCapture { request: vec!["x-a".to_owned()], response: vec![] };
-    request(&mut attributes, Kind::Client, &head, &ends(), &capture);
+    request(&mut attributes, Kind::Client, &head, (&ends(), &mut Standing::default()), &capture);
     let bytes: usize = told(&attributes).iter().map(String::len).sum();
     assert!(bytes < 10_000, "{bytes} bytes");
 }

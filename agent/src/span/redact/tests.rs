@@ -47,10 +47,34 @@ fn paths_and_whole_urls() {
     }
 }
 
+/// Of every length that secret keys have.
+const KEYS: [&str; 20] = [
+    "sig",
+    "auth",
+    "token",
+    "secret",
+    "api-key",
+    "password",
+    "signature",
+    "sessionid",
+    "jsessionid",
+    "session_id",
+    "accesstoken",
+    "private_key",
+    "access_token",
+    "client_secret",
+    "refresh_token",
+    "awsaccesskeyid",
+    "x-amz-signature",
+    "x-amz-credential",
+    "x-goog-signature",
+    "x-amz-security-token",
+];
+
 proptest! {
     #[test]
     fn no_secret_survives(
-        key in prop::sample::select(&SECRET_KEYS[..]),
+        key in prop::sample::select(&KEYS[..]),
         upper: bool,
         before in "[a-z=&;]{0,8}",
         behind in "[&;][a-z=&;]{0,8}",

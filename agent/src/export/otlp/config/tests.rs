@@ -32,7 +32,10 @@ fn urls_on_the_command_line() {
         ("https://[::1]:1/x?y=z", "HttpProtobuf https://[::1]:1/x?y=z"),
         ("http://h:4317", &grpc),
         ("grpc://h:4317", &grpc),
-        ("grpcs://h", &format!("Grpc https://h{GRPC_PATH}")),
+        ("grpc://h", &grpc),
+        ("grpc://u:p@[::1]/", &format!("Grpc http://u:p@[::1]:4317{GRPC_PATH}")),
+        ("grpc://h:80", &format!("Grpc http://h{GRPC_PATH}")),
+        ("grpcs://[::1]:443", &format!("Grpc https://[::1]{GRPC_PATH}")),
     ] {
         assert_eq!(url(given), meant);
     }
@@ -107,8 +110,6 @@ fn options_of_the_environment() {
     assert!(!no.gzip);
     let unset = config(&[("COMPRESSION", "gzip"), ("TRACES_COMPRESSION", ""), ("TIMEOUT", "")]);
     assert_eq!((unset.gzip, unset.timeout), (true, Duration::from_secs(10)));
-    // A certificate without its key is none.
-    assert_eq!(config(&[("CLIENT_CERTIFICATE", "/me.pem")]).client, None);
 }
 
 #[test]
@@ -143,6 +144,9 @@ fn what_means_nothing_is_an_error_that_names_it() {
         ("COMPRESSION", "zstd", "gzip or none"),
         ("TIMEOUT", "10s", "milliseconds"),
         ("TIMEOUT", "-1", "milliseconds"),
+        ("TIMEOUT", "0", "milliseconds above 0"),
+        ("CLIENT_KEY", "/me.key", "a client's certificate and its key, or neither"),
+        ("CLIENT_CERTIFICATE", "/me.pem", "a client's certificate and its key, or neither"),
         ("HEADERS", "no-equals-sign", "key=value"),
         ("HEADERS", "=nothing", "key=value"),
         ("ENDPOINT", "localhost:4317", "it has no scheme"),

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::*;
 use crate::export::arbitrary;
 use crate::export::otlp::json;
+use crate::span::attributes::Value;
 
 #[derive(Clone, PartialEq, Message)]
 struct Request {
@@ -165,11 +166,9 @@ fn expected(spans: &[Span]) -> Request {
 }
 
 fn one(span: &Span) -> OtlpSpan {
-    let mut attributes = key_values(&span.attributes);
+    let attributes = key_values(&span.attributes);
     let mut flags = u32::from(span.trace_flags) | 0x100;
     if let Some(parent) = &span.parent {
-        attributes.push(text("remora.parent.method", parent.method.as_str()));
-        attributes.push(text("remora.parent.confidence", parent.confidence.as_str()));
         flags |= if parent.remote { 0x200 } else { 0 };
     }
     let is_told = span.status != StatusCode::Unset || !span.status_message.is_empty();
@@ -208,11 +207,6 @@ fn one(span: &Span) -> OtlpSpan {
     }
 }
 
-fn text(key: &str, value: &str) -> KeyValue {
-    let value = Some(AnyValue { value: Some(One::Text(value.to_owned())) });
-    KeyValue { key: key.to_owned(), value }
-}
-
 fn key_values(attributes: &Attributes) -> Vec<KeyValue> {
     let any = |value: Value<'_>| match value {
         Value::Text(text) => One::Text(text.to_owned()),
@@ -221,7 +215,7 @@ fn key_values(attributes: &Attributes) -> Vec<KeyValue> {
         Value::Bool(truth) => One::Bool(truth),
         Value::Bytes(bytes) => One::Bytes(bytes.to_vec()),
         Value::Texts(texts) => {
-            let one = |text: &String| AnyValue { value: Some(One::Text(text.clone())) };
+            let one = |text: &str| AnyValue { value: Some(One::Text(text.to_owned())) };
             One::Array(ArrayValue { values: texts.iter().map(one).collect() })
         }
     };

@@ -18,6 +18,7 @@ fn say(verdict: Verdict) -> String {
             format!("taken but {rejected} {message}").trim().to_owned()
         }
         Verdict::Refused { .. } => "refused".to_owned(),
+        Verdict::TooLarge { .. } => "too large".to_owned(),
         Verdict::Later { after: None, .. } => "later".to_owned(),
         Verdict::Later { after: Some(after), .. } => format!("later {} ms", after.as_millis()),
     }
@@ -34,12 +35,17 @@ fn http_codes() {
             let verdict = http_verdict(status(code), &HeaderMap::new(), b"", protocol);
             let expected = match code {
                 200..300 => "taken",
+                413 => "too large",
                 429 | 502 | 503 | 504 => "later",
                 _ => "refused",
             };
             assert_eq!(say(verdict), expected, "{code}");
         }
     }
+    // Some servers have another code for what is too large.
+    let words = b"http: request body too large";
+    let verdict = http_verdict(status(400), &HeaderMap::new(), words, Protocol::HttpProtobuf);
+    assert_eq!(say(verdict), "too large");
     let say_after = |code, after| {
         let headers = headers(&[("retry-after", after)]);
         say(http_verdict(status(code), &headers, b"", Protocol::HttpProtobuf))
@@ -100,6 +106,13 @@ fn grpc_codes() {
         assert_eq!(say(in_trailers), expected, "{code}");
         let in_headers = grpc_verdict(status(200), &trailers, &HeaderMap::new(), b"");
         assert_eq!(say(in_headers), expected, "{code}");
+    }
+    for code in ["8", "11", "13"] {
+        let message = "grpc: received message larger than max (5 vs. 4)";
+        let trailers = headers(&[("grpc-status", code), ("grpc-message", message)]);
+        let verdict = grpc_verdict(status(200), &HeaderMap::new(), &trailers, b"");
+        let expected = if code == "13" { "refused" } else { "too large" };
+        assert_eq!(say(verdict), expected, "{code}");
     }
     let answer = b"\x00\x00\x00\x00\x08\x0a\x06\x08\x03\x12\x02no";
     let trailers = headers(&[("grpc-status", "0")]);

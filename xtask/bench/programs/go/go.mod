@@ -1,0 +1,3 @@
+module remora.bench/server
+
+go 1.19

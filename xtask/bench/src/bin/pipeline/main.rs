@@ -1,0 +1,260 @@
+//! Measures the way from raw records to encoded spans, without a kernel and without a network: what
+//! `cargo xtask bench pipeline` builds as the agent is built, runs and judges.
+//!
+//! Prints one JSON array. Judges nothing. The heap is counted in a round of its own, which is not
+//! timed.
+#![expect(unsafe_code, reason = "counts allocations, and reads this thread's CPU time")]
+
+mod traffic;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use anyhow::{Context, Result, bail};
+use remora::export::Batch;
+use remora::export::otlp::{encode::Encoder, json};
+use remora::pipeline::Pipeline;
+use remora::span::model::Span;
+use remora::span::tracker::Settings;
+use serde_json::{Value, json};
+use traffic::{Recording, Tape};
+
+/// Spans of one request to a backend, as the exporters send them by default.
+const REQUEST_SPANS: usize = 2048;
+
+/// Spans that leave together: what a busy nginx does in 80 ms.
+const DRAIN_SPANS: usize = 10_000;
+
+/// The standard allocator, which counts while it is asked to.
+struct Counting;
+
+static COUNTING: AtomicBool = AtomicBool::new(false);
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static ALLOCATED_BYTES: AtomicU64 = AtomicU64::new(0);
+
+impl Counting {
+    fn count(bytes: usize) {
+        if COUNTING.load(Ordering::Relaxed) {
+            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+            ALLOCATED_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+// SAFETY: every call goes on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::count(layout.size());
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Self::count(layout.size());
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        Self::count(bytes);
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(at, layout, bytes) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static HEAP: Counting = Counting;
+
+/// This thread's CPU time.
+fn cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec, and every Linux has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// CPU time of one round, by stage.
+#[derive(Default)]
+struct Round {
+    /// Decoding records and tracking exchanges.
+    track_ns: u64,
+    /// Making spans of the exchanges that are over.
+    collect_ns: u64,
+    /// Into what all destinations share.
+    hand_over_ns: u64,
+    /// OTLP's protobuf.
+    encode_ns: u64,
+    /// Freeing the spans.
+    drop_ns: u64,
+    /// OTLP's JSON, for comparison.
+    json_ns: u64,
+    spans: u64,
+    bytes: u64,
+}
+
+impl Round {
+    fn json(&self, floor_ns: u64) -> Value {
+        json!({
+            "track_ns": self.track_ns,
+            "collect_ns": self.collect_ns,
+            "hand_over_ns": self.hand_over_ns,
+            "encode_ns": self.encode_ns,
+            "drop_ns": self.drop_ns,
+            "json_ns": self.json_ns,
+            "floor_ns": floor_ns,
+        })
+    }
+}
+
+/// Tells what each stage took.
+struct Stopwatch(u64);
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self(cpu_ns())
+    }
+
+    /// Adds the time since the last lap to `sum`.
+    fn lap(&mut self, sum: &mut u64) {
+        let now = cpu_ns();
+        *sum += now - self.0;
+        self.0 = now;
+    }
+}
+
+/// Plays the whole tape once.
+fn play(tape: &Tape, with_json: bool) -> Round {
+    let mut round = Round::default();
+    let mut pipeline = Pipeline::new(Settings::default(), tape.seed());
+    let mut encoder = Encoder::default();
+    let mut spans: Vec<Span> = Vec::new();
+    let mut watch = Stopwatch::start();
+    for slice in tape.slices() {
+        for step in slice.steps() {
+            pipeline.step(&step, &mut spans);
+        }
+        watch.lap(&mut round.track_ns);
+        pipeline.step(&slice.end(), &mut spans);
+        watch.lap(&mut round.collect_ns);
+        if spans.len() >= DRAIN_SPANS {
+            hand_over(std::mem::take(&mut spans), &mut encoder, with_json, &mut round);
+            watch = Stopwatch::start();
+        }
+    }
+    hand_over(spans, &mut encoder, with_json, &mut round);
+    round
+}
+
+/// What the exporters do with the spans of one drain.
+fn hand_over(spans: Vec<Span>, encoder: &mut Encoder, with_json: bool, round: &mut Round) {
+    round.spans += spans.len() as u64;
+    let mut watch = Stopwatch::start();
+    let batch: Batch = spans.into();
+    watch.lap(&mut round.hand_over_ns);
+    for request in batch.chunks(REQUEST_SPANS) {
+        // A body of its own, since it outlives the encoder's buffer.
+        let body = black_box(encoder.encode(request).to_vec());
+        round.bytes += body.len() as u64;
+    }
+    watch.lap(&mut round.encode_ns);
+    if with_json {
+        let mut text = Vec::new();
+        for request in batch.chunks(REQUEST_SPANS) {
+            text.clear();
+            json::encode(request, &mut text);
+            black_box(&text);
+        }
+        watch.lap(&mut round.json_ns);
+    }
+    drop(batch);
+    watch.lap(&mut round.drop_ns);
+}
+
+/// The least that anything must do: look at every record and copy it.
+fn floor(tape: &Tape) -> u64 {
+    let mut copy = Vec::with_capacity(1 << 16);
+    let begun = cpu_ns();
+    for slice in tape.slices() {
+        for record in slice.records() {
+            copy.clear();
+            copy.extend_from_slice(record);
+            black_box(&copy);
+        }
+    }
+    cpu_ns() - begun
+}
+
+fn measure(name: &str, tape: &Tape, rounds: usize) -> Result<Value> {
+    // The first round finds cold caches and an empty heap; it counts allocations instead.
+    COUNTING.store(true, Ordering::Relaxed);
+    let (before, before_bytes) =
+        (ALLOCATIONS.load(Ordering::Relaxed), ALLOCATED_BYTES.load(Ordering::Relaxed));
+    let first = play(tape, false);
+    COUNTING.store(false, Ordering::Relaxed);
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let allocated = ALLOCATED_BYTES.load(Ordering::Relaxed) - before_bytes;
+    if first.spans == 0 {
+        bail!("the records give no spans");
+    }
+    if let Some(expected) = tape.expected()
+        && expected != first.spans
+    {
+        bail!("{expected} requests gave {} spans", first.spans);
+    }
+    let mut results = Vec::new();
+    for _ in 0..rounds {
+        let floor_ns = floor(tape);
+        let round = play(tape, true);
+        if round.spans != first.spans {
+            bail!("a round gave {} spans, the first one {}", round.spans, first.spans);
+        }
+        results.push(round.json(floor_ns));
+    }
+    Ok(json!({
+        "traffic": name,
+        "records": tape.count(),
+        "record_bytes": tape.bytes(),
+        "spans": first.spans,
+        "otlp_bytes": first.bytes,
+        "allocations": allocations,
+        "allocated_bytes": allocated,
+        "rounds": results,
+    }))
+}
+
+fn main() -> Result<()> {
+    let mut rounds = 9;
+    let mut requests = 100_000;
+    let mut recording = None;
+    let mut args = std::env::args().skip(1);
+    while let Some(flag) = args.next() {
+        let value = args.next().with_context(|| format!("{flag} needs a value"))?;
+        match flag.as_str() {
+            "--rounds" => rounds = value.parse().context("--rounds")?,
+            "--requests" => requests = value.parse().context("--requests")?,
+            "--recording" => recording = Some(value),
+            _ => bail!("usage: pipeline [--rounds N] [--requests N] [--recording FILE]"),
+        }
+    }
+    let mut results = Vec::new();
+    match recording {
+        Some(path) => {
+            let tape = Tape::read(&path)?;
+            results.push(measure("recording", &tape, rounds)?);
+        }
+        None => {
+            for recording in Recording::ALL {
+                let tape = recording.make(requests);
+                results.push(measure(recording.name(), &tape, rounds)?);
+            }
+        }
+    }
+    println!("{}", Value::Array(results));
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Medians and their like, over samples that are few or many.
+
+/// The middle one; of an even number the mean of the middle two. NaN if there are none.
+pub(crate) fn median(samples: impl IntoIterator<Item = f64>) -> f64 {
+    quantile(samples, 0.5)
+}
+
+/// The least. NaN if there are none.
+pub(crate) fn least(samples: impl IntoIterator<Item = f64>) -> f64 {
+    samples.into_iter().fold(f64::NAN, f64::min)
+}
+
+/// The greatest. NaN if there are none.
+pub(crate) fn greatest(samples: impl IntoIterator<Item = f64>) -> f64 {
+    samples.into_iter().fold(f64::NAN, f64::max)
+}
+
+/// `value` over `floor`. NaN if the floor is not above what cannot be told from nothing.
+pub(crate) fn ratio(value: f64, floor: f64, noise: f64) -> f64 {
+    if floor > noise { value / floor } else { f64::NAN }
+}
+
+/// In which order `count` phases of a round are measured: each round begins elsewhere and every
+/// other one goes backwards, so that no phase always comes first or after the same one.
+pub(crate) fn order(count: usize, round: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).map(|at| (at + round / 2) % count).collect();
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
+}
+
+/// The value below which a share of the samples lies, between neighbours by their distance.
+pub(crate) fn quantile(samples: impl IntoIterator<Item = f64>, share: f64) -> f64 {
+    let mut sorted: Vec<f64> = samples.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    let place = share * last as f64;
+    let below = sorted.get(place as usize).copied().unwrap_or(f64::NAN);
+    let above = sorted.get(place.ceil() as usize).copied().unwrap_or(below);
+    below + (above - below) * place.fract()
+}
+
+/// A median with the range of the middle half behind it.
+pub(crate) fn spread(samples: &[f64]) -> String {
+    let at = |share| quantile(samples.iter().copied(), share);
+    format!("middle half {:.3}–{:.3}", at(0.25), at(0.75))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_order_has_every_phase() {
+        for round in 0..9 {
+            let mut sorted = order(5, round);
+            assert!(round == 0 || sorted != order(5, round - 1));
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3, 4]);
+        }
+    }
+
+    #[test]
+    fn middles() {
+        for (samples, middle) in
+            [(vec![3.0], 3.0), (vec![4.0, 1.0, 2.0], 2.0), (vec![4.0, 1.0, 2.0, 3.0], 2.5)]
+        {
+            assert!((median(samples) - middle).abs() < 1e-9);
+        }
+        assert!(median([]).is_nan());
+        assert!((ratio(3.0, 2.0, 0.0) - 1.5).abs() < 1e-9);
+        assert!(ratio(3.0, -2.0, 0.0).is_nan());
+        assert!((quantile((0..=100).map(f64::from), 0.99) - 99.0).abs() < 1e-9);
+        assert!((least([2.0, 1.0, 3.0]) - 1.0).abs() < 1e-9);
+        assert!((greatest([2.0, 1.0, 3.0]) - 3.0).abs() < 1e-9);
+    }
+}

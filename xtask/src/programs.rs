@@ -1,0 +1,70 @@
+//! Programs under test that no Debian package has: built or fetched into `target/programs`, again
+//! only when what they are made from has changed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::command::{cargo, has, output, run, target};
+use crate::setup::apt;
+
+/// Makes sure that every program is there.
+pub(crate) fn all(root: &Path) -> Result<()> {
+    let out = target(root).join("programs");
+    let sources = root.join("tests/programs/servers");
+    std::fs::create_dir_all(&out).context("cannot create target/programs")?;
+    python(&sources, &out).context("no Python packages for the tests")?;
+    go(&sources, &out).context("no Go server for the tests")?;
+    axum(&sources, &out).context("no axum server for the tests")
+}
+
+/// A virtual environment with what `requirements.txt` names.
+fn python(sources: &Path, out: &Path) -> Result<()> {
+    let requirements = sources.join("requirements.txt");
+    let wanted = std::fs::read_to_string(&requirements)?;
+    let (home, stamp) = (out.join("python"), out.join("python.stamp"));
+    if std::fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
+        return Ok(());
+    }
+    println!("programs: installing Python packages into {}", home.display());
+    // Debian's python3 comes without what venv needs.
+    if output(Command::new("python3").args(["-c", "import ensurepip, venv"])).is_none() {
+        apt(&["python3-venv"])?;
+    }
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;
+    let pip = home.join("bin/pip");
+    let quiet = ["install", "--quiet", "--disable-pip-version-check", "--requirement"];
+    run(Command::new(pip).args(quiet).arg(&requirements))?;
+    std::fs::write(stamp, wanted).context("cannot write python.stamp")
+}
+
+/// The servers and clients on Go's own net/http. Go knows itself what is up to date.
+fn go(sources: &Path, out: &Path) -> Result<()> {
+    for name in ["server", "client"] {
+        let mut build = Command::new(go_tool()?);
+        build.current_dir(sources.join("go")).args(["build", "-trimpath", "-buildvcs=false", "-o"]);
+        run(build.arg(out.join(format!("go-{name}"))).arg(format!("{name}.go")))?;
+    }
+    Ok(())
+}
+
+/// The Go tool, on the path or where its own archive puts it.
+pub(crate) fn go_tool() -> Result<PathBuf> {
+    if has("go") {
+        return Ok(PathBuf::from("go"));
+    }
+    let own = PathBuf::from("/usr/local/go/bin/go");
+    if !own.is_file() {
+        apt(&["golang-go"])?;
+        return Ok(PathBuf::from("go"));
+    }
+    Ok(own)
+}
+
+/// The server on axum, hyper and Tokio, a workspace of its own.
+fn axum(sources: &Path, out: &Path) -> Result<()> {
+    let mut build = cargo();
+    build.current_dir(sources.join("axum")).args(["build", "--release", "--locked", "--quiet"]);
+    run(build.env("CARGO_TARGET_DIR", out.join("axum")).env_remove("RUSTFLAGS"))
+}
