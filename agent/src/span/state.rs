@@ -225,6 +225,9 @@ impl State {
         if let Origin::Local { .. } = exchange.origin {
             return;
         }
+        if exchange.children > 0 && self.is_above(child, parent) {
+            return;
+        }
         // Spans of the child's trace may have left already.
         if let Some(trace) = exchange.trace.clone()
             && !finish::adopt(&mut self.exchanges, parent, &trace)
@@ -236,6 +239,23 @@ impl State {
         if let Some(parent) = self.exchanges.get_mut(parent) {
             parent.children += 1;
         }
+    }
+
+    /// Whether `upper` is the other one or above it: nothing can be below itself. (Only bytes that
+    /// no kernel has written say so.)
+    fn is_above(&self, upper: ExchangeKey, other: ExchangeKey) -> bool {
+        let mut next = Some(other);
+        while let Some(key) = next.take() {
+            if key == upper {
+                return true;
+            }
+            if let Some(Exchange { origin: Origin::Local { key, .. }, .. }) =
+                self.exchanges.get(key)
+            {
+                next = Some(*key);
+            }
+        }
+        false
     }
 
     /// The exchange was handed out; keeps it only while children need its identity.
