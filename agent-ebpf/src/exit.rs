@@ -1,7 +1,12 @@
 //! Socket operations as seen from the end of every syscall.
 
+use core::mem::MaybeUninit;
+use core::ptr;
+
 use agent_common::counter;
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 
 use crate::arch::{self, nr};
 use crate::emit::Slot;
@@ -38,12 +43,35 @@ pub fn on_sys_exit(regs: *const u8, result: i64) {
     if process::selected(current_tgid()).is_none() {
         return;
     }
-    on_call(regs, number, call, result as i32);
+    let Some(ended) = forget_way(Ended { number, call, result: result as i32 }) else { return };
+    on_call(regs, ended);
+}
+
+/// A syscall that may have moved bytes.
+#[derive(Clone, Copy)]
+struct Ended {
+    number: u32,
+    call: Call,
+    result: i32,
+}
+
+#[map(name = "ENDED")]
+static ENDED: PerCpuArray<MaybeUninit<Ended>> = PerCpuArray::with_max_entries(1, 0);
+
+/// The same, of which the verifier does not know by which of many ways it came: it then goes on
+/// once, not once for each syscall and each kind of caller.
+#[inline(always)]
+fn forget_way(ended: Ended) -> Option<Ended> {
+    let place = ENDED.get_ptr_mut(0)?.cast::<Ended>();
+    // SAFETY: this CPU's value, which nothing else uses while the program runs.
+    unsafe { ptr::write(place, ended) };
+    // SAFETY: as above, written just now. Volatile, or nothing would be forgotten.
+    Some(unsafe { ptr::read_volatile(place) })
 }
 
 #[inline(always)]
-fn on_call(regs: *const u8, number: u32, call: Call, result: i32) {
-    let mut call = call;
+fn on_call(regs: *const u8, ended: Ended) {
+    let Ended { number, mut call, result } = ended;
     let mut descriptor = descriptor::socket(call.fd);
     if descriptor.is_none() && number == nr::SPLICE {
         // SAFETY: `regs` is the tracepoint's typed argument.

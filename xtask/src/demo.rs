@@ -81,7 +81,8 @@ fn show(root: &Path, remora: &Path, directory: &Path) -> Result<()> {
         bail!("remora failed");
     }
     println!(
-        "\nEvery line is a span: who called whom was read from the kernel, not from headers.\n\
+        "\nEvery line is a span: who called whom was read from the kernel, not from headers. A `?` marks a\n\
+         parent that was inferred; all others are proved.\n\
          Trace your own process into your own backend:\n\n  \
          sudo {} run --pid PID --otlp http://localhost:4318     # Jaeger, or any collector\n  \
          sudo {} run --pid PID --zipkin http://localhost:9411   # Zipkin",

@@ -10,6 +10,7 @@ mod programs;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -42,6 +43,17 @@ enum Task {
         #[arg(long)]
         fast: bool,
     },
+    /// Check on other kernels, in emulated machines, that every capture source tells the truth
+    Vm {
+        /// Which one
+        #[arg(long, default_value = "all", value_parser = vm::SERIES)]
+        kernel: String,
+        /// Keep what the machines started from, and tell how to start one again
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Show what this kernel's verifier goes through for each program
+    Verifier,
     /// Check the rules of this repository
     Tidy,
     /// Build or fetch the real backends that tests read spans back from
@@ -64,6 +76,17 @@ fn main() -> Result<()> {
         }
         Task::Bench(options) => bench::run(&root, &options),
         Task::Test { fast } => test::run(&root, fast),
+        Task::Vm { kernel, keep } => {
+            setup::for_build()?;
+            let given = std::env::var_os("REMORA_BIN").map(std::path::PathBuf::from);
+            let remora = given.map_or_else(|| build::run(&root, true), Ok)?;
+            vm::run(&root, &remora, &vm::Options { kernel: &kernel, keep })
+        }
+        Task::Verifier => {
+            setup::for_build()?;
+            build::ebpf(&root)?;
+            vm::verifier(&root)
+        }
         Task::Tidy => tidy::run(&root),
         Task::Backends => backends::run(&root),
     }

@@ -295,19 +295,25 @@ pub(crate) fn apt(packages: &[&str]) -> Result<()> {
         bail!("install these by the means of this system: {}", packages.join(" "));
     }
     println!("setup: apt-get install {}", packages.join(" "));
-    let get = |args: &[&str]| {
-        let mut command = as_root("apt-get");
-        command.args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args);
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        // A server that a package brings must not be started by it.
-        command.env("RUNLEVEL", "1").env("SYSTEMD_OFFLINE", "1");
-        command
-    };
     let install = [&["install", "-y", "--no-install-recommends"], packages].concat();
-    if command::run(&mut get(&install)).is_err() {
+    if command::run(&mut apt_get(&install)).is_err() {
         // The lists may be old or missing.
-        command::run(&mut get(&["update"]))?;
-        command::run(&mut get(&install))?;
+        apt_update()?;
+        command::run(&mut apt_get(&install))?;
     }
     Ok(())
+}
+
+/// Fetches the lists of packages.
+pub(crate) fn apt_update() -> Result<()> {
+    command::run(&mut apt_get(&["update"]))
+}
+
+fn apt_get(args: &[&str]) -> Command {
+    let mut command = as_root("apt-get");
+    command.args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(args);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    // A server that a package brings must not be started by it.
+    command.env("RUNLEVEL", "1").env("SYSTEMD_OFFLINE", "1");
+    command
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, has, target};
-use crate::{backends, build, setup, tidy};
+use crate::{backends, build, setup, tidy, vm};
 
 /// What ran, for the summary.
 #[derive(Default)]
@@ -45,10 +45,11 @@ pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
         ],
         false => &["--workspace"],
     };
+    let remora = target(root).join("release/remora");
     let mut tests = cargo();
     tests.current_dir(root).args(["test", "--no-fail-fast"]).args(packages);
     if let Some(backends) = backends {
-        tests.env("REMORA_BIN", target(root).join("release/remora"));
+        tests.env("REMORA_BIN", &remora);
         report.step("backends", || {
             tests.envs(backends.wait());
             Ok(())
@@ -60,6 +61,10 @@ pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
     report.step("tests", || watch(&mut tests, &mut skipped, &mut elsewhere));
     (report.skipped, report.elsewhere) = (skipped, elsewhere);
     if !fast {
+        match vm::impossible() {
+            None => report.step("other kernels", || vm::run(root, &remora, &vm::Options::ALL)),
+            Some(needs) => report.skipped.push(format!("needs {needs}: other kernels")),
+        }
         report.step("licences and advisories", || deny(root));
     }
     report.print();

@@ -54,6 +54,7 @@ const HOMES: &[(&str, &[&str])] = &[
 const UNSAFE: &[(&str, &str)] = &[
     ("agent-ebpf/src/", "the kernel half reads kernel and user memory; the verifier checks it"),
     ("agent/src/platform/clock.rs", "clock_gettime"),
+    ("agent/src/platform/memory.rs", "malloc_trim"),
     ("agent/src/probe/capture.rs", "plain-data marks for maps, and poll"),
     ("agent/src/run/launch.rs", "a descriptor across exec, and kill"),
     ("agent/src/run/signals.rs", "signalfd"),

@@ -146,9 +146,12 @@ fn try_source(source: Source) -> (Row, bool) {
     let good = result.is_ok();
     let detail = match &result {
         Ok(_) => source.describe().to_owned(),
-        Err(error) => output::chain(error),
+        Err(error) => told(error),
     };
     let (without, remedy) = match source {
+        _ if privileges::check().is_err() => {
+            ("nothing can be traced", "get the capabilities above first")
+        }
         Source::SocketTracepoints => (
             "a costlier source is used, if one works",
             "use Linux 6.3 or later with CONFIG_DEBUG_INFO_BTF=y",
@@ -170,6 +173,14 @@ fn try_source(source: Source) -> (Row, bool) {
         remedy: remedy.to_owned(),
     };
     (row, good)
+}
+
+/// An error in one line, without the verifier's log that it may lead up to.
+fn told(error: &CaptureError) -> String {
+    let text = output::chain(error);
+    let line = text.lines().next().unwrap_or_default();
+    let line = line.split(". Verifier output:").next().unwrap_or(line);
+    line.trim_end().to_owned()
 }
 
 /// Rounds of the measurement; the median counts.

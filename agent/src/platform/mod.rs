@@ -2,4 +2,5 @@
 
 pub mod btf;
 pub mod clock;
+pub mod memory;
 pub mod privileges;

@@ -26,6 +26,7 @@ use crate::event;
 use crate::export::{Account, Destination, ExportError, Exporters, Limits};
 use crate::pipeline::{Pipeline, Step};
 use crate::platform::clock::{self, MonoNs, WallOffset};
+use crate::platform::memory;
 use crate::probe::{self, Capture, CaptureError};
 use crate::span::model::Span;
 use crate::span::tracker::Settings;
@@ -154,6 +155,7 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
         }
     }
     let exporters = Exporters::start(plan.destinations, plan.limits)?;
+    memory::give_back();
     let source = capture.source().as_str();
     eprintln!("remora: ready processes={} capture={source}", targets.len());
     notify::tell("READY=1");

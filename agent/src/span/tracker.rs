@@ -509,13 +509,20 @@ impl Tracker {
     fn join(&mut self, key: ExchangeKey, kind: Kind, peer: Option<SocketKey>) {
         let Some(peer) = peer.and_then(|peer| self.sockets.get(peer)) else { return };
         let Some(mine) = self.state.exchanges.get(key) else { return };
+        // The server may have answered before what the client did is told. Then it began after the
+        // client had read the previous answer.
+        let [last_read, _] =
+            self.sockets.get(mine.socket).map_or_else(Default::default, |socket| socket.last_moved);
+        let is_answered_already = |other: &Exchange| {
+            kind == Kind::Client && other.start > last_read && other.lost_before == self.state.lost
+        };
         let other = peer.exchanges.iter().map(|(_, other)| *other).find(|other| {
             self.state.exchanges.get(*other).is_some_and(|other| {
                 other.kind != mine.kind
                     && !other.joined
                     && match (mine.request_seq, other.request_seq) {
                         (Some(mine), Some(other)) => mine == other,
-                        (None, None) => other.end.is_none(),
+                        (None, None) => other.end.is_none() || is_answered_already(other),
                         _ => false,
                     }
             })
@@ -715,3 +722,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,20 +79,38 @@ fn every_source_gives_the_spans_that_the_programs_tell_of() {
             continue;
         }
         let (spans, told) = shop(source);
-        compare(
-            source,
-            "the programs",
-            &spans.iter().map(|span| facts(span, &spans)).collect(),
-            &told,
-        );
-        let whole = sorted(spans.iter().map(|span| normalised(span, &spans)));
+        let facts: Vec<_> = spans.iter().map(|span| facts(span, &spans)).collect();
+        compare(source, "the programs", facts, knowable(source, told));
+        let mut whole: Vec<_> = spans.iter().map(|span| normalised(span, &spans)).collect();
+        // What `fexit` makes of it was compared above.
+        whole.retain(|span| !span.contains(UNDER_WAY));
         if let Some((other, expected)) = &first {
-            compare(source, other, &whole, expected);
+            compare(source, other, whole.clone(), expected.clone());
         }
         println!("source: {source} works: {} spans as told", spans.len());
         first = first.or(Some((source, whole)));
     }
     assert!(first.is_some(), "{doctor:?}");
+}
+
+/// The request for which a thread of the front waits in read(2) while the agent starts.
+const UNDER_WAY: &str = "/plain/kept/1 ";
+
+/// What a source can know of what the programs tell. `fexit` does not see the end of a call that was
+/// under way when it was attached: the request that it read is missing, and what was asked for its
+/// sake has no parent.
+fn knowable(source: &str, told: Vec<String>) -> Vec<String> {
+    if source != "fexit" {
+        return told;
+    }
+    let known = told
+        .into_iter()
+        .filter(|line| !(line.starts_with("front server") && line.contains(UNDER_WAY)));
+    let without_parent = |line: String| match line.split_once(" < front server") {
+        Some((call, _)) if call.contains(UNDER_WAY) => format!("{call} < -"),
+        _ => line,
+    };
+    known.map(without_parent).collect()
 }
 
 /// A source that `doctor` finds refused is refused for the same reason when it is demanded.
@@ -199,13 +217,7 @@ fn shop(source: &str) -> (Vec<Span>, Vec<String>) {
     }
     told.retain(|line| line.contains('<') && !line.contains("/before"));
     check_honest(&ended.spans);
-    (ended.spans, sorted(told))
-}
-
-fn sorted(lines: impl IntoIterator<Item = String>) -> Vec<String> {
-    let mut lines: Vec<_> = lines.into_iter().collect();
-    lines.sort();
-    lines
+    (ended.spans, told)
 }
 
 /// What a program can tell of an exchange, as it does.
@@ -262,19 +274,18 @@ fn normalised(span: &Span, all: &[Span]) -> String {
 
 /// # Panics
 /// If there is a difference; shows the beginning of it.
-fn compare(source: &str, with: &str, seen: &Vec<String>, expected: &[String]) {
-    let seen = sorted(seen.iter().cloned());
-    let only = |these: &[String], those: &[String]| {
-        let mut left = those.to_vec();
-        let lacks = |line: &&String| match left.iter().position(|other| other == *line) {
-            Some(at) => {
-                left.remove(at);
-                false
-            }
-            None => true,
-        };
-        these.iter().filter(lacks).take(10).cloned().collect::<Vec<_>>()
-    };
-    let (more, less) = (only(&seen, expected), only(expected, &seen));
-    assert!(more.is_empty() && less.is_empty(), "{source} {more:#?}\nbut {with}: {less:#?}");
+fn compare(source: &str, with: &str, mut seen: Vec<String>, mut expected: Vec<String>) {
+    let mut only_seen = Vec::new();
+    for line in seen.drain(..) {
+        match expected.iter().position(|other| *other == line) {
+            Some(at) => drop(expected.swap_remove(at)),
+            None => only_seen.push(line),
+        }
+    }
+    only_seen.sort();
+    expected.sort();
+    only_seen.truncate(10);
+    expected.truncate(10);
+    let same = only_seen.is_empty() && expected.is_empty();
+    assert!(same, "{source} {only_seen:#?}\nbut {with}: {expected:#?}");
 }

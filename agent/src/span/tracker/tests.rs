@@ -1,0 +1,100 @@
+//! What the tracker makes of events in an order that kernels do give.
+
+use super::*;
+use crate::event::ids::{SocketId, Tid};
+use crate::protocol::Segment;
+use crate::span::attributes::Attributes;
+
+const CLIENT: Tgid = Tgid(1);
+const SERVER: Tgid = Tgid(2);
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+/// A Unix stream between two processes.
+fn unix_stream() -> Tracker {
+    let mut tracker = Tracker::new(Settings::default(), 1);
+    let ends = [Address::Unix(10), Address::Unix(20)];
+    for (tgid, [local, remote]) in [(CLIENT, ends), (SERVER, [ends[1], ends[0]])] {
+        let service_name = tgid.0.to_string();
+        let resource = Resource { attributes: Attributes::default(), service_name };
+        tracker.process(tgid, Arc::new(resource), false);
+        let (at, id, role) = (MonoNs(1), SocketId(tgid.0.into()), None);
+        let socket = Socket { at, id, tgid, netns: 1, local, remote, role, is_older: false };
+        tracker.event(&Event::Socket(socket));
+    }
+    tracker
+}
+
+/// An operation on a process's end; its number is told by its place in `steps`.
+type Step = (u64, Tgid, Direction, &'static [u8]);
+
+fn feed(tracker: &mut Tracker, steps: &[Step]) {
+    let mut ops = [0; 3];
+    for &(at, tgid, direction, bytes) in steps {
+        let op = ops[tgid.0 as usize];
+        ops[tgid.0 as usize] += 1;
+        let task = TaskId { tgid, kind: agent_common::task_kind::THREAD, id: tgid.0.into() };
+        let segment = Segment { prefix: bytes, len: bytes.len() as u64, suffix: &[] };
+        tracker.event(&Event::Io(Io {
+            at: MonoNs(at),
+            socket: SocketId(tgid.0.into()),
+            tgid,
+            tid: Tid(tgid.0),
+            task,
+            direction,
+            op,
+            tcp_seq: None,
+            segment_age_ns: u32::MAX,
+            nonblocking: false,
+            over: false,
+            outcome: Outcome::Moved(segment),
+        }));
+    }
+}
+
+/// Whether each server span, oldest first, is a child of a client span.
+fn joined(tracker: &mut Tracker) -> Vec<bool> {
+    let mut spans = Vec::new();
+    tracker.finish(MonoNs(1000), &mut spans);
+    spans.sort_by_key(|span| span.start.0);
+    let servers = spans.iter().filter(|span| span.kind == Kind::Server);
+    servers.map(|span| span.parent.is_some()).collect()
+}
+
+const IN: Direction = Direction::Inbound;
+const OUT: Direction = Direction::Outbound;
+
+#[test]
+fn a_server_that_answers_before_the_client_is_told_of_is_joined() {
+    let mut tracker = unix_stream();
+    feed(
+        &mut tracker,
+        &[
+            (10, CLIENT, OUT, REQUEST),
+            (11, SERVER, IN, REQUEST),
+            (12, SERVER, OUT, ANSWER),
+            (13, CLIENT, IN, ANSWER),
+            // The client's processor does something else between its write and its record.
+            (21, SERVER, IN, REQUEST),
+            (22, SERVER, OUT, ANSWER),
+            (23, CLIENT, OUT, REQUEST),
+            (24, CLIENT, IN, ANSWER),
+        ],
+    );
+    assert_eq!(joined(&mut tracker), [true, true]);
+}
+
+#[test]
+fn an_answer_that_was_read_before_the_request_is_not_its_own() {
+    let mut tracker = unix_stream();
+    feed(
+        &mut tracker,
+        &[
+            (11, SERVER, IN, REQUEST),
+            (12, SERVER, OUT, ANSWER),
+            (13, CLIENT, IN, ANSWER),
+            (20, CLIENT, OUT, REQUEST),
+        ],
+    );
+    assert_eq!(joined(&mut tracker), [false]);
+}
