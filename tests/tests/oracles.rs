@@ -1,17 +1,20 @@
 //! Servers that log what they do, under load that is as bad as clients are: every line of the log is
 //! one span, and every span is one line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 
 use remora_tests::agent::{Agent, Ended};
-use remora_tests::load::{self, Kind, Outcome};
-use remora_tests::oracle::{Line, Logs, Means, compare, compare_precise_times, compare_times};
+use remora_tests::load::{self, Going, Kind, Outcome};
+use remora_tests::oracle::{
+    Line, Logs, Means, compare, compare_precise_times, compare_times, token,
+};
 use remora_tests::program::{Program, listening, own_port, tree};
 use remora_tests::servers::{self, Site};
 use remora_tests::spans::{SERVER, Span, check_honest};
-use remora_tests::{Scratch, is_root};
+use remora_tests::{Scratch, is_root, until};
 
 /// Any number: the requests follow from it.
 const SEED: u64 = 0x72_65_6d_6f_72_61;
@@ -235,24 +238,29 @@ fn apache_lines(log: &Path) -> Vec<Line> {
     text.lines().map(parse).collect()
 }
 
+/// Apache on files; it logs into `to`.
+fn apache_on_files(site: &Site<'_>, to: &Path) -> Option<Command> {
+    let root = files(site.scratch).join("files");
+    let more = format!(
+        "LogFormat \"%m|%U|%>s|%O|%{{remote}}p|%{{begin:usec}}t|%D|%P\" oracle\n\
+         CustomLog {} oracle\nMaxKeepAliveRequests 0\nThreadsPerChild 64\nServerLimit 2\n\
+         MaxRequestWorkers 128\nMaxSpareThreads 128\n\
+         AliasMatch ^/[0-9]+/files/(.*)$ {1}/$1\nAliasMatch ^/[0-9]+/post$ {1}/small\n",
+        to.display(),
+        root.display()
+    );
+    servers::apache(site, &more)
+}
+
 #[test]
 fn apache_with_64_clients() {
     if !is_root() {
         return;
     }
     let scratch = Scratch::new();
-    let (root, log) = (files(&scratch), scratch.file("access.log"));
+    let log = scratch.file("access.log");
     let site = Site { scratch: &scratch, port: own_port(), inner_port: 0 };
-    let root = root.join("files");
-    let more = format!(
-        "LogFormat \"%m|%U|%>s|%O|%{{remote}}p|%{{begin:usec}}t|%D|%P\" oracle\n\
-         CustomLog {} oracle\nMaxKeepAliveRequests 0\nThreadsPerChild 64\nServerLimit 2\n\
-         MaxRequestWorkers 128\nMaxSpareThreads 128\n\
-         AliasMatch ^/[0-9]+/files/(.*)$ {1}/$1\nAliasMatch ^/[0-9]+/post$ {1}/small\n",
-        log.display(),
-        root.display()
-    );
-    let Some(apache) = servers::apache(&site, &more) else {
+    let Some(apache) = apache_on_files(&site, &log) else {
         println!("skipped: needs apache2 (cargo xtask setup)");
         return;
     };
@@ -300,8 +308,9 @@ fn haproxy_with_64_clients_before_nginx() {
     let behind = Site { scratch: &scratch, port: own_port(), inner_port: own_port() };
     let site = Site { scratch: &scratch, port: own_port(), inner_port: behind.port };
     let log = scratch.file("access.log");
+    // A single thread: of two that log at once, one drops its line.
     let text = format!(
-        "global\n nbthread 2\n log stdout format raw local0\n\
+        "global\n nbthread 1\n log stdout format raw local0\n\
          defaults\n mode http\n log global\n timeout connect 20s\n timeout client 20s\n\
          timeout server 20s\n log-format \"ORACLE|%HM|%HP|%ST|%cp\"\n\
          listen front\n bind 127.0.0.1:{}\n server behind 127.0.0.1:{}\n",
@@ -347,4 +356,84 @@ fn chain(ended: &Ended) {
         let Some(parent) = span.parent.as_deref().and_then(|id| by_id.get(id)) else { continue };
         assert_eq!(span.path(), parent.path(), "{span:#?} {parent:#?}");
     }
+}
+
+/// Attaches to programs that have been busy for a while, on connections that stay.
+fn attach(name: &str, port: u16, commands: Vec<Command>, lines: impl Fn() -> Vec<Line>) {
+    let scratch = Scratch::new();
+    let mut programs = Vec::new();
+    for (number, mut command) in commands.into_iter().enumerate() {
+        let output = scratch.file(&format!("output-{number}"));
+        programs.push(Program::logged(&mut command, &output));
+    }
+    listening(port);
+    let going = Going::new();
+    let mut kinds = Kind::FILES.to_vec();
+    // What is under way then is whatever takes long; small ones come often enough.
+    kinds.extend([Kind::Big, Kind::Middle, Kind::Post]);
+    let (known, ended) = std::thread::scope(|scope| {
+        let (going, kinds) = (&going, &kinds);
+        let client = |seed| scope.spawn(move || going.client(port, seed, kinds));
+        let clients: Vec<_> = (0..32).map(client).collect();
+        until("requests before", || (going.begun() > 500).then_some(()));
+        let pids = programs.iter().flat_map(|program| tree(program.pid()));
+        let pids: Vec<String> = pids.map(|pid| pid.to_string()).collect();
+        let options = ["--payload-bytes", "16384", "--ring-mib", "128", "--stats", "--follow"];
+        let agent = Agent::run(&scratch, &[&options[..], &["--pid", &pids.join(",")]].concat());
+        going.marked.store(true, Ordering::SeqCst);
+        let before = going.begun();
+        until("requests after", || (going.begun() > before + 3000).then_some(()));
+        going.end();
+        let known: Vec<(Outcome, bool)> =
+            clients.into_iter().flat_map(|client| client.join().expect("it goes on")).collect();
+        while let Some(program) = programs.pop() {
+            program.stop("TERM");
+        }
+        (known, agent.end())
+    });
+    let scene = Scene { lines: lines(), outcomes: Vec::new(), ended, port };
+    let (after, before): (Vec<_>, Vec<_>) = known.into_iter().partition(|(_, after)| *after);
+    println!("{name}: {} before, {} after, {}", before.len(), after.len(), say(&scene));
+    for (outcomes, means) in [(after, Means::Enough), (before, Means::Lost)] {
+        let outcomes: Vec<Outcome> = outcomes.into_iter().map(|(outcome, _)| outcome).collect();
+        let tokens: BTreeSet<usize> = outcomes.iter().map(|outcome| outcome.token).collect();
+        let is_mine = |path: &str| token(path).is_some_and(|token| tokens.contains(&token));
+        let lines: Vec<Line> =
+            scene.lines.iter().filter(|line| is_mine(&line.path)).cloned().collect();
+        let spans: Vec<&Span> =
+            scene.spans().into_iter().filter(|span| is_mine(span.path())).collect();
+        let found = compare(&spans, &lines, &outcomes, means, Logs::Served);
+        scene.is_right(&found.wrong);
+    }
+    assert_eq!(scene.ended.count("lost"), 0, "{}", scene.ended.done());
+}
+
+#[test]
+fn attaching_to_a_busy_nginx_misses_no_request_that_begins_afterwards() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let site = Site { scratch: &scratch, port: own_port(), inner_port: own_port() };
+    let log = scratch.file("access.log");
+    let Some(nginx) = nginx_on_files(&site, &log) else {
+        println!("skipped: needs nginx (cargo xtask setup)");
+        return;
+    };
+    attach("nginx", site.port, vec![nginx], || nginx_lines(&log));
+}
+
+#[test]
+fn attaching_to_a_busy_apache_misses_no_request_that_begins_afterwards() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let site = Site { scratch: &scratch, port: own_port(), inner_port: 0 };
+    let log = scratch.file("access.log");
+    let Some(apache) = apache_on_files(&site, &log) else {
+        println!("skipped: needs apache2 (cargo xtask setup)");
+        return;
+    };
+    attach("apache", site.port, vec![apache], || apache_lines(&log));
 }

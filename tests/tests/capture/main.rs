@@ -7,7 +7,6 @@
 
 mod observed;
 mod traffic;
-mod uring;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
