@@ -5,24 +5,7 @@ use agent_common as wire;
 use super::*;
 
 fn io_record(io: wire::Io, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    bytes.extend([io.header.kind, io.header.flags]);
-    bytes.extend(io.header.cpu.to_ne_bytes());
-    bytes.extend(io.header.cpu_seq.to_ne_bytes());
-    bytes.extend(io.header.ts_ns.to_ne_bytes());
-    bytes.extend(io.socket.to_ne_bytes());
-    bytes.extend(io.tgid.to_ne_bytes());
-    bytes.extend(io.tid.to_ne_bytes());
-    bytes.extend(io.task.to_ne_bytes());
-    for word in [io.len, io.op, io.tcp_seq, io.segment_age_ns] {
-        bytes.extend(word.to_ne_bytes());
-    }
-    bytes.extend(io.copied.to_ne_bytes());
-    bytes.extend([io.task_kind, 0]);
-    bytes.extend(io.syscall.to_ne_bytes());
-    assert_eq!(bytes.len(), size_of::<wire::Io>());
-    bytes.extend(payload);
-    bytes
+    crate::fuzzing::wire::io(&io, payload)
 }
 
 fn io(flags: u8, len: u32, copied: u16) -> wire::Io {
@@ -68,4 +51,86 @@ fn a_record_that_is_cut_or_unknown_is_an_error() {
     // A suffix longer than what was copied.
     let record = io_record(io(io_flags::SUFFIX, 100, 4), b"GET ");
     assert!(decode(&record).is_err());
+}
+
+#[test]
+fn a_socket_tells_its_ends_its_role_and_its_age() {
+    let word = |at: usize, bytes: [u8; 16]| {
+        u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+    };
+    let ip = |text: &str| {
+        let bytes = match text.parse().expect("an address") {
+            std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            std::net::IpAddr::V6(ip) => ip.octets(),
+        };
+        [word(0, bytes), word(8, bytes)]
+    };
+    let record = |kind, flags, family| {
+        crate::fuzzing::wire::socket(&wire::Socket {
+            header: wire::Header { kind, flags, cpu: 1, cpu_seq: 2, ts_ns: 3 },
+            socket: 4,
+            tgid: 5,
+            netns: 6,
+            local: ip("10.0.0.1"),
+            remote: ip("2001:db8::1"),
+            local_port: 80,
+            remote_port: 4711,
+            family,
+            pad: 0,
+        })
+    };
+    let flags = socket_flags::ACCEPTED | socket_flags::OLDER;
+    let bytes = record(kind::SOCKET, flags, family::INET6);
+    let (_, Event::Socket(socket)) = decode(&bytes).expect("whole") else { panic!("no socket") };
+    let address = |text: &str| Address::Tcp(text.parse().expect("an address"));
+    let (local, remote) = (address("10.0.0.1:80"), address("[2001:db8::1]:4711"));
+    let (at, id, tgid) = (MonoNs(3), SocketId(4), Tgid(5));
+    let role = Some(Role::Accepted);
+    assert_eq!(socket, Socket { at, id, tgid, netns: 6, local, remote, role, is_older: true });
+    let bytes = record(kind::LISTEN, socket_flags::CONNECTED, family::UNIX);
+    let (_, Event::Listen(socket)) = decode(&bytes).expect("whole") else { panic!("no listen") };
+    assert_eq!(socket.local, Address::Unix(ip("10.0.0.1")[0]));
+    assert_eq!((socket.role, socket.is_older), (Some(Role::Connected), false));
+    let bytes = record(kind::SHUTDOWN, 0, family::INET);
+    assert!(matches!(decode(&bytes), Ok((_, Event::Shutdown(SocketId(4), MonoNs(3))))));
+    for (flags, is_held) in [(0, false), (socket_flags::HELD, true)] {
+        let bytes = record(kind::CLOSE, flags, family::INET);
+        let Ok((_, Event::Closed { id, at, held })) = decode(&bytes) else { panic!("no close") };
+        assert_eq!((id, at, held), (SocketId(4), MonoNs(3), is_held));
+    }
+    for cut in 0..bytes.len() {
+        assert!(decode(&bytes[..cut]).is_err(), "{cut} bytes");
+    }
+}
+
+#[test]
+fn processes_fork_exec_and_exit() {
+    let mut path = [0; wire::PATH_BYTES];
+    path[..4].copy_from_slice(b"/a/b");
+    let record = |kind| {
+        let header = wire::Header { kind, flags: 0, cpu: 0, cpu_seq: 0, ts_ns: 9 };
+        let (tgid, tid, parent_tgid, parent_tid) = (1, 2, 3, 4);
+        crate::fuzzing::wire::process(&wire::Process {
+            header,
+            tgid,
+            tid,
+            parent_tgid,
+            parent_tid,
+            start_ns: 5,
+            path,
+        })
+    };
+    let bytes = record(kind::FORK);
+    let Ok((_, Event::Fork { at, tgid, tid, parent_tgid, parent_tid })) = decode(&bytes) else {
+        panic!("no fork")
+    };
+    assert_eq!((at, tgid, tid), (MonoNs(9), Tgid(1), Tid(2)));
+    assert_eq!((parent_tgid, parent_tid), (Tgid(3), Tid(4)));
+    let bytes = record(kind::EXEC);
+    assert!(matches!(decode(&bytes), Ok((_, Event::Exec { tgid: Tgid(1), path: b"/a/b", .. }))));
+    // A path without an end is one that was cut.
+    assert!(matches!(decode(&bytes[..42]), Ok((_, Event::Exec { path: b"/a", .. }))));
+    let bytes = record(kind::EXIT);
+    assert!(matches!(decode(&bytes), Ok((_, Event::Exit { tgid: Tgid(1), lost: 4, .. }))));
+    assert!(matches!(decode(&bytes[..39]), Err(DecodeError::Short { bytes: 39, .. })));
 }

@@ -47,6 +47,7 @@ impl Witness {
                 assert!(told.response_start && !told.over, "{event:?}: out of order");
                 once(&mut told.response_head);
             }
+            Event::ResponseAdrift { .. } => assert!(!told.over, "{event:?}: late"),
             Event::ResponseEnd { end, .. } => {
                 assert!(told.response_head || *end == End::Unseen, "{event:?}: without a head");
                 once(&mut told.over);
@@ -79,6 +80,7 @@ fn exchange(event: &Event<'_>) -> Option<ExchangeNo> {
         | Event::Interim { exchange, .. }
         | Event::ResponseStart { exchange }
         | Event::ResponseHead { exchange, .. }
+        | Event::ResponseAdrift { exchange }
         | Event::ResponseEnd { exchange, .. }
         | Event::Abandoned { exchange }
         | Event::Mistaken { exchange } => Some(exchange),

@@ -138,3 +138,6 @@ impl Pipeline {
         self.tracker.sizes()
     }
 }
+
+#[cfg(test)]
+mod tests;

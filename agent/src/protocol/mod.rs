@@ -101,6 +101,9 @@ pub enum Event<'a> {
     ResponseStart { exchange: ExchangeNo },
     /// The final response's head.
     ResponseHead { exchange: ExchangeNo, head: ResponseHead<'a> },
+    /// Where the response ends will not be seen: it may be over from here on. Its `ResponseEnd`
+    /// comes with the next request or the end of the connection.
+    ResponseAdrift { exchange: ExchangeNo },
     /// The last byte of the final response, or what ended it. For an upgrade (101) or a CONNECT
     /// that succeeded it follows the head at once. Comes without a `ResponseStart` where the
     /// response was missed, with [`End::Unseen`].

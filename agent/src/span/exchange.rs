@@ -1,5 +1,6 @@
 //! One request and its response, as one process sees it: a span in the making.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use slotmap::new_key_type;
@@ -57,6 +58,11 @@ pub(super) struct Exchange {
     pub(super) nonblocking: bool,
     /// The task's current server exchange when a client request began.
     pub(super) within: Option<(ExchangeKey, Method, Confidence)>,
+    /// Whether the task that read the request (server) has written the response's head: then it has
+    /// served nothing else meanwhile. `None`: there is no answer yet.
+    pub(super) answered_by_its_reader: Option<bool>,
+    /// Exchanges that wait for that to be known.
+    pub(super) awaited_by: VecDeque<ExchangeKey>,
     /// TCP sequence number of the request's first byte.
     pub(super) request_seq: Option<u32>,
     pub(super) origin: Origin,
@@ -73,6 +79,8 @@ pub(super) struct Exchange {
     pub(super) head_seen: bool,
     /// Bytes were not copied while the head was not whole.
     pub(super) head_cut: bool,
+    /// It never was one.
+    pub(super) mistaken: bool,
     pub(super) responded: bool,
     pub(super) name: Name,
     pub(super) attributes: Attributes,

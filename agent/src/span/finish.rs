@@ -27,16 +27,25 @@ pub(super) fn span(
     if !trace.kept {
         return None;
     }
-    let parent = parent(exchanges, key);
+    let parent = parent(exchanges, key, lost);
     // What the other end read had been written, and the other end's clock was read earlier.
     let read_by = exchanges.get(key).and_then(|exchange| match exchange.origin {
         Origin::Local { key, method: Method::TcpSeq | Method::UnixPeer, .. } => {
-            exchanges.get(key).and_then(|client| client.end).map(|(at, _)| at)
+            let end = exchanges.get(key).and_then(|client| client.end);
+            // Only who has read to the end has read all that was written.
+            end.filter(|(_, how)| matches!(how, Some(End::Complete | End::CloseDelimited)))
+                .map(|(at, _)| at)
         }
         _ => None,
     });
     let exchange = exchanges.get_mut(key)?;
-    let (mut end, how) = exchange.end?;
+    let (mut end, mut how) = exchange.end?;
+    // A lost record is told where it is missed: by its number, by the bytes, or by both.
+    let lost = u64::from(exchange.gaps).max(lost.saturating_sub(exchange.lost_before));
+    if lost > 0 && matches!(how, None | Some(End::Aborted)) {
+        // What seems to be cut off may only have been missed.
+        how = Some(End::Unseen);
+    }
     if let Some(read_by) = read_by {
         end = end.min(read_by.max(exchange.start));
     }
@@ -65,7 +74,6 @@ pub(super) fn span(
     if let Some(parent) = parent {
         parent.describe(&mut attributes);
     }
-    let lost = u64::from(exchange.gaps) + lost.saturating_sub(exchange.lost_before);
     if lost > 0 {
         attributes.int("remora.lost", lost as i64);
     }
@@ -88,13 +96,32 @@ pub(super) fn span(
     })
 }
 
-fn parent(exchanges: &SlotMap<ExchangeKey, Exchange>, key: ExchangeKey) -> Option<Parent> {
+fn parent(
+    exchanges: &SlotMap<ExchangeKey, Exchange>,
+    key: ExchangeKey,
+    lost: u64,
+) -> Option<Parent> {
     let exchange = exchanges.get(key)?;
     match exchange.origin {
         Origin::Unknown => None,
-        Origin::Local { key: parent, method, confidence } => {
-            let parent = exchanges.get(parent)?;
+        Origin::Local { method, confidence, .. } => {
+            let parent = exchanges.get(local_parent(exchanges, exchange)?)?;
+            let id = |exchange: &Exchange| exchange.trace.as_ref().map(|trace| trace.id);
+            if id(parent) != id(exchange) {
+                // The trace was decided without it.
+                return None;
+            }
             let remote = parent.tgid != exchange.tgid || parent.kind == Kind::Client;
+            let confidence = match method {
+                // Among what was lost since may be the parent's answer, and then it was over.
+                Method::Thread if lost > parent.lost_before => Confidence::Inferred,
+                Method::Thread
+                    if !parent.nonblocking && parent.answered_by_its_reader == Some(true) =>
+                {
+                    Confidence::Exact
+                }
+                _ => confidence,
+            };
             Some(Parent { span_id: parent.span_id, method, confidence, remote })
         }
         Origin::Header => {
@@ -106,6 +133,43 @@ fn parent(exchanges: &SlotMap<ExchangeKey, Exchange>, key: ExchangeKey) -> Optio
     }
 }
 
+/// The parent on this host, if it is or will be handed out, and was not refuted.
+fn local_parent(
+    exchanges: &SlotMap<ExchangeKey, Exchange>,
+    exchange: &Exchange,
+) -> Option<ExchangeKey> {
+    let Origin::Local { key, method, .. } = exchange.origin else { return None };
+    let parent = exchanges.get(key)?;
+    let refuted = method == Method::Thread && parent.answered_by_its_reader == Some(false);
+    if refuted && exchange.trace.is_none() {
+        // The request was handed over: its reader was free for something else.
+        return None;
+    }
+    let is_span = !parent.mistaken && (parent.head_seen || parent.end.is_none());
+    is_span.then_some(key)
+}
+
+/// Brings an exchange, with all above it, into a trace of which spans may have left already. False
+/// if it has a trace of its own.
+pub(super) fn adopt(
+    exchanges: &mut SlotMap<ExchangeKey, Exchange>,
+    key: ExchangeKey,
+    trace: &Trace,
+) -> bool {
+    let top = top(exchanges, key);
+    let Some(exchange) = exchanges.get(top) else { return false };
+    let is_free = match (&exchange.trace, exchange.remote.as_deref()) {
+        (Some(own), _) => own.id == trace.id,
+        (None, _) if local_parent(exchanges, exchange).is_some() => false,
+        (None, Some(context)) if exchange.origin == Origin::Header => context.trace_id == trace.id,
+        (None, _) => true,
+    };
+    if is_free {
+        settle(exchanges, key, top, trace);
+    }
+    is_free
+}
+
 /// The trace of an exchange: that of its root, decided when it is first asked for.
 fn trace(
     exchanges: &mut SlotMap<ExchangeKey, Exchange>,
@@ -113,32 +177,43 @@ fn trace(
     sampler: Sampler,
     key: ExchangeKey,
 ) -> Option<Trace> {
-    let mut top = key;
-    for _ in 0..DEPTH_MAX {
-        let exchange = exchanges.get(top)?;
-        match exchange.origin {
-            Origin::Local { key: parent, .. }
-                if exchange.trace.is_none() && exchanges.contains_key(parent) =>
-            {
-                top = parent;
-            }
-            _ => break,
-        }
-    }
+    let top = top(exchanges, key);
     let exchange = exchanges.get(top)?;
     let trace = exchange.trace.clone().unwrap_or_else(|| root(exchange, ids, sampler));
-    let mut next = Some(key);
-    while let Some(exchange) = next.and_then(|key| exchanges.get_mut(key)) {
-        if exchange.trace.is_some() {
-            break;
-        }
-        exchange.trace = Some(trace.clone());
-        next = match exchange.origin {
-            Origin::Local { key: parent, .. } if next != Some(top) => Some(parent),
-            _ => None,
-        };
-    }
+    settle(exchanges, key, top, &trace);
     Some(trace)
+}
+
+/// The nearest exchange above this one, or itself, of which the trace is decided, else the root.
+fn top(exchanges: &SlotMap<ExchangeKey, Exchange>, key: ExchangeKey) -> ExchangeKey {
+    let mut top = key;
+    for _ in 0..DEPTH_MAX {
+        let undecided = exchanges.get(top).filter(|exchange| exchange.trace.is_none());
+        match undecided.and_then(|exchange| local_parent(exchanges, exchange)) {
+            Some(parent) => top = parent,
+            None => break,
+        }
+    }
+    top
+}
+
+/// Decides the trace of an exchange and of all up to `top`.
+fn settle(
+    exchanges: &mut SlotMap<ExchangeKey, Exchange>,
+    key: ExchangeKey,
+    top: ExchangeKey,
+    trace: &Trace,
+) {
+    let mut next = Some(key);
+    while let Some(key) = next {
+        let Some(exchange) = exchanges.get(key).filter(|exchange| exchange.trace.is_none()) else {
+            return;
+        };
+        next = local_parent(exchanges, exchange).filter(|_| key != top);
+        if let Some(exchange) = exchanges.get_mut(key) {
+            exchange.trace = Some(trace.clone());
+        }
+    }
 }
 
 /// W3C's "sampled" flag: set on every trace that remora begins, because it records it.

@@ -10,5 +10,6 @@ pub mod propagation;
 pub mod redact;
 pub mod sampler;
 mod sockets;
+mod state;
 mod tasks;
 pub mod tracker;

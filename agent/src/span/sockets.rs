@@ -12,8 +12,8 @@ use crate::platform::clock::MonoNs;
 use crate::protocol::http1::{Connection, Limits};
 use crate::protocol::{Direction, ExchangeNo};
 
-/// Most sockets kept; more are left out and counted.
-const SOCKETS_MAX: usize = 1 << 18;
+/// Most sockets kept; for more, old ones are forgotten and counted. Tests come to the bound sooner.
+const SOCKETS_MAX: usize = if cfg!(any(test, feature = "fuzzing")) { 64 } else { 1 << 18 };
 
 /// One end of a stream.
 #[derive(Debug)]
@@ -33,31 +33,59 @@ pub(super) struct SocketState {
     /// When bytes last moved, by direction.
     pub(super) last_moved: [MonoNs; 2],
     /// Number of the next operation.
-    pub(super) next_op: Option<u32>,
+    pub(super) next_op: u32,
+    /// When it was last used.
+    pub(super) touched: MonoNs,
     /// Exchanges not yet handed out, oldest first.
     pub(super) exchanges: VecDeque<(ExchangeNo, ExchangeKey)>,
-    pub(super) closed: bool,
-    /// Its connection is over: it is forgotten soon, whether or not its close is told.
+    /// How many of them have no counterpart at the other end.
+    pub(super) unjoined: usize,
+    /// When the kernel closed it.
+    pub(super) closed_at: Option<MonoNs>,
+    /// Its connection is over, but its process may still read what had come: it is forgotten soon,
+    /// whether or not anything more is told.
     pub(super) over: bool,
+    /// It is gone, and kept only for what is yet to be handed out.
+    pub(super) closed: bool,
 }
 
 impl SocketState {
+    /// Whether it is the one that a record tells of.
+    pub(super) fn is(&self, socket: &Socket) -> bool {
+        let ends = (self.local, self.remote, self.netns);
+        ends == (socket.local, socket.remote, socket.netns) && !self.closed
+    }
+
     pub(super) fn exchange(&self, number: ExchangeNo) -> Option<ExchangeKey> {
-        let is_it = |(no, _): &&(ExchangeNo, ExchangeKey)| *no == number;
-        // Numbers follow each other, but for exchanges that were not begun.
-        let (first, _) = self.exchanges.front()?;
-        let guess = self.exchanges.get(number.wrapping_sub(*first) as usize).filter(is_it);
-        guess.or_else(|| self.exchanges.iter().find(is_it)).map(|(_, key)| *key)
+        let (_, key) = self.exchanges.get(self.index(number)?)?;
+        Some(*key)
     }
 
     /// Forgets an exchange.
     pub(super) fn remove_exchange(&mut self, number: ExchangeNo) {
         // They are handed out in the order they end, which is mostly the order they began.
-        if self.exchanges.front().is_some_and(|(no, _)| *no == number) {
-            self.exchanges.pop_front();
-        } else {
-            self.exchanges.retain(|(no, _)| *no != number);
+        if let Some(index) = self.index(number) {
+            self.exchanges.remove(index);
         }
+    }
+
+    /// Where an exchange is. Their numbers follow each other, but for exchanges that were not begun
+    /// or are handed out already.
+    fn index(&self, number: ExchangeNo) -> Option<usize> {
+        let (first, _) = self.exchanges.front()?;
+        let offset = number.wrapping_sub(*first);
+        let is_there =
+            |index: &usize| self.exchanges.get(*index).is_some_and(|(no, _)| *no == number);
+        Some(offset as usize).filter(is_there).or_else(|| {
+            self.exchanges.binary_search_by_key(&offset, |(no, _)| no.wrapping_sub(*first)).ok()
+        })
+    }
+
+    /// Its exchanges, those first that have no counterpart at the other end: mostly the last.
+    pub(super) fn unjoined_first(&self) -> impl Iterator<Item = ExchangeKey> {
+        let joined = self.exchanges.len().saturating_sub(self.unjoined);
+        let (older, newer) = (self.exchanges.range(..joined), self.exchanges.range(joined..));
+        newer.chain(older.rev()).filter(|_| self.unjoined > 0).map(|(_, key)| *key)
     }
 
     /// Where it is kept when the direction's bytes last moved.
@@ -93,6 +121,8 @@ pub(super) struct Sockets {
     states: SlotMap<SocketKey, SocketState>,
     by_id: HashMap<SocketId, SocketKey, foldhash::fast::RandomState>,
     by_end: HashMap<EndKey, SocketKey, foldhash::fast::RandomState>,
+    /// Unix sockets by their own address.
+    by_address: HashMap<u64, SocketKey, foldhash::fast::RandomState>,
 }
 
 impl Sockets {
@@ -112,11 +142,46 @@ impl Sockets {
         self.states.len()
     }
 
-    /// Adds a socket and finds its other end. `None` if there are too many.
-    pub(super) fn add(&mut self, socket: &Socket) -> Option<SocketKey> {
-        if self.states.len() >= SOCKETS_MAX {
-            return None;
+    /// What must be gone if this socket is there: its two ends, or the address of this one, were
+    /// those of another. (The kernel tells of no Unix socket's close, and a record of one may be
+    /// lost.)
+    pub(super) fn superseded(&self, socket: &Socket) -> Vec<SocketKey> {
+        let mut gone: Vec<SocketKey> = Vec::new();
+        if socket.local == Address::Unix(0) {
+            return gone;
         }
+        gone.extend(self.by_end.get(&end_key(socket.local, socket.remote, socket.netns)));
+        if let Address::Unix(address @ 1..) = socket.local
+            && let Some(old) = self.by_address.get(&address)
+        {
+            gone.push(*old);
+            // An end keeps the memory of the other, so it went first.
+            gone.extend(self.states.get(*old).and_then(|old| old.peer));
+        }
+        gone.dedup();
+        gone
+    }
+
+    /// Whether old ones must be forgotten before another is added.
+    pub(super) fn is_full(&self) -> bool {
+        self.states.len() >= SOCKETS_MAX
+    }
+
+    /// A sixteenth of those that are asked for, to be forgotten: idle ones first, longest unused
+    /// first.
+    pub(super) fn oldest(&self, of: impl Fn(&SocketState) -> bool) -> Vec<SocketKey> {
+        let rank = |state: &SocketState| (!state.exchanges.is_empty(), state.touched);
+        let states = self.states.iter().filter(|(_, state)| of(state));
+        let mut all: Vec<_> = states.map(|(key, state)| (rank(state), key)).collect();
+        let some = all.len() / 16;
+        if some < all.len() {
+            all.select_nth_unstable(some);
+        }
+        all.into_iter().take(some.max(1)).map(|(_, key)| key).collect()
+    }
+
+    /// Adds a socket and finds its other end.
+    pub(super) fn add(&mut self, socket: &Socket) {
         let Socket { id, tgid, netns, local, remote, role, is_older, .. } = *socket;
         let other_end = end_key(remote, local, netns);
         let peer = self.by_end.get(&other_end).copied().filter(|_| is_known(local, remote));
@@ -131,27 +196,53 @@ impl Sockets {
             standing: Standing::default(),
             expected: [None; 2],
             last_moved: [MonoNs::default(); 2],
-            next_op: None,
+            next_op: 0,
+            touched: socket.at,
             exchanges: VecDeque::new(),
-            closed: false,
+            unjoined: 0,
+            closed_at: None,
             over: false,
+            closed: false,
         });
         if let Some(other) = peer.and_then(|peer| self.states.get_mut(peer)) {
             other.peer = Some(key);
         }
         self.by_id.insert(id, key);
         self.by_end.insert(end_key(local, remote, netns), key);
-        Some(key)
+        if let Address::Unix(address @ 1..) = local {
+            self.by_address.insert(address, key);
+        }
+    }
+
+    /// No event and no other end finds the socket any more.
+    pub(super) fn unlink(&mut self, key: SocketKey) {
+        let Some(state) = self.states.get(key) else { return };
+        fn remove<K: std::hash::Hash + Eq>(
+            map: &mut HashMap<K, SocketKey, foldhash::fast::RandomState>,
+            at: &K,
+            key: SocketKey,
+        ) {
+            if map.get(at) == Some(&key) {
+                map.remove(at);
+            }
+        }
+        remove(&mut self.by_id, &state.id, key);
+        remove(&mut self.by_end, &end_key(state.local, state.remote, state.netns), key);
+        if let Address::Unix(address) = state.local {
+            remove(&mut self.by_address, &address, key);
+        }
+        if let Some(peer) = state.peer
+            && let Some(other) = self.states.get_mut(peer)
+            && other.peer == Some(key)
+        {
+            other.peer = None;
+        }
     }
 
     /// Forgets a socket.
     pub(super) fn remove(&mut self, key: SocketKey) {
-        let Some(state) = self.states.remove(key) else { return };
-        self.by_id.remove(&state.id);
-        let end = end_key(state.local, state.remote, state.netns);
-        if self.by_end.get(&end) == Some(&key) {
-            self.by_end.remove(&end);
-        }
+        self.unlink(key);
+        self.states.remove(key);
     }
 
     /// Unix sockets of a process: no event tells when they close.

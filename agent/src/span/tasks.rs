@@ -24,14 +24,16 @@ pub(super) struct Process {
     pub(super) interleaves: bool,
     /// A response was written by another thread than the one that had read the request.
     pub(super) hands_off: bool,
+    /// A response was written by the very thread that had read the request.
+    pub(super) keeps: bool,
     /// Server exchanges open now.
     pub(super) open_servers: u32,
 }
 
 impl Process {
     pub(super) fn new(resource: Arc<Resource>, multiplexes_tasks: bool) -> Self {
-        let (interleaves, hands_off, open_servers) = (false, false, 0);
-        Self { resource, multiplexes_tasks, interleaves, hands_off, open_servers }
+        let (interleaves, hands_off, keeps, open_servers) = (false, false, false, 0);
+        Self { resource, multiplexes_tasks, interleaves, hands_off, keeps, open_servers }
     }
 }
 
@@ -50,6 +52,16 @@ impl Tasks {
         self.current.insert(task, exchange);
     }
 
+    /// The task is a new one that has the id of another.
+    pub(super) fn forget(&mut self, task: TaskId) {
+        self.current.remove(&task);
+    }
+
+    /// The process is a new one, or gone.
+    pub(super) fn forget_process(&mut self, tgid: Tgid) {
+        self.current.retain(|task, _| task.tgid != tgid);
+    }
+
     /// The task's exchange is over, unless it serves another one by now.
     pub(super) fn leave(&mut self, task: TaskId, exchange: ExchangeKey) {
         if self.current(task) == Some(exchange) {
@@ -63,6 +75,8 @@ impl Tasks {
 ///
 /// * A runtime's own task id is exact.
 /// * A thread is exact where its server socket blocks: it cannot have served anything else between.
+///   Until the process has shown that its threads answer what they read, that remains to be proved
+///   by the parent's own answer.
 /// * A thread on a non-blocking socket says something only while the process has a single request
 ///   open, and then not for certain.
 pub(super) fn within(
@@ -78,7 +92,8 @@ pub(super) fn within(
         return None;
     }
     if !nonblocking {
-        return Some((Method::Thread, Confidence::Exact));
+        let confidence = if process.keeps { Confidence::Exact } else { Confidence::Inferred };
+        return Some((Method::Thread, confidence));
     }
     (process.open_servers == 1).then_some((Method::Thread, Confidence::Inferred))
 }

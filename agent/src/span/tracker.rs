@@ -8,26 +8,28 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
-use slotmap::SlotMap;
-
 use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
 use super::finish;
-use super::http::{self, Ends, HeaderCapture, Standing};
-use super::identity::IdSource;
+use super::http::{self, Ends, HeaderCapture};
 use super::model::{Confidence, Kind, Method, Resource, Span};
-use super::propagation;
 use super::sampler::Sampler;
 use super::sockets::Sockets;
-use super::tasks::{self, Process, Processes, Tasks};
-use crate::event::ids::{Address, TaskId, Tgid};
+use super::state::{self, Operation, State};
+use crate::event::ids::{Address, SocketId, TaskId, Tgid};
 use crate::event::{Event, Io, Outcome, Socket};
 use crate::platform::clock::{MonoNs, WallOffset};
 use crate::protocol::{self, Direction, End, ExchangeNo, http1};
 
-/// Most exchanges open or waiting at one time; more are not begun, and counted.
-const EXCHANGES_MAX: usize = 1 << 18;
+/// Most exchanges open or waiting at one time; more are not begun, and counted. Tests come to the
+/// bound sooner.
+const EXCHANGES_MAX: usize = if cfg!(any(test, feature = "fuzzing")) { 512 } else { 1 << 18 };
 
-/// How long a process may take to learn that its connection is gone.
+/// How long after a connection is over, or after its last read since, what is open on it waits for
+/// what had been received and may still be read.
+const READ_LATE_NS: u64 = 500_000_000;
+
+/// How long a process may take to learn that its connection is over: until then it may read what
+/// begins something new.
 const LEARNS_NS: u64 = 3_000_000_000;
 
 /// Room for the attributes of an ordinary request, encoded.
@@ -57,7 +59,7 @@ pub struct Tallies {
     pub gaps: u64,
     /// Exchanges not begun because too many were open.
     pub too_many_exchanges: u64,
-    /// Sockets left out because there were too many.
+    /// Sockets forgotten before they were closed because there were too many.
     pub too_many_sockets: u64,
     /// Links that the thread rule and a trace header told differently; the header was believed.
     pub disputed: u64,
@@ -76,57 +78,29 @@ pub struct Settings {
 pub struct Tracker {
     settings: Settings,
     sockets: Sockets,
-    /// Sockets that are closed, and since when.
-    closed: VecDeque<(MonoNs, SocketKey)>,
-    /// Sockets whose connection is over but which their process may still read from.
-    held: VecDeque<(MonoNs, SocketKey)>,
+    /// Sockets whose connection is over but which their process may still read from, and since when
+    /// (or since when it has read nothing more).
+    over: VecDeque<(MonoNs, SocketKey)>,
+    /// The same after [`READ_LATE_NS`], when nothing waits any more.
+    lingering: VecDeque<(MonoNs, SocketKey)>,
     state: State,
-}
-
-/// All that a parser's messages may touch while its socket's connection is taken out.
-struct State {
-    exchanges: SlotMap<ExchangeKey, Exchange>,
-    tasks: Tasks,
-    processes: Processes,
-    ids: IdSource,
-    wall: WallOffset,
-    /// Exchanges that are over, and when they ended: in the order in which that was seen.
-    ended: VecDeque<(MonoNs, ExchangeKey)>,
-    tallies: Tallies,
-    /// Records that were lost on the way here.
-    lost: u64,
-}
-
-/// The operation whose bytes are being parsed.
-struct Operation {
-    at: MonoNs,
-    task: TaskId,
-    tcp_seq: Option<u32>,
-    nonblocking: bool,
-    /// How long before `at` the socket's last segment had come.
-    segment_age_ns: Option<u32>,
 }
 
 impl Tracker {
     /// A tracker whose identities follow from `seed`.
     pub fn new(settings: Settings, seed: u64) -> Self {
-        let state = State {
-            exchanges: SlotMap::with_key(),
-            tasks: Tasks::default(),
-            processes: Processes::default(),
-            ids: IdSource::new(seed),
-            wall: WallOffset::default(),
-            ended: VecDeque::new(),
-            tallies: Tallies::default(),
-            lost: 0,
-        };
-        let (closed, held) = (VecDeque::new(), VecDeque::new());
-        Self { settings, sockets: Sockets::default(), closed, held, state }
+        Self {
+            settings,
+            sockets: Sockets::default(),
+            over: VecDeque::new(),
+            lingering: VecDeque::new(),
+            state: State::new(seed),
+        }
     }
 
     /// Announces a process; its events before this are not understood.
     pub fn process(&mut self, tgid: Tgid, resource: Arc<Resource>, multiplexes_tasks: bool) {
-        self.state.processes.insert(tgid, Process::new(resource, multiplexes_tasks));
+        self.state.process(tgid, resource, multiplexes_tasks);
     }
 
     /// Whether a process was announced.
@@ -156,7 +130,7 @@ impl Tracker {
 
     /// Whether spans wait to be handed out.
     pub fn pending(&self) -> bool {
-        !self.state.ended.is_empty() || !self.closed.is_empty() || !self.held.is_empty()
+        self.state.is_pending() || !self.over.is_empty() || !self.lingering.is_empty()
     }
 
     /// Takes in an event.
@@ -169,45 +143,37 @@ impl Tracker {
                     self.end(key, Direction::Outbound, *at);
                 }
             }
-            Event::Closed { id, at, held } => {
-                if let Some(key) = self.sockets.find(*id) {
-                    let queue = if *held { &mut self.held } else { &mut self.closed };
-                    queue.push_back((*at, key));
-                }
+            Event::Closed { id, at, held } => self.closed(*id, *at, *held),
+            Event::Fork { tgid, tid, .. } => {
+                let kind = agent_common::task_kind::THREAD;
+                self.state.tasks.forget(TaskId { tgid: *tgid, kind, id: u64::from(tid.0) });
             }
             Event::Exit { tgid, at, .. } => {
                 for key in self.sockets.unix_of(*tgid) {
-                    self.close(key, *at);
+                    self.close(key, *at, Closing::Vanished);
                 }
-                self.state.processes.remove(tgid);
+                self.state.exit(*tgid);
             }
-            Event::Listen(_) | Event::Fork { .. } | Event::Exec { .. } => {}
+            Event::Listen(_) | Event::Exec { .. } => {}
         }
     }
 
     /// Hands out every span that ended before `horizon`: by then all events up to its end, from
     /// every CPU, have been taken in. One that was seen to end after one that ended later waits for it.
     pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
-        // A peer's reset is handled within the very operation that provoked it, and so told before.
-        while let Some((at, key)) = due(&mut self.closed, horizon) {
-            self.close(key, at);
+        self.leave(horizon);
+        if self.state.exchanges.len() >= EXCHANGES_MAX {
+            let busy = self.sockets.oldest(|socket| !socket.exchanges.is_empty());
+            self.make_room(busy, horizon);
         }
-        while let Some((at, key)) = due(&mut self.held, horizon.before(LEARNS_NS)) {
-            self.close(key, at);
-        }
-        while let Some((at, key)) = self.state.ended.front().copied()
-            && at <= horizon
-        {
-            self.state.ended.pop_front();
+        while let Some(key) = self.state.next_due(horizon) {
             self.hand_out(key, spans);
         }
     }
 
     /// Ends everything that is open and hands it out.
     pub fn finish(&mut self, at: MonoNs, spans: &mut Vec<Span>) {
-        for (at, key) in mem::take(&mut self.closed).into_iter().chain(mem::take(&mut self.held)) {
-            self.close(key, at);
-        }
+        self.leave(MonoNs(u64::MAX));
         for key in self.sockets.keys() {
             let Some(socket) = self.sockets.get(key) else { continue };
             let open: Vec<_> = socket.exchanges.iter().map(|(_, key)| *key).collect();
@@ -222,11 +188,38 @@ impl Tracker {
     }
 
     fn socket(&mut self, socket: &Socket) {
-        if let Some(old) = self.sockets.find(socket.id) {
-            self.close(old, socket.at);
+        if let Some(known) = self.sockets.find(socket.id) {
+            let same = self.sockets.get(known).is_some_and(|known| known.is(socket));
+            if same {
+                // Two operations at one time have both told it.
+                return;
+            }
+            self.forget(known, socket.at);
         }
-        if self.sockets.add(socket).is_none() {
+        for gone in self.sockets.superseded(socket) {
+            self.forget(gone, socket.at);
+        }
+        if self.sockets.is_full() {
+            let oldest = self.sockets.oldest(|_| true);
+            self.make_room(oldest, socket.at);
+        }
+        self.sockets.add(socket);
+    }
+
+    fn make_room(&mut self, sockets: Vec<SocketKey>, at: MonoNs) {
+        for key in sockets {
             self.state.tallies.too_many_sockets += 1;
+            self.forget(key, at);
+        }
+    }
+
+    /// Nothing more will be seen of a socket.
+    fn forget(&mut self, key: SocketKey, at: MonoNs) {
+        self.sockets.unlink(key);
+        let Some(socket) = self.sockets.get(key) else { return };
+        match socket.closed_at {
+            Some(at) if !socket.connection.is_to_be_read() => self.close(key, at, Closing::Told),
+            _ => self.close(key, at, Closing::OutOfSight),
         }
     }
 
@@ -242,20 +235,17 @@ impl Tracker {
             return;
         };
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        let skipped = socket.next_op.is_some_and(|next| next != io.op);
-        socket.next_op = Some(io.op.wrapping_add(1));
+        // A step back is two operations at one time, not a loss.
+        let skipped = (1..1 << 31).contains(&io.op.wrapping_sub(socket.next_op));
+        socket.next_op = io.op.wrapping_add(1);
         socket.tgid = io.tgid;
+        socket.touched = io.at;
         if io.over && !mem::replace(&mut socket.over, true) {
-            self.held.push_back((io.at, key));
+            self.over.push_back((io.at, key));
         }
-        if matches!(socket.local, Address::Unix(_)) && skipped {
-            // Without sequence numbers a lost operation may have been in either direction.
-            self.gap(key, Direction::Inbound, None, io.at);
-            self.gap(key, Direction::Outbound, None, io.at);
-        }
+        let operation = self.position(key, io, skipped);
         match io.outcome {
             Outcome::Moved(segment) => {
-                let operation = self.position(key, io, segment.len);
                 if let Some(socket) = self.sockets.get_mut(key) {
                     *socket.last_moved_mut(io.direction) = io.at;
                 }
@@ -267,7 +257,14 @@ impl Tracker {
                 }
             }
             Outcome::End => self.end(key, io.direction, io.at),
-            Outcome::Failed(_) => self.close_streams(key, io.at),
+            Outcome::Failed(errno) if !is_final(errno) => {}
+            // What was received before may still be read.
+            Outcome::Failed(_) if io.direction == Direction::Outbound => {
+                self.boundary(key, io.at, |connection, sink| {
+                    connection.break_off(Direction::Outbound, sink);
+                });
+            }
+            Outcome::Failed(_) => self.close(key, io.at, Closing::Told),
         }
     }
 
@@ -282,44 +279,67 @@ impl Tracker {
         }
     }
 
-    /// Notices missing bytes and says where the operation's first byte stands.
-    fn position(&mut self, key: SocketKey, io: &Io<'_>, len: u64) -> Operation {
-        let mut tcp_seq = io.tcp_seq;
-        let mut missing = 0;
-        if let (Some(seq), Some(socket)) = (io.tcp_seq, self.sockets.get_mut(key)) {
-            let expected = socket.expected_mut(io.direction);
-            let first = match *expected {
-                // The FIN takes a sequence number and is counted with the last bytes read.
-                Some(next) if io.direction == Direction::Inbound && seq == next.wrapping_add(1) => {
-                    next
-                }
-                Some(next) => {
-                    missing = seq.wrapping_sub(next);
-                    seq
-                }
-                None => seq,
-            };
-            *expected = Some(first.wrapping_add(len as u32));
-            tcp_seq = Some(first);
-        }
-        // A step back is two threads on one socket, not a loss.
-        if missing != 0 && missing < 1 << 31 {
-            self.gap(key, io.direction, Some(u64::from(missing)), io.at);
-        }
+    /// Notices missing bytes and says where the operation's first byte stands. `skipped`: the
+    /// operation before it on this socket, at least, was missed.
+    fn position(&mut self, key: SocketKey, io: &Io<'_>, skipped: bool) -> Operation {
+        let (at, nonblocking, task) = (io.at, io.nonblocking, io.task);
         let segment_age_ns = io.tcp_seq.map(|_| io.segment_age_ns).filter(|age| *age < u32::MAX);
-        let nonblocking = io.nonblocking;
-        Operation { at: io.at, task: io.task, tcp_seq, nonblocking, segment_age_ns }
+        let mut operation = Operation { at, task, tcp_seq: None, nonblocking, segment_age_ns };
+        let Some(socket) = self.sockets.get_mut(key) else { return operation };
+        let Some(seq) = io.tcp_seq else {
+            if skipped {
+                // Nothing tells in which direction.
+                self.missed(key);
+                self.gap(key, Direction::Inbound, None, at);
+                self.gap(key, Direction::Outbound, None, at);
+                self.disjoin(key);
+            }
+            return operation;
+        };
+        let expected = *socket.expected_mut(io.direction);
+        let ahead = expected.map(|next| seq.wrapping_sub(next)).filter(|ahead| *ahead < 1 << 31);
+        // The FIN takes a sequence number and is counted with the last bytes read, or with the end.
+        let fin = match io.outcome {
+            Outcome::End => true,
+            _ => io.direction == Direction::Inbound && !skipped && ahead == Some(1),
+        };
+        // A step back is two threads on one socket, not a loss.
+        let missing = ahead.unwrap_or(0).saturating_sub(u32::from(fin));
+        let first = if fin && ahead > Some(0) { seq.wrapping_sub(1) } else { seq };
+        let moved = if let Outcome::Moved(segment) = io.outcome { segment.len as u32 } else { 0 };
+        *socket.expected_mut(io.direction) = Some(first.wrapping_add(moved));
+        operation.tcp_seq = Some(first);
+        let opposite = io.direction.opposite();
+        if missing > 0 || skipped {
+            self.missed(key);
+        }
+        if missing > 0 {
+            self.gap(key, io.direction, Some(u64::from(missing)), at);
+        } else if skipped {
+            // It was in the other direction, if the position in this one is known.
+            if expected.is_none() {
+                self.gap(key, io.direction, None, at);
+            }
+            if let Some(socket) = self.sockets.get_mut(key) {
+                *socket.expected_mut(opposite) = None;
+            }
+            self.gap(key, opposite, None, at);
+        }
+        operation
+    }
+
+    /// Something was missed on a socket: what is open there may have missed it.
+    fn missed(&mut self, key: SocketKey) {
+        self.state.tallies.gaps += 1;
+        let Some(socket) = self.sockets.get(key) else { return };
+        for (_, exchange) in &socket.exchanges {
+            if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
+                exchange.gaps += u32::from(exchange.end.is_none());
+            }
+        }
     }
 
     fn gap(&mut self, key: SocketKey, direction: Direction, bytes: Option<u64>, at: MonoNs) {
-        self.state.tallies.gaps += 1;
-        if let Some(socket) = self.sockets.get(key) {
-            for (_, exchange) in &socket.exchanges {
-                if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
-                    exchange.gaps += u32::from(exchange.end.is_none());
-                }
-            }
-        }
         self.boundary(key, at, |connection, sink| connection.gap(direction, bytes, sink));
     }
 
@@ -327,17 +347,72 @@ impl Tracker {
         self.boundary(key, at, |connection, sink| connection.end(direction, sink));
     }
 
-    fn close_streams(&mut self, key: SocketKey, at: MonoNs) {
-        self.boundary(key, at, |connection, sink| connection.close(sink));
+    /// The kernel has closed a connection. `held`: its process still has the socket, and may still
+    /// read from it. (More may also be told of what happened before, because a peer's reset is
+    /// handled within the very operation that provoked it.)
+    fn closed(&mut self, id: SocketId, at: MonoNs, held: bool) {
+        let Some(key) = self.sockets.find(id) else { return };
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.closed_at = Some(at);
+        if held {
+            if !mem::replace(&mut socket.over, true) {
+                self.over.push_back((at, key));
+            }
+        } else if socket.connection.is_to_be_read() {
+            // A half-closed connection is closed as soon as its peer has closed it, too.
+            self.over.push_back((at, key));
+        } else {
+            self.close(key, at, Closing::Told);
+        }
     }
 
-    fn close(&mut self, key: SocketKey, at: MonoNs) {
-        self.close_streams(key, at);
+    /// Closes connections that were over by `horizon` and of which nothing more is waited for.
+    fn leave(&mut self, horizon: MonoNs) {
+        while let Some((at, key)) = state::due(&mut self.over, horizon.before(READ_LATE_NS)) {
+            let Some(socket) = self.sockets.get(key) else { continue };
+            let [read_at, _] = socket.last_moved;
+            if read_at > at {
+                self.over.push_back((read_at, key));
+            } else if socket.over {
+                self.despair(key, at);
+                self.lingering.push_back((at, key));
+            } else {
+                self.close(key, at, Closing::Told);
+            }
+        }
+        while let Some((at, key)) = state::due(&mut self.lingering, horizon.before(LEARNS_NS)) {
+            self.close(key, at, Closing::Told);
+        }
+    }
+
+    /// What is open on a connection that is over waits no longer.
+    fn despair(&mut self, key: SocketKey, at: MonoNs) {
+        let Some(socket) = self.sockets.get(key) else { return };
+        let is_open = |key: ExchangeKey| {
+            self.state.exchanges.get(key).is_some_and(|exchange| exchange.end.is_none())
+        };
+        if socket.exchanges.iter().any(|(_, key)| is_open(*key)) {
+            // A response may be there, and be read some time.
+            let unread = socket.connection.is_to_be_read();
+            self.end_streams(key, at, if unread { Closing::OutOfSight } else { Closing::Told });
+        }
+    }
+
+    fn close(&mut self, key: SocketKey, at: MonoNs, how: Closing) {
+        self.end_streams(key, at, how);
         let Some(socket) = self.sockets.get_mut(key) else { return };
         socket.closed = true;
         if socket.exchanges.is_empty() {
             self.sockets.remove(key);
         }
+    }
+
+    fn end_streams(&mut self, key: SocketKey, at: MonoNs, how: Closing) {
+        self.boundary(key, at, |connection, sink| match how {
+            Closing::Told => connection.close(sink),
+            Closing::Vanished => connection.vanish(sink),
+            Closing::OutOfSight => connection.lose_sight(sink),
+        });
     }
 
     /// Feeds the parser something that no task did.
@@ -385,26 +460,30 @@ impl Tracker {
                 self.state.request_head(key, about, &head, &self.settings.headers);
             }
             Message::RequestEnd { exchange, body_bytes, .. } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+                let Some(key) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
                     exchange.request_bytes = body_bytes;
                 }
             }
             Message::Interim { .. } => {}
             Message::ResponseStart { exchange } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+                let Some(key) = self.open(key, exchange) else { return };
                 self.state.response_start(key, operation);
             }
             Message::ResponseHead { exchange, head } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+                let Some(key) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
                     exchange.status = Some(head.status);
                     let headers = &self.settings.headers;
                     http::response(&mut exchange.attributes, &head, headers);
                 }
             }
+            Message::ResponseAdrift { exchange } => {
+                let Some(key) = self.open(key, exchange) else { return };
+                self.state.adrift(key);
+            }
             Message::ResponseEnd { exchange, body_bytes, end } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+                let Some(key) = self.open(key, exchange) else { return };
                 let last = self.sockets.get(socket_key).map(|socket| socket.last_moved);
                 let mut at = at;
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
@@ -419,13 +498,13 @@ impl Tracker {
                 self.state.over(key, at, Some(end));
             }
             Message::Abandoned { exchange } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+                let Some(key) = self.open(key, exchange) else { return };
                 self.state.over(key, at, None);
             }
             Message::Mistaken { exchange } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+                let Some(key) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.head_seen = false;
+                    exchange.mistaken = true;
                 }
                 self.state.over(key, at, None);
             }
@@ -434,13 +513,8 @@ impl Tracker {
         }
     }
 
-    fn open(
-        &self,
-        key: SocketKey,
-        number: ExchangeNo,
-    ) -> Option<(ExchangeKey, (Address, Address))> {
-        let socket = self.sockets.get(key)?;
-        Some((socket.exchange(number)?, (socket.local, socket.remote)))
+    fn open(&self, key: SocketKey, number: ExchangeNo) -> Option<ExchangeKey> {
+        self.sockets.get(key)?.exchange(number)
     }
 
     fn request_start(
@@ -470,6 +544,8 @@ impl Tracker {
             task: operation.task,
             nonblocking: operation.nonblocking,
             within: None,
+            answered_by_its_reader: None,
+            awaited_by: VecDeque::new(),
             request_seq,
             origin: Origin::Unknown,
             joined: false,
@@ -481,6 +557,7 @@ impl Tracker {
             end: None,
             head_seen: false,
             head_cut: false,
+            mistaken: false,
             responded: false,
             name: "HTTP".into(),
             attributes: super::attributes::Attributes::with_capacity(ATTRIBUTE_BYTES),
@@ -499,33 +576,41 @@ impl Tracker {
         }
         let Some(socket) = self.sockets.get_mut(socket_key) else { return };
         socket.exchanges.push_back((number, key));
-        let peer = socket.peer;
-        self.join(key, kind, peer);
+        socket.unjoined += 1;
+        self.join(key, kind, socket_key);
     }
 
-    /// Finds the exchange at the other end of the connection. The request's first byte has the same
-    /// sequence number at both ends; a Unix stream has one request under way at a time, or, if
-    /// pipelined, keeps their order.
-    fn join(&mut self, key: ExchangeKey, kind: Kind, peer: Option<SocketKey>) {
-        let Some(peer) = peer.and_then(|peer| self.sockets.get(peer)) else { return };
-        let Some(mine) = self.state.exchanges.get(key) else { return };
-        // The server may have answered before what the client did is told. Then it began after the
-        // client had read the previous answer.
-        let [last_read, _] =
-            self.sockets.get(mine.socket).map_or_else(Default::default, |socket| socket.last_moved);
-        let is_answered_already = |other: &Exchange| {
-            kind == Kind::Client && other.start > last_read && other.lost_before == self.state.lost
+    /// Finds the exchange at the other end of the connection. On TCP the request's first byte has
+    /// the same sequence number at both ends. On a Unix stream, which has none, only one exchange
+    /// may be without its counterpart at each end.
+    fn join(&mut self, key: ExchangeKey, kind: Kind, socket_key: SocketKey) {
+        let Some(socket) = self.sockets.get(socket_key) else { return };
+        let Some((peer_key, peer)) =
+            socket.peer.and_then(|key| Some((key, self.sockets.get(key)?)))
+        else {
+            return;
         };
-        let other = peer.exchanges.iter().map(|(_, other)| *other).find(|other| {
-            self.state.exchanges.get(*other).is_some_and(|other| {
-                other.kind != mine.kind
-                    && !other.joined
-                    && match (mine.request_seq, other.request_seq) {
-                        (Some(mine), Some(other)) => mine == other,
-                        (None, None) => other.end.is_none() || is_answered_already(other),
-                        _ => false,
-                    }
-            })
+        let Some(mine) = self.state.exchanges.get(key) else { return };
+        if mine.request_seq.is_none() {
+            let is_unix = matches!(socket.local, Address::Unix(_));
+            if !is_unix || socket.unjoined != 1 || peer.unjoined != 1 {
+                return;
+            }
+        }
+        let [last_read, _] = socket.last_moved;
+        let is_counterpart = |other: &Exchange| {
+            // Who has read the answer has asked before; an answer that was read before this request
+            // began is another one's.
+            let in_time = mine.request_seq.is_some()
+                || other.end.is_none_or(|(at, _)| match kind {
+                    Kind::Client => other.start > last_read,
+                    _ => mine.start <= at,
+                });
+            other.kind != kind && !other.joined && other.request_seq == mine.request_seq && in_time
+        };
+        let other = peer.unjoined_first().find(|other| {
+            let other = self.state.exchanges.get(*other);
+            other.is_some_and(is_counterpart)
         });
         let Some(other) = other else { return };
         let method = if mine.request_seq.is_some() { Method::TcpSeq } else { Method::UnixPeer };
@@ -538,13 +623,35 @@ impl Tracker {
         server.joined = true;
         // The request had been sent when it was read: the sender's clock was read later.
         client.start = client.start.min(server.start);
+        for key in [socket_key, peer_key] {
+            if let Some(socket) = self.sockets.get_mut(key) {
+                socket.unjoined = socket.unjoined.saturating_sub(1);
+            }
+        }
+    }
+
+    /// After a loss on a Unix stream, counterparts of what is there may never come.
+    fn disjoin(&mut self, key: SocketKey) {
+        let peer = self.sockets.get(key).and_then(|socket| socket.peer);
+        for end in [Some(key), peer].into_iter().flatten() {
+            let Some(socket) = self.sockets.get_mut(end) else { continue };
+            socket.unjoined = 0;
+            for (_, exchange) in &socket.exchanges {
+                if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
+                    exchange.joined = true;
+                }
+            }
+        }
     }
 
     fn hand_out(&mut self, key: ExchangeKey, spans: &mut Vec<Span>) {
         let Some(exchange) = self.state.exchanges.get(key) else { return };
-        let (socket_key, number) = (exchange.socket, exchange.number);
+        let (socket_key, number, joined) = (exchange.socket, exchange.number, exchange.joined);
         let lost = exchange.head_cut || exchange.gaps > 0 || self.state.lost > exchange.lost_before;
-        if exchange.head_seen {
+        if exchange.mistaken {
+            // Its bytes are counted as unknown.
+            self.state.tallies.unfinished += 1;
+        } else if exchange.head_seen {
             let State { exchanges, ids, lost, .. } = &mut self.state;
             match finish::span(exchanges, ids, self.settings.sampler, *lost, key) {
                 Some(span) => {
@@ -561,166 +668,28 @@ impl Tracker {
         self.state.forget(key);
         let Some(socket) = self.sockets.get_mut(socket_key) else { return };
         socket.remove_exchange(number);
+        socket.unjoined = socket.unjoined.saturating_sub(usize::from(!joined));
         if socket.closed && socket.exchanges.is_empty() {
             self.sockets.remove(socket_key);
         }
     }
 }
 
-/// Takes the first entry if its time has come.
-fn due<T>(queue: &mut VecDeque<(MonoNs, T)>, horizon: MonoNs) -> Option<(MonoNs, T)> {
-    let is_due = queue.front().is_some_and(|(at, _)| *at <= horizon);
-    if is_due { queue.pop_front() } else { None }
+/// How a connection came to its end.
+#[derive(Clone, Copy)]
+enum Closing {
+    /// The kernel says so.
+    Told,
+    /// Its process is gone; it may have closed it before.
+    Vanished,
+    /// It may go on, but cannot be followed any more.
+    OutOfSight,
 }
 
-impl State {
-    /// A request's first byte was read: it becomes current for the task.
-    fn serve(&mut self, key: ExchangeKey, operation: &Operation, socket: SocketKey) {
-        let task = operation.task;
-        let before = self.tasks.current(task).and_then(|key| self.exchanges.get(key));
-        let pipelined =
-            before.is_some_and(|before| before.socket == socket && before.end.is_none());
-        let interleaved = before.is_some_and(|before| {
-            before.socket != socket && before.end.is_none() && before.gaps == 0
-        });
-        if let Some(process) = self.processes.get_mut(&task.tgid) {
-            process.open_servers += 1;
-            process.interleaves |= interleaved;
-        }
-        if !pipelined {
-            self.tasks.enter(task, key);
-        }
-    }
-
-    /// A request's first byte was written: whatever the task serves may be its parent.
-    fn begin_call(&mut self, key: ExchangeKey, operation: &Operation) {
-        let Some(current) = self.tasks.current(operation.task) else { return };
-        let Some(server) = self.exchanges.get(current) else { return };
-        let Some(process) = self.processes.get(&operation.task.tgid) else { return };
-        let Some((method, confidence)) = tasks::within(operation.task, process, server.nonblocking)
-        else {
-            return;
-        };
-        if let Some(exchange) = self.exchanges.get_mut(key) {
-            exchange.within = Some((current, method, confidence));
-        }
-    }
-
-    /// A request's head tells what it asks for and who sent it.
-    fn request_head(
-        &mut self,
-        key: ExchangeKey,
-        about: (&Ends, &mut Standing),
-        head: &protocol::RequestHead<'_>,
-        capture: &HeaderCapture,
-    ) {
-        let remote = propagation::read(head.headers);
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        exchange.head_seen = true;
-        exchange.name =
-            http::request(&mut exchange.attributes, exchange.kind, head, about, capture);
-        exchange.remote = remote.map(Box::new);
-        if exchange.kind != Kind::Client {
-            if exchange.remote.is_some() && exchange.origin == Origin::Unknown {
-                exchange.origin = Origin::Header;
-            }
-            return;
-        }
-        // A header that the process only passed on says nothing new about its own call.
-        let carries = |context: &propagation::RemoteContext| (context.trace_id, context.span_id);
-        let said = exchange.remote.as_deref().map(carries);
-        let within = exchange.within;
-        let served = within
-            .and_then(|(server, ..)| self.exchanges.get(server))
-            .and_then(|server| server.remote.as_deref().map(carries));
-        match (said, within) {
-            (Some(context), Some(_)) if served == Some(context) => {}
-            (Some(context), _) => {
-                let trace = served.map(|(trace, _)| trace);
-                if within.is_some() && trace != Some(context.0) {
-                    self.tallies.disputed += 1;
-                }
-                if let Some(exchange) = self.exchanges.get_mut(key) {
-                    exchange.origin = Origin::Header;
-                }
-                return;
-            }
-            (None, _) => {}
-        }
-        if let Some((server, method, confidence)) = within {
-            self.link(key, server, method, confidence);
-        }
-    }
-
-    /// The final response's first byte.
-    fn response_start(&mut self, key: ExchangeKey, operation: &Operation) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        exchange.responded = true;
-        let handed_off = exchange.kind == Kind::Server
-            && exchange.gaps == 0
-            && exchange.task != operation.task
-            && operation.task.id != 0;
-        if handed_off && let Some(process) = self.processes.get_mut(&exchange.tgid) {
-            process.hands_off = true;
-        }
-    }
-
-    /// Nothing more will come of an exchange. `None`: it was abandoned without a response.
-    fn over(&mut self, key: ExchangeKey, at: MonoNs, end: Option<End>) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        if exchange.end.is_some() {
-            return;
-        }
-        let at = at.max(exchange.start);
-        exchange.end = Some((at, end));
-        self.ended.push_back((at, key));
-        if exchange.kind == Kind::Server {
-            self.tasks.leave(exchange.task, key);
-            if let Some(process) = self.processes.get_mut(&exchange.tgid) {
-                process.open_servers = process.open_servers.saturating_sub(1);
-            }
-        }
-    }
-
-    /// Makes `parent` the parent of `child`.
-    fn link(
-        &mut self,
-        child: ExchangeKey,
-        parent: ExchangeKey,
-        method: Method,
-        confidence: Confidence,
-    ) {
-        let Some(exchange) = self.exchanges.get_mut(child) else { return };
-        if let Origin::Local { .. } = exchange.origin {
-            return;
-        }
-        exchange.origin = Origin::Local { key: parent, method, confidence };
-        if let Some(parent) = self.exchanges.get_mut(parent) {
-            parent.children += 1;
-        }
-    }
-
-    /// The exchange was handed out; keeps it only while children need its identity.
-    fn forget(&mut self, key: ExchangeKey) {
-        let mut next = Some(key);
-        while let Some(key) = next.take() {
-            let Some(exchange) = self.exchanges.get_mut(key) else { return };
-            exchange.done = true;
-            if exchange.children > 0 {
-                return;
-            }
-            let origin = exchange.origin;
-            self.exchanges.remove(key);
-            if let Origin::Local { key: parent, .. } = origin
-                && let Some(parent_exchange) = self.exchanges.get_mut(parent)
-            {
-                parent_exchange.children = parent_exchange.children.saturating_sub(1);
-                if parent_exchange.done && parent_exchange.children == 0 {
-                    next = Some(parent);
-                }
-            }
-        }
-    }
+/// Errors after which a connection brings nothing more: `EPIPE`, `ECONNABORTED`, `ECONNRESET`,
+/// `ENOTCONN`, `ESHUTDOWN`, `ETIMEDOUT`, `ECONNREFUSED`.
+fn is_final(errno: u32) -> bool {
+    matches!(errno, 32 | 103 | 104 | 107 | 108 | 110 | 111)
 }
 
 #[cfg(test)]

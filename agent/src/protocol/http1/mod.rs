@@ -181,6 +181,32 @@ impl Connection {
         self.close_as(End::Unseen, sink);
     }
 
+    /// An operation found the stream broken in this direction.
+    pub fn break_off(&mut self, direction: Direction, sink: &mut Sink<'_>) {
+        match self.role(direction) {
+            Some(Role::Request) => self.end_request(End::Aborted, direction, sink),
+            Some(Role::Response) => self.end_responses(direction, End::Aborted, sink),
+            None => {}
+        }
+        self.half(direction).phase = Phase::Over;
+    }
+
+    /// Nothing more will be seen of the connection, whether it goes on or not.
+    pub fn lose_sight(&mut self, sink: &mut Sink<'_>) {
+        if let Some(requests) = self.requests {
+            self.end_request(End::Unseen, requests, sink);
+            self.settle_all(Settled::Unseen, sink);
+        }
+        self.inbound.phase = Phase::Over;
+        self.outbound.phase = Phase::Over;
+    }
+
+    /// Whether responses are still to be read: they can be when the connection itself is gone.
+    pub fn is_to_be_read(&self) -> bool {
+        let over = matches!(self.inbound.phase, Phase::Over);
+        self.requests == Some(Direction::Outbound) && !self.outstanding.is_empty() && !over
+    }
+
     /// `until_close` is how a body ends that only the stream's end could end.
     fn close_as(&mut self, until_close: End, sink: &mut Sink<'_>) {
         if let Some(requests) = self.requests {
@@ -379,9 +405,22 @@ impl Connection {
             Some(Role::Request) => self.request_head(direction, bytes, truncated, sink),
             _ => self.response_head(direction, bytes, truncated, sink),
         };
-        if !understood {
-            self.reject(direction, bytes.len() as u64, sink);
+        match self.role(direction) {
+            _ if understood => {}
+            Some(Role::Request) if truncated => self.unread_head(direction, bytes, sink),
+            _ => self.reject(direction, bytes.len() as u64, sink),
         }
+    }
+
+    /// Not even the request's first line was seen whole: there was one, and that is all.
+    fn unread_head(&mut self, direction: Direction, bytes: &[u8], sink: &mut Sink<'_>) {
+        let exchange = self.half(direction).exchange;
+        let method = bytes.split(|byte| *byte == b' ').next().unwrap_or_default();
+        if let Some(mine) = self.outstanding.iter_mut().find(|waits| waits.exchange == exchange) {
+            mine.method = MethodClass::of(str::from_utf8(method).unwrap_or_default());
+        }
+        sink(Event::Unknown { direction, bytes: bytes.len() as u64 });
+        self.unframe(direction, Phase::Lost, sink);
     }
 
     fn request_head(

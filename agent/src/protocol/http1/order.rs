@@ -176,8 +176,11 @@ impl Connection {
             return;
         }
         // With a request missed and a response missed, the next response may answer neither.
-        if both && self.outstanding.front().is_some_and(|front| !front.responded) {
+        let Some(front) = self.outstanding.front() else { return };
+        if both && !front.responded {
             self.settle_all(Settled::Unseen, sink);
+        } else if self.role(direction) == Some(Role::Response) {
+            sink(Event::ResponseAdrift { exchange: front.exchange });
         }
     }
 

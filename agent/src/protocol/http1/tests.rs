@@ -90,6 +90,7 @@ fn say(event: &Event<'_>) -> Option<String> {
             let version = version(head.minor_version, head.truncated);
             format!("{exchange} {}{version}", head.status)
         }
+        Event::ResponseAdrift { exchange } => format!("{exchange} adrift"),
         Event::ResponseEnd { exchange, body_bytes, end } => {
             format!("{exchange} over {}{}", size(body_bytes), how(end))
         }

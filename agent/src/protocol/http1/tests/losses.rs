@@ -24,9 +24,9 @@ fn heads_that_are_cut() {
         close",
         expect![[r#"
             > 0 begins, 0 GET /a cut, 0 sent ? unseen
-            < 0 200 cut
+            < 0 200 cut, 0 adrift
             > 0 over ? unseen, 1 begins, 1 GET /b cut
-            < 1 304 cut, 1 over ? unseen
+            < 1 304 cut, 1 adrift, 1 over ? unseen
             > 1 sent ? unseen, 2 begins, 2 POST /c cut
             < 2 200, 2 over 0
             < untold, unknown 40
@@ -51,7 +51,7 @@ fn a_cut_head_says_nothing_of_its_body_for_certain() {
         close",
         expect![[r#"
             > 0 begins, 0 POST /a cut
-            < 0 200 cut
+            < 0 200 cut, 0 adrift
             > 0 sent ? unseen, 0 over ? unseen, 1 begins, 1 GET /b, 1 sent 0
             < 1 200, 1 over 0
         "#]],
@@ -73,7 +73,7 @@ fn heads_longer_than_the_bound() {
         close";
     expect![[r#"
         > 0 begins, 0 GET /a cut, 0 sent ? unseen
-        < 0 200 cut
+        < 0 200 cut, 0 adrift
         > 0 over ? unseen, 1 begins
         > 1 GET /b cut
         > 1 sent ? unseen
@@ -129,12 +129,12 @@ fn chunks_that_are_not_copied_are_not_followed() {
         close",
         expect![[r#"
             > 0 begins, 0 GET /a, 0 sent 0
-            < 0 200
+            < 0 200, 0 adrift
             < 0 over ? unseen
             > 1 begins, 1 GET /b, 1 sent 0
-            < 1 200
+            < 1 200, 1 adrift
             > 1 over ? unseen, 2 begins, 2 GET /c, 2 sent 0
-            < 2 200
+            < 2 200, 2 adrift
             < 2 over ? unseen
             > 3 begins, 3 POST /d
             > 3 sent ? unseen
@@ -161,25 +161,25 @@ fn from_the_middle_of_a_conversation() {
         None,
         script,
         expect![[r#"
-        < 0 begins, 0 GET /content, 0 sent 0
-        > unknown 14
-        > 0 mistaken, 1 begins, 1 GET /a, 1 sent 0
-        < 1 200, 1 over 0
-        > 2 begins, 2 GET /b, 2 sent 0
-        < 2 200, 2 over 0
-    "#]],
+            < 0 begins, 0 GET /content, 0 sent 0
+            > unknown 14, 0 adrift
+            > 0 mistaken, 1 begins, 1 GET /a, 1 sent 0
+            < 1 200, 1 over 0
+            > 2 begins, 2 GET /b, 2 sent 0
+            < 2 200, 2 over 0
+        "#]],
     );
     check_older(
         Some(Direction::Inbound),
         script,
         expect![[r#"
-        < unknown 25
-        > unknown 14
-        > 0 begins, 0 GET /a, 0 sent 0
-        < 0 200, 0 over 0
-        > 1 begins, 1 GET /b, 1 sent 0
-        < 1 200, 1 over 0
-    "#]],
+            < unknown 25
+            > unknown 14
+            > 0 begins, 0 GET /a, 0 sent 0
+            < 0 200, 0 over 0
+            > 1 begins, 1 GET /b, 1 sent 0
+            < 1 200, 1 over 0
+        "#]],
     );
     check_older(
         None,
@@ -212,7 +212,7 @@ fn content_that_looks_like_a_response_ends_nothing() {
         close",
         expect![[r#"
             > 0 begins, 0 GET /a, 0 sent 0
-            < 0 200
+            < 0 200, 0 adrift
             > 0 over ? unseen, 1 begins, 1 GET /b, 1 sent 0
             < 1 200, 1 over 0
         "#]],
@@ -281,17 +281,17 @@ fn gaps_at_boundaries_and_in_heads() {
         expect![[r#"
             > unknown 10
             > 0 begins, 0 GET /a, 0 sent 0
-            < unknown 10
+            < unknown 10, 0 adrift
             < 0 200, 0 over 0
             > unknown 10
             < untold, unknown 38
             > 1 begins
             > 1 GET /b cut
-            < 1 200 cut
+            < 1 200 cut, 1 adrift
             > 1 sent ? unseen, 1 over ? unseen, 2 begins, 2 GET /c, 2 sent 0
-            < unknown 10
+            < unknown 10, 2 adrift
             > 2 over ? unseen, 3 begins, 3 GET /d, 3 sent 0
-            < unknown 10
+            < unknown 10, 3 adrift
             . 3 over ? unseen
         "#]],
     );
@@ -313,7 +313,7 @@ fn an_answer_after_a_missed_one_may_be_to_a_missed_request() {
         expect![[r#"
             > 0 begins, 0 POST /a
             < 0 interim 100
-            < unknown 100, 0 over ? unseen
+            < unknown 100, 0 adrift, 0 over ? unseen
             < unknown 40
             > 0 sent 20 unseen, unknown 40
             > 1 begins, 1 GET /c, 1 sent 0
@@ -348,8 +348,10 @@ fn gaps_of_unknown_size() {
         expect![[r#"
             > 0 begins, 0 POST /a
             < 0 200
+            < 0 adrift
             > 0 sent ? unseen, 0 over ? unseen, 1 begins, 1 GET /b, 1 sent 0
             < 1 200
+            < 1 adrift
             > 1 over ? unseen, 2 begins, 2 GET /c, 2 sent 0
             < 2 over ? unseen
             < untold, unknown 38
@@ -466,18 +468,18 @@ fn a_connection_whose_end_nothing_told() {
     check(
         script,
         expect![[r#"
-        > 0 begins, 0 GET /a, 0 sent 0
-        < 0 200
-        . 0 over 3 unseen
-    "#]],
+            > 0 begins, 0 GET /a, 0 sent 0
+            < 0 200
+            . 0 over 3 unseen
+        "#]],
     );
     let script = "> GET /a HTTP/1.1\\r\\n\\r\\n\nvanish";
     check(
         script,
         expect![[r#"
-        > 0 begins, 0 GET /a, 0 sent 0
-        . 0 abandoned
-    "#]],
+            > 0 begins, 0 GET /a, 0 sent 0
+            . 0 abandoned
+        "#]],
     );
 }
 

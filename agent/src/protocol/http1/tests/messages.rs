@@ -110,9 +110,9 @@ fn broken_chunks_are_not_followed() {
         close",
         expect![[r#"
             > 0 begins, 0 GET /a, 0 sent 0
-            < 0 200
+            < 0 200, 0 adrift
             > 0 over ? unseen, 1 begins, 1 GET /b, 1 sent 0
-            < 1 200
+            < 1 200, 1 adrift
             > 1 over ? unseen, 2 begins, 2 POST /c
             < 2 400, 2 over 0
             > 2 sent ? unseen, 3 begins, 3 GET /d, 3 sent 0
@@ -350,7 +350,7 @@ fn a_coding_wins_over_a_length_except_in_http_1_0() {
             > 0 begins, 0 POST /a, 0 sent 1
             < 0 200, 0 over 0
             > 1 begins, 1 POST /b 1.0
-            < 1 200 1.0
+            < 1 200 1.0, 1 adrift
             < 1 over ? unseen
             . 1 sent ? unseen
         "#]],
@@ -400,23 +400,23 @@ fn streams_that_end_too_soon() {
     check(
         "> GET /a HTTP/1.1\\r\\n\\r\\n\n> end\n< end\nclose",
         expect![[r#"
-        > 0 begins, 0 GET /a, 0 sent 0
-        < 0 abandoned
-    "#]],
+            > 0 begins, 0 GET /a, 0 sent 0
+            < 0 abandoned
+        "#]],
     );
     check(
         "> GET /a HTTP/1.1\\r\\nHo\nclose",
         expect![[r#"
-        > 0 begins
-        . 0 GET /a cut, 0 sent ? aborted, 0 abandoned
-    "#]],
+            > 0 begins
+            . 0 GET /a cut, 0 sent ? aborted, 0 abandoned
+        "#]],
     );
     check(
         "> GET /a HT\nclose",
         expect![[r#"
-        > 0 begins
-        . 0 mistaken, unknown 9
-    "#]],
+            > 0 begins
+            . unknown 9, 0 abandoned
+        "#]],
     );
     check(
         r"
@@ -437,7 +437,7 @@ fn streams_that_end_too_soon() {
         close",
         expect![[r#"
             > 0 begins, 0 GET /a, 0 sent 0
-            < 0 200 cut, 0 over ? aborted
+            < 0 200 cut, 0 adrift, 0 over ? aborted
         "#]],
     );
 }
@@ -447,10 +447,10 @@ fn what_is_not_http() {
     check(
         "> hello world\\r\\n\n< GET out\\r\\n\n> \\x16\\x03\\x01\\x02\\x00\\x01\nclose",
         expect![[r#"
-        > unknown 13
-        < unknown 9
-        > unknown 6
-    "#]],
+            > unknown 13
+            < unknown 9
+            > unknown 6
+        "#]],
     );
     check(
         "> EHLO\n>  mail.example\\r\\n\n< 250 hi\\r\\nclose",
@@ -463,15 +463,15 @@ fn what_is_not_http() {
     check(
         "> PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n\nclose",
         expect![[r#"
-        > unknown 24
-    "#]],
+            > unknown 24
+        "#]],
     );
     check(
         "> GET /index.html\\r\\n\n< <html>\nclose",
         expect![[r#"
-        > unknown 17
-        < unknown 6
-    "#]],
+            > unknown 17
+            < unknown 6
+        "#]],
     );
     // One that is may follow.
     check(
@@ -509,7 +509,7 @@ fn garbage_does_not_end_what_waits_for_its_answer() {
             > unknown 27
             < 0 200, 0 over 0
             > 1 begins, 1 GET /b, 1 sent 0
-            < unknown 7
+            < unknown 7, 1 adrift
             . 1 over ? unseen
         "#]],
     );

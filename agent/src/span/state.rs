@@ -1,0 +1,328 @@
+//! What is open: exchanges, the tasks that serve them, and the links between them. Knows no sockets
+//! and no bytes.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+
+use slotmap::SlotMap;
+
+use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
+use super::finish;
+use super::http::{self, Ends, HeaderCapture, Standing};
+use super::identity::IdSource;
+use super::model::{Confidence, Kind, Method, Resource};
+use super::propagation;
+use super::tasks::{self, Process, Processes, Tasks};
+use super::tracker::Tallies;
+use crate::event::ids::{TaskId, Tgid};
+use crate::platform::clock::{MonoNs, WallOffset};
+use crate::protocol::{self, End};
+
+/// How far above an exchange a link is waited for.
+const PROOF_DEPTH: usize = 16;
+
+/// How long a call waits after its end for the answer that proves whose it is.
+const PROOF_NS: u64 = 500_000_000;
+
+/// All that a parser's messages may touch while its socket's connection is taken out.
+pub(super) struct State {
+    pub(super) exchanges: SlotMap<ExchangeKey, Exchange>,
+    pub(super) tasks: Tasks,
+    pub(super) processes: Processes,
+    pub(super) ids: IdSource,
+    pub(super) wall: WallOffset,
+    /// Exchanges that are over, and when they ended: in the order in which that was seen.
+    ended: VecDeque<(MonoNs, ExchangeKey)>,
+    /// Exchanges that wait for a proof of their place, and when they ended, in the order of `ended`.
+    /// What has its proof before its time stays here, but is done.
+    unproved: VecDeque<(MonoNs, ExchangeKey)>,
+    /// Exchanges whose proof has come.
+    proved: VecDeque<ExchangeKey>,
+    pub(super) tallies: Tallies,
+    /// Records that were lost on the way here.
+    pub(super) lost: u64,
+}
+
+/// The operation whose bytes are being parsed.
+pub(super) struct Operation {
+    pub(super) at: MonoNs,
+    pub(super) task: TaskId,
+    pub(super) tcp_seq: Option<u32>,
+    pub(super) nonblocking: bool,
+    /// How long before `at` the socket's last segment had come.
+    pub(super) segment_age_ns: Option<u32>,
+}
+
+impl State {
+    /// Nothing is open; identities follow from `seed`.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            exchanges: SlotMap::with_key(),
+            tasks: Tasks::default(),
+            processes: Processes::default(),
+            ids: IdSource::new(seed),
+            wall: WallOffset::default(),
+            ended: VecDeque::new(),
+            unproved: VecDeque::new(),
+            proved: VecDeque::new(),
+            tallies: Tallies::default(),
+            lost: 0,
+        }
+    }
+
+    /// A process is there, new or with a new program.
+    pub(super) fn process(&mut self, tgid: Tgid, resource: Arc<Resource>, multiplexes: bool) {
+        self.tasks.forget_process(tgid);
+        self.processes.insert(tgid, Process::new(resource, multiplexes));
+    }
+
+    /// A process is gone.
+    pub(super) fn exit(&mut self, tgid: Tgid) {
+        self.tasks.forget_process(tgid);
+        self.processes.remove(&tgid);
+    }
+
+    /// A request's first byte was read: it becomes current for the task.
+    pub(super) fn serve(&mut self, key: ExchangeKey, operation: &Operation, socket: SocketKey) {
+        let task = operation.task;
+        let before = self.tasks.current(task).and_then(|key| self.exchanges.get(key));
+        let pipelined =
+            before.is_some_and(|before| before.socket == socket && before.end.is_none());
+        let interleaved = before.is_some_and(|before| {
+            before.socket != socket && before.end.is_none() && before.gaps == 0
+        });
+        if let Some(process) = self.processes.get_mut(&task.tgid) {
+            process.open_servers += 1;
+            process.interleaves |= interleaved;
+        }
+        if !pipelined {
+            self.tasks.enter(task, key);
+        }
+    }
+
+    /// A request's first byte was written: whatever the task serves may be its parent.
+    pub(super) fn begin_call(&mut self, key: ExchangeKey, operation: &Operation) {
+        let Some(current) = self.tasks.current(operation.task) else { return };
+        let Some(server) = self.exchanges.get(current) else { return };
+        // What is not asked for yet is not served.
+        if !server.head_seen {
+            return;
+        }
+        let Some(process) = self.processes.get(&operation.task.tgid) else { return };
+        let Some((method, confidence)) = tasks::within(operation.task, process, server.nonblocking)
+        else {
+            return;
+        };
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.within = Some((current, method, confidence));
+        }
+    }
+
+    /// A request's head tells what it asks for and who sent it.
+    pub(super) fn request_head(
+        &mut self,
+        key: ExchangeKey,
+        about: (&Ends, &mut Standing),
+        head: &protocol::RequestHead<'_>,
+        capture: &HeaderCapture,
+    ) {
+        let remote = propagation::read(head.headers);
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.head_seen = true;
+        exchange.name =
+            http::request(&mut exchange.attributes, exchange.kind, head, about, capture);
+        exchange.remote = remote.map(Box::new);
+        if exchange.kind != Kind::Client {
+            if exchange.remote.is_some() && exchange.origin == Origin::Unknown {
+                exchange.origin = Origin::Header;
+            }
+            return;
+        }
+        // A header that the process only passed on says nothing new about its own call.
+        let carries = |context: &propagation::RemoteContext| (context.trace_id, context.span_id);
+        let said = exchange.remote.as_deref().map(carries);
+        let within = exchange.within;
+        let served = within
+            .and_then(|(server, ..)| self.exchanges.get(server))
+            .and_then(|server| server.remote.as_deref().map(carries));
+        match (said, within) {
+            (Some(context), Some(_)) if served == Some(context) => {}
+            (Some(context), _) => {
+                let trace = served.map(|(trace, _)| trace);
+                if within.is_some() && trace != Some(context.0) {
+                    self.tallies.disputed += 1;
+                }
+                if let Some(exchange) = self.exchanges.get_mut(key) {
+                    exchange.origin = Origin::Header;
+                }
+                return;
+            }
+            (None, _) => {}
+        }
+        if let Some((server, method, confidence)) = within {
+            self.link(key, server, method, confidence);
+        }
+    }
+
+    /// The final response's first byte.
+    pub(super) fn response_start(&mut self, key: ExchangeKey, operation: &Operation) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.responded = true;
+        if exchange.kind != Kind::Server || operation.task.id == 0 {
+            return;
+        }
+        let kept = exchange.task == operation.task;
+        exchange.answered_by_its_reader = Some(kept);
+        self.proved.extend(mem::take(&mut exchange.awaited_by));
+        if exchange.gaps == 0
+            && let Some(process) = self.processes.get_mut(&exchange.tgid)
+        {
+            process.keeps |= kept;
+            process.hands_off |= !kept;
+        }
+    }
+
+    /// The exchange whose answer may yet prove or refute the place of this one: a request above it.
+    fn proof(&self, exchange: &Exchange) -> Option<ExchangeKey> {
+        let mut exchange = exchange;
+        for _ in 0..PROOF_DEPTH {
+            let Origin::Local { key, method, confidence } = exchange.origin else { return None };
+            let parent = self.exchanges.get(key).filter(|_| exchange.trace.is_none())?;
+            let open = !parent.nonblocking
+                && parent.answered_by_its_reader.is_none()
+                && parent.end.is_none();
+            if method == Method::Thread && confidence == Confidence::Inferred && open {
+                return Some(key);
+            }
+            exchange = parent;
+        }
+        None
+    }
+
+    /// Whether exchanges wait to be handed out.
+    pub(super) fn is_pending(&self) -> bool {
+        !self.ended.is_empty() || !self.unproved.is_empty() || !self.proved.is_empty()
+    }
+
+    /// The next exchange that ended before `horizon` and waits for nothing more. Looks only at those
+    /// whose time or whose proof has come, however many wait.
+    pub(super) fn next_due(&mut self, horizon: MonoNs) -> Option<ExchangeKey> {
+        while let Some((at, key)) = due(&mut self.ended, horizon) {
+            if !self.waits(key) {
+                return Some(key);
+            }
+            self.unproved.push_back((at, key));
+        }
+        while let Some(key) = self.proved.pop_front() {
+            if self.is_here(key) && !self.waits(key) {
+                return Some(key);
+            }
+        }
+        while let Some((_, key)) = due(&mut self.unproved, horizon.before(PROOF_NS)) {
+            if self.is_here(key) {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Whether an exchange is yet to be handed out.
+    fn is_here(&self, key: ExchangeKey) -> bool {
+        self.exchanges.get(key).is_some_and(|exchange| !exchange.done)
+    }
+
+    /// Whether an exchange waits for a proof of its place; if so, it is told when that comes.
+    fn waits(&mut self, key: ExchangeKey) -> bool {
+        let Some(proof) = self.exchanges.get(key).and_then(|exchange| self.proof(exchange)) else {
+            return false;
+        };
+        let Some(exchange) = self.exchanges.get_mut(proof) else { return false };
+        let mut waiting = mem::take(&mut exchange.awaited_by);
+        // Those whose time was over before the proof came.
+        while waiting.pop_front_if(|first| !self.is_here(*first)).is_some() {}
+        waiting.push_back(key);
+        if let Some(exchange) = self.exchanges.get_mut(proof) {
+            exchange.awaited_by = waiting;
+        }
+        true
+    }
+
+    /// Where the response ends will not be seen. Its task may be doing something else by now.
+    pub(super) fn adrift(&mut self, key: ExchangeKey) {
+        if let Some(exchange) = self.exchanges.get(key).filter(|e| e.kind == Kind::Server) {
+            self.tasks.leave(exchange.task, key);
+        }
+    }
+
+    /// Nothing more will come of an exchange. `None`: it was abandoned without a response.
+    pub(super) fn over(&mut self, key: ExchangeKey, at: MonoNs, end: Option<End>) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if exchange.end.is_some() {
+            return;
+        }
+        let at = at.max(exchange.start);
+        exchange.end = Some((at, end));
+        self.proved.extend(mem::take(&mut exchange.awaited_by));
+        self.ended.push_back((at, key));
+        if exchange.kind == Kind::Server {
+            self.tasks.leave(exchange.task, key);
+            if let Some(process) = self.processes.get_mut(&exchange.tgid) {
+                process.open_servers = process.open_servers.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Makes `parent` the parent of `child`.
+    pub(super) fn link(
+        &mut self,
+        child: ExchangeKey,
+        parent: ExchangeKey,
+        method: Method,
+        confidence: Confidence,
+    ) {
+        let Some(exchange) = self.exchanges.get(child) else { return };
+        if let Origin::Local { .. } = exchange.origin {
+            return;
+        }
+        // Spans of the child's trace may have left already.
+        if let Some(trace) = exchange.trace.clone()
+            && !finish::adopt(&mut self.exchanges, parent, &trace)
+        {
+            return;
+        }
+        let Some(exchange) = self.exchanges.get_mut(child) else { return };
+        exchange.origin = Origin::Local { key: parent, method, confidence };
+        if let Some(parent) = self.exchanges.get_mut(parent) {
+            parent.children += 1;
+        }
+    }
+
+    /// The exchange was handed out; keeps it only while children need its identity.
+    pub(super) fn forget(&mut self, key: ExchangeKey) {
+        let mut next = Some(key);
+        while let Some(key) = next.take() {
+            let Some(exchange) = self.exchanges.get_mut(key) else { return };
+            exchange.done = true;
+            if exchange.children > 0 {
+                return;
+            }
+            let origin = exchange.origin;
+            self.exchanges.remove(key);
+            if let Origin::Local { key: parent, .. } = origin
+                && let Some(parent_exchange) = self.exchanges.get_mut(parent)
+            {
+                parent_exchange.children = parent_exchange.children.saturating_sub(1);
+                if parent_exchange.done && parent_exchange.children == 0 {
+                    next = Some(parent);
+                }
+            }
+        }
+    }
+}
+
+/// Takes the first entry if its time has come.
+pub(super) fn due<T>(queue: &mut VecDeque<(MonoNs, T)>, horizon: MonoNs) -> Option<(MonoNs, T)> {
+    let is_due = queue.front().is_some_and(|(at, _)| *at <= horizon);
+    if is_due { queue.pop_front() } else { None }
+}
