@@ -255,7 +255,18 @@ impl Targets {
             return self.select(selection, facts, why, follow, announce);
         }
         self.traced.remove(&tgid);
-        selection.ignore(tgid.0)
+        selection.ignore(tgid.0)?;
+        // Another program may have begun between the look and the verdict. It would be told of soon,
+        // but what it does until then would not be captured.
+        let is_another =
+            facts.exe_id.is_some() && process::exe_id(&self.proc, tgid) != facts.exe_id;
+        let Some(facts) = is_another.then(|| process::read(&self.proc, tgid).ok()).flatten() else {
+            return Ok(());
+        };
+        if self.rules.wants(&facts) {
+            self.select(selection, facts, Why::Program, true, announce)?;
+        }
+        Ok(())
     }
 
     /// A child is traced if the kernel half has selected it, that is if its parent is followed.
@@ -326,7 +337,7 @@ fn brief(tgid: Tgid, path: &[u8], before: Option<&Facts>) -> Facts {
         deleted: false,
         exe_id: None,
         args: Vec::new(),
-        uid: before.map_or(0, |before| before.uid),
+        uid: before.and_then(|before| before.uid),
         cgroups: before.map(|before| before.cgroups.clone()).unwrap_or_default(),
         inner_pid: tgid.0,
         otel_service_name: None,
