@@ -5,19 +5,19 @@ use std::process::Command;
 
 use remora_tests::agent::{Agent, Ended};
 use remora_tests::kernel::keys_of_map;
-use remora_tests::program::{Program, free_port, python, scripts, service};
+use remora_tests::program::{Program, free_port, python, scripts};
 use remora_tests::spans::Span;
-use remora_tests::wire::{Wire, get};
+use remora_tests::wire::Wire;
 use remora_tests::{Scratch, is_root, until};
 
 use crate::{drained, metric, resident_kib, status_of};
 
 const RING_FULL: &str = "remora_lost_total{reason=\"events.ring_full\"}";
 
-/// A span that has all that there is to know of a request to `service.py`.
+/// A span that has all that there is to know of a request to `many.py`, which answers its target.
 fn is_whole(span: &Span) -> bool {
     span.int("http.response.status_code") == Some(200)
-        && span.int("http.response.body.size") == Some(6)
+        && span.int("http.response.body.size") == Some(span.path().len() as i64)
         && ["error.type", "remora.end.reason"].iter().all(|key| span.text(key).is_empty())
 }
 
@@ -26,12 +26,14 @@ fn is_whole(span: &Span) -> bool {
 fn ask(port: u16, what: &str, count: usize, stay: &mut [Wire]) {
     let filler = "x".repeat(3000);
     for number in 0..count {
-        let request = format!("GET /{what}/{number} HTTP/1.1\r\nHost: h\r\nX: {filler}\r\n\r\n");
+        let target = format!("/{what}/{number}");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\nX: {filler}\r\n\r\n");
         let turn = number % (2 * stay.len());
-        match stay.get_mut(turn) {
-            Some(wire) => wire.send(request.as_bytes()).expect("served"),
-            None => Wire::to(port).send(request.as_bytes()).expect("served"),
+        let answer = match stay.get_mut(turn) {
+            Some(wire) => wire.send(request.as_bytes()).expect(&target),
+            None => Wire::to(port).send(request.as_bytes()).expect(&target),
         };
+        assert!(answer.ends_with(&format!("\r\n\r\n{target}")), "{answer:?}");
     }
 }
 
@@ -51,7 +53,8 @@ fn what_a_full_ring_loses_is_told_and_nothing_after_it() {
     }
     const COUNT: usize = 1000;
     let scratch = Scratch::new();
-    let (server, port) = service("served", &[]);
+    let (server, port) = python("many.py", &[]);
+    let port: u16 = port.parse().expect("it prints its port");
     let metrics = free_port();
     let address = format!("127.0.0.1:{metrics}");
     let pid = server.pid().to_string();
@@ -80,7 +83,7 @@ fn what_a_full_ring_loses_is_told_and_nothing_after_it() {
     assert_eq!(metric(metrics, RING_FULL), lost, "recovered");
     let ended = agent.stop();
     assert_eq!(ended.code, Some(0));
-    assert!(get(port, "/").ends_with("served"));
+    ask(port, "alone", 4, &mut [Wire::to(port)]);
 
     let before = of(&ended, "before");
     assert_eq!(before.len(), 12, "{}", ended.done());
@@ -111,11 +114,11 @@ fn storm(starter: &mut Program) {
 }
 
 /// Three storms; how much the agent has grown from the first to the last, in KiB.
-fn growth(agent: &Agent, starter: &mut Program, metrics: u16) -> u64 {
+fn growth(agent: &Agent, starter: &mut Program, settled: impl Fn()) -> u64 {
     let resident: Vec<_> = (0..3)
         .map(|_| {
             storm(starter);
-            drained(metrics);
+            settled();
             // An exited process is forgotten by the kernel half itself.
             until("no dead process in the selection", || {
                 let is_alive = |pid: &u32| std::fs::exists(format!("/proc/{pid}")).unwrap_or(true);
@@ -137,16 +140,15 @@ fn a_storm_of_processes_leaves_nothing_in_an_agent_that_sees_all() {
         return;
     }
     let scratch = Scratch::new();
-    let metrics = free_port();
-    let address = format!("127.0.0.1:{metrics}");
-    let agent = Agent::run(&scratch, &["--all", "--metrics", &address]);
+    let agent = Agent::run(&scratch, &["--all"]);
     let mut starter = Program::start_told(Command::new("python3").arg(scripts().join("storm.py")));
     assert_eq!(starter.line(), "ready");
-    let growth = growth(&agent, &mut starter, metrics);
-    assert!(growth < GROWTH_KIB, "{growth} KiB more");
+    let growth = growth(&agent, &mut starter, || ());
+    // It sees the rest of the host as well, which does not stand still, and may well fill the ring.
+    assert!(growth < 4 * GROWTH_KIB, "{growth} KiB more");
     assert!(keys_of_map(agent.pid(), "SELECTED").contains(&starter.pid()));
     let ended = agent.stop();
-    assert_eq!((ended.code, ended.count("lost")), (Some(0), 0), "{:?}", ended.log);
+    assert_eq!(ended.code, Some(0), "{:?}", ended.log);
 }
 
 #[test]
@@ -161,7 +163,7 @@ fn a_storm_of_children_leaves_nothing_in_an_agent_that_follows() {
     assert_eq!(starter.line(), "ready");
     let pid = starter.pid().to_string();
     let agent = Agent::run(&scratch, &["--follow", "--pid", &pid, "--metrics", &address]);
-    let growth = growth(&agent, &mut starter, metrics);
+    let growth = growth(&agent, &mut starter, || drained(metrics));
     assert!(growth < GROWTH_KIB, "{growth} KiB more");
     // Every fork is one, and every second child is another program in addition.
     assert_eq!(metric(metrics, "remora_processes_traced_total"), 1 + 3 * 1500);
