@@ -59,6 +59,11 @@ fn what_a_full_ring_loses_is_told_and_nothing_after_it() {
     let metrics = free_port();
     let address = format!("127.0.0.1:{metrics}");
     let pid = server.pid().to_string();
+    // On one CPU, as each CPU's losses are seen by what comes next on it.
+    let cpus = status_of(server.pid(), "Cpus_allowed_list");
+    let cpu = cpus.split([',', '-']).next().unwrap_or("0");
+    let pinned = Command::new("taskset").args(["-c", "-p", cpu, &pid]).output();
+    assert!(pinned.expect("taskset(1) is there").status.success());
     let args = ["--stats", "--ring-mib", "1", "--pid", &pid, "--metrics", &address];
     let agent = Agent::run(&scratch, &args);
     let mut stay: Vec<_> = (0..3).map(|_| Wire::to(port)).collect();
@@ -69,7 +74,7 @@ fn what_a_full_ring_loses_is_told_and_nothing_after_it() {
     // Three times what the ring can hold, and no one reads it: events are lost.
     ask(port, "flood", COUNT, &mut stay);
     agent.signal("CONT");
-    // A loss is seen by the next event of the same program on the same CPU.
+    // A loss is seen by the next event of the same kind on the same CPU.
     until("all losses seen", || {
         ask(port, "between", 6, &mut stay);
         drained(metrics);
