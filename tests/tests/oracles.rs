@@ -214,6 +214,16 @@ fn nginx_with_64_clients_and_every_byte_copied() {
     nginx(64, Means::Enough);
 }
 
+/// What is told is true, however much is lost.
+#[test]
+fn nginx_with_a_ring_too_small_for_its_events() {
+    let options = ["--payload-bytes", "16384", "--ring-mib", "1"];
+    let Some(scene) = nginx_under_load(64, &options) else { return };
+    let found = compare(&scene.spans(), &scene.lines, &scene.outcomes, Means::Lost, Logs::All);
+    assert!(scene.ended.count("events.ring_full") > 0, "{}", scene.ended.done());
+    scene.is_right(&found.wrong);
+}
+
 /// `%m|%U|%>s|%O|%{remote}p|%{begin:usec}t|%D|%P`
 fn apache_lines(log: &Path) -> Vec<Line> {
     let text = std::fs::read_to_string(log).expect("it was written");
