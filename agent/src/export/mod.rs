@@ -3,6 +3,8 @@
 //! Each destination has its own bounded queue, its own retries and its own account, so that a dead
 //! one hurts no other. Nothing here knows where spans come from.
 
+#[cfg(test)]
+mod arbitrary;
 mod client;
 pub mod console;
 mod file;

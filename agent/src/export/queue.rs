@@ -260,7 +260,10 @@ impl Queue {
             return;
         }
         let account = &mut state.account;
-        account.queued = account.queued.saturating_sub(sent + lost);
+        // What was abandoned has been counted.
+        let sent = sent.min(account.queued);
+        let lost = lost.min(account.queued - sent);
+        account.queued -= sent + lost;
         account.sent += sent;
         lose(account, loss, lost);
         self.settled.notify_all();
@@ -341,3 +344,6 @@ fn lose(account: &mut Account, loss: Loss, spans: u64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

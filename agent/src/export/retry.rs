@@ -31,15 +31,13 @@ impl Backoff {
         Self { next: FIRST, random: fastrand::Rng::with_seed(seed) }
     }
 
-    /// How long to wait before the next attempt: what the server asked for, else the schedule's
-    /// turn, between half of it and all of it.
+    /// How long to wait before the next attempt: the schedule's turn, between half of it and all
+    /// of it, or longer if the server asks for that.
     pub(super) fn wait(&mut self, asked: Option<Duration>) -> Duration {
         let turn = self.next;
         self.next = (turn * 2).min(LONGEST);
-        match asked {
-            Some(asked) => asked.min(RETRY_AFTER_MAX),
-            None => turn.mul_f64(0.5 + self.random.f64() / 2.0),
-        }
+        let own = turn.mul_f64(0.5 + self.random.f64() / 2.0);
+        asked.map_or(own, |asked| asked.min(RETRY_AFTER_MAX).max(own))
     }
 }
 
@@ -85,7 +83,9 @@ mod tests {
             assert!(wait >= longest / 2 && wait <= longest, "{wait:?} of {longest:?}");
             longest = (longest * 2).min(LONGEST);
         }
-        assert_eq!(backoff.wait(Some(Duration::from_secs(3))), Duration::from_secs(3));
+        assert_eq!(backoff.wait(Some(Duration::from_secs(33))), Duration::from_secs(33));
         assert_eq!(backoff.wait(Some(Duration::from_secs(9999))), RETRY_AFTER_MAX);
+        // A server that asks for no wait at all is not asked without end.
+        assert!(Backoff::new(1).wait(Some(Duration::ZERO)) >= FIRST / 2);
     }
 }

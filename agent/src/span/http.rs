@@ -147,18 +147,18 @@ pub fn request(
         Some((path, query)) => (path, Some(redact::query(cut(query, URL_MAX)))),
         None => (target.path, None),
     };
-    let path = cut(path, URL_MAX);
+    let path = redact::path(cut(path, URL_MAX));
     let host = target.host.or_else(|| header(head.headers, "host").map(redact::authority));
     let host = host.map(|host| cut(host, TEXT_MAX));
     if kind == Kind::Client {
         let authority = host.map(Cow::Borrowed);
         let authority = authority.or_else(|| ends.peer.map(|peer| Cow::Owned(peer.to_string())));
         let authority = authority.unwrap_or(Cow::Borrowed("localhost"));
-        let path = if path == "*" { "" } else { path };
+        let path = if path == "*" { "" } else { path.as_ref() };
         let (mark, query) = query.as_deref().map_or(("", ""), |query| ("?", query));
         attributes.concat("url.full", &[scheme, "://", &authority, path, mark, query]);
     } else {
-        attributes.text("url.path", path);
+        attributes.text("url.path", &path);
         if let Some(query) = &query {
             attributes.text("url.query", query);
         }
@@ -215,15 +215,23 @@ impl<'a> Target<'a> {
             return Self { scheme: None, host: None, path: target };
         }
         match target.split_once("://") {
-            Some((scheme, rest)) => {
+            Some((scheme, rest)) if is_scheme(scheme) => {
                 let at = rest.find(['/', '?']).unwrap_or(rest.len());
                 let (authority, path) = rest.split_at_checked(at).unwrap_or((rest, ""));
                 let host = Some(redact::authority(authority));
                 Self { scheme: Some(scheme), host, path: if path.is_empty() { "/" } else { path } }
             }
-            _ => Self { scheme: None, host: None, path: target },
+            _ if target.starts_with(['*', '?']) => Self { scheme: None, host: None, path: target },
+            // Like an authority, which this method should not be used with.
+            _ => Self { scheme: None, host: None, path: redact::authority(target) },
         }
     }
+}
+
+/// RFC 3986, section 3.1.
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
 }
 
 /// A header's value as text, if it is there once at least and is text.

@@ -73,13 +73,13 @@ fn a_tree_with_a_waterfall() {
         100,
         &tree(),
         &expect![[r#"
-        14:13:20.000Z  trace abababababababababababababababab  4 spans
-        front  GET /api 200                                               12.4 ms  ████████████████████████
-        ├─ front → GET 127.0.0.1:8001/api 200                             7.10 ms   ██████████████▋
-        │  └─ back  GET /api 200                                          6.80 ms    █████████████▎
-        └─ front → GET 127.0.0.1:9/·[2Jgone connection_reset ?thread      3.30 ms                   ██████▊
+            14:13:20.000Z  trace abababababababababababababababab  4 spans
+            front  GET /api 200                                               12.4 ms  ████████████████████████
+            ├─ front → GET 127.0.0.1:8001/api 200                             7.10 ms   ██████████████▋
+            │  └─ back  GET /api 200                                          6.80 ms    █████████████▎
+            └─ front → GET 127.0.0.1:9/·[2Jgone connection_reset ?thread      3.30 ms                   ██████▊
 
-    "#]],
+        "#]],
     );
 }
 
@@ -89,13 +89,13 @@ fn a_narrow_terminal_gets_no_waterfall() {
         50,
         &tree(),
         &expect![[r#"
-        14:13:20.000Z  trace abababababababababababababababab  4 spans
-        front  GET /api 200                       12.4 ms
-        ├─ front → GET 127.0.0.1:8001/api 200     7.10 ms
-        │  └─ back  GET /api 200                  6.80 ms
-        └─ front → GET 127.0.0.1:9/·[2Jgone co…   3.30 ms
+            14:13:20.000Z  trace abababababababababababababababab  4 spans
+            front  GET /api 200                       12.4 ms
+            ├─ front → GET 127.0.0.1:8001/api 200     7.10 ms
+            │  └─ back  GET /api 200                  6.80 ms
+            └─ front → GET 127.0.0.1:9/·[2Jgone co…   3.30 ms
 
-    "#]],
+        "#]],
     );
 }
 

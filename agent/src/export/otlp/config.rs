@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use reqwest::Url;
 
+use crate::span::redact;
+
 /// Why a destination cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -135,10 +137,10 @@ impl Config {
         match set("OTEL_EXPORTER_OTLP_ENDPOINT") {
             Some(url) => {
                 // The general endpoint is a base: the signal's path is appended to its own.
-                let base = url.trim_end_matches('/').to_owned();
-                let mut config = Self::build(&url, false, overrides, &variable)?;
+                let mut config = Self::build(&url, true, overrides, &variable)?;
                 if config.protocol != Protocol::Grpc {
-                    config.url = parse(&format!("{base}{HTTP_PATH}"))?;
+                    let path = format!("{}{HTTP_PATH}", config.url.path().trim_end_matches('/'));
+                    config.url.set_path(&path);
                 }
                 Ok(Some(config))
             }
@@ -225,7 +227,7 @@ impl Config {
 
 fn wrong(url: &str, reason: &str) -> ConfigError {
     let what = "an OTLP endpoint";
-    ConfigError::Url { url: url.to_owned(), what, reason: reason.to_owned(), example: EXAMPLE }
+    ConfigError::Url { url: redact::url(url), what, reason: reason.to_owned(), example: EXAMPLE }
 }
 
 /// Whether what follows a scheme names a port, even one that goes without saying.
@@ -254,7 +256,8 @@ pub fn parse_headers(name: &str, text: &str) -> Result<Vec<(String, String)>, Co
             }
             _ => Err(ConfigError::Value {
                 name: name.to_owned(),
-                value: pair.to_owned(),
+                // It may be a secret.
+                value: redact::REDACTED.to_owned(),
                 expected: "key=value",
             }),
         })
@@ -281,72 +284,4 @@ fn unescape(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn url(text: &str) -> String {
-        let config = Config::from_url(text, &Overrides::default(), |_| None);
-        config.map_or_else(|error| error.to_string(), |c| format!("{:?} {}", c.protocol, c.url))
-    }
-
-    #[test]
-    fn urls_on_the_command_line() {
-        for (given, meant) in [
-            ("http://h:4318", "HttpProtobuf http://h:4318/v1/traces"),
-            ("http://h:4318/x", "HttpProtobuf http://h:4318/x"),
-            ("https://h", "HttpProtobuf https://h/v1/traces"),
-        ] {
-            assert_eq!(url(given), meant);
-        }
-        let grpc = format!("Grpc http://h:4317{GRPC_PATH}");
-        assert_eq!(url("http://h:4317"), grpc);
-        assert_eq!(url("grpc://h:4317"), grpc);
-        assert_eq!(url("grpc://h"), grpc);
-        assert_eq!(url("grpc://u:p@[::1]/"), format!("Grpc http://u:p@[::1]:4317{GRPC_PATH}"));
-        assert_eq!(url("grpc://h:80"), format!("Grpc http://h{GRPC_PATH}"));
-        assert_eq!(url("grpcs://[::1]:443"), format!("Grpc https://[::1]{GRPC_PATH}"));
-        assert!(url("localhost:4317").contains("it has no scheme"));
-        assert!(url("ftp://h").contains("none of http, https, grpc, grpcs"));
-    }
-
-    #[test]
-    fn the_environment_follows_the_specification() {
-        let from = |variables: &[(&str, &str)]| {
-            let lookup = |name: &str| {
-                let found = variables.iter().find(|(key, _)| *key == name);
-                found.map(|(_, value)| (*value).to_owned())
-            };
-            Config::from_environment(&Overrides::default(), lookup)
-        };
-        let e = "OTEL_EXPORTER_OTLP_ENDPOINT";
-        let t = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-        let url = |variables: &[(&str, &str)]| {
-            from(variables).ok().flatten().map(|config| config.url.to_string())
-        };
-        assert_eq!(url(&[]), None);
-        assert_eq!(url(&[(e, "")]), None);
-        assert_eq!(
-            url(&[(e, "http://h:4318/base/")]).as_deref(),
-            Some("http://h:4318/base/v1/traces")
-        );
-        assert_eq!(url(&[(t, "http://h:4318/")]).as_deref(), Some("http://h:4318/"), "as it is");
-        let more = [
-            (e, "http://h:4318"),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "Api-Key=a%20b, x=y=z"),
-            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
-            ("OTEL_EXPORTER_OTLP_TIMEOUT", "250"),
-        ];
-        let config = from(&more).expect("valid").expect("set");
-        assert_eq!(config.protocol, Protocol::HttpJson);
-        let headers = [("api-key", "a b"), ("x", "y=z")];
-        assert_eq!(config.headers, headers.map(|(k, v)| (k.to_owned(), v.to_owned())));
-        assert!(config.gzip);
-        assert_eq!(config.timeout, Duration::from_millis(250));
-        assert!(from(&[(e, "http://h"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "soap")]).is_err());
-        assert!(from(&[(e, "http://h"), ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")]).is_err());
-        assert!(from(&[(e, "http://h"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "0")]).is_err());
-        assert!(from(&[(e, "http://h"), ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "k.pem")]).is_err());
-    }
-}
+mod tests;

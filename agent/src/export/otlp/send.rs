@@ -22,6 +22,7 @@ use crate::export::client::{self, chain};
 use crate::export::remote::{self, Body};
 use crate::export::retry::{Verdict, is_about_size, retry_after};
 use crate::span::model::Span;
+use crate::span::redact;
 
 /// Most bytes of an answer that are read.
 const ANSWER_MAX: usize = 64 << 10;
@@ -180,7 +181,7 @@ fn build(config: &Config) -> Result<Client, ConfigError> {
         builder = builder.identity(identity);
     }
     builder.build().map_err(|error| ConfigError::Url {
-        url: config.url.to_string(),
+        url: redact::url(config.url.as_str()),
         what: "an OTLP endpoint",
         reason: chain(&error),
         example: "http://localhost:4318",
@@ -234,7 +235,7 @@ pub(crate) fn grpc_verdict(
         // Not a gRPC server, or a proxy before it (gRPC: "HTTP to gRPC status code mapping").
         let reason = format!("no grpc-status, HTTP {status}: is this a gRPC endpoint?");
         return match status.as_u16() {
-            200 | 429 | 502..=504 => Verdict::Later { after: None, reason },
+            429 | 502..=504 => Verdict::Later { after: None, reason },
             _ => Verdict::Refused { reason },
         };
     };
@@ -266,8 +267,7 @@ fn partial_success(answer: &[u8]) -> (u64, String) {
         if let (1, Field::Bytes(partial)) = (field, value) {
             for (field, value) in Fields(partial) {
                 match (field, value) {
-                    // An int64; fewer than none is nonsense.
-                    (1, Field::Varint(count)) => rejected = (count as i64).max(0) as u64,
+                    (1, Field::Varint(count)) => rejected = not_negative(count),
                     (2, Field::Bytes(text)) => message = String::from_utf8_lossy(text).into_owned(),
                     _ => {}
                 }
@@ -308,15 +308,20 @@ fn retry_info(header: &str) -> Option<Duration> {
             let (1, Field::Bytes(delay)) = (field, value) else { continue };
             for (field, value) in Fields(delay) {
                 match (field, value) {
-                    (1, Field::Varint(value)) => seconds = value,
-                    (2, Field::Varint(value)) => nanos = value,
+                    (1, Field::Varint(value)) => seconds = not_negative(value),
+                    (2, Field::Varint(value)) => nanos = not_negative(value),
                     _ => {}
                 }
             }
         }
-        return Some(Duration::from_secs(seconds) + Duration::from_nanos(nanos));
+        return Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos)));
     }
     None
+}
+
+/// An int64; where fewer than none is nonsense, none.
+fn not_negative(value: u64) -> u64 {
+    u64::try_from(value as i64).unwrap_or(0)
 }
 
 /// The fields of a protobuf message; ends at the first malformed one.
@@ -397,3 +402,6 @@ fn gzip(bytes: &[u8], out: Vec<u8>) -> Vec<u8> {
     let _ = encoder.write_all(bytes);
     encoder.finish().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

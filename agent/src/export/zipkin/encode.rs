@@ -177,11 +177,13 @@ impl<'a> RemoteEndpoint<'a> {
 
 /// An event in one text, with its attributes as JSON behind its name.
 fn annotation(event: &SpanEvent) -> String {
+    // An annotation must say something.
+    let name = if event.name.is_empty() { "event" } else { &event.name };
     if event.attributes.is_empty() {
-        return event.name.clone();
+        return name.to_owned();
     }
     let mut out = Vec::new();
-    Json::new(&mut out).text(&event.name);
+    Json::new(&mut out).text(name);
     out.extend_from_slice(b": ");
     Json::new(&mut out).object(|json| {
         event.attributes.iter().for_each(|(key, value)| tag(json, key, value));
@@ -189,10 +191,14 @@ fn annotation(event: &SpanEvent) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Tags that are told once, from something else than an attribute. The presence of `error` alone,
+/// even empty, means an error to Zipkin.
+pub(super) const RESERVED: [&str; 4] =
+    ["error", "otel.status_code", "otel.scope.name", "otel.scope.version"];
+
 /// Tags are text (OpenTelemetry specification, "AnyValue representation for non-OTLP protocols").
 fn tag(json: &mut Json<'_>, key: &str, value: Value<'_>) {
-    // The presence of an `error` tag alone means an error to Zipkin.
-    if key == "error" {
+    if RESERVED.contains(&key) {
         return;
     }
     json.key(key);

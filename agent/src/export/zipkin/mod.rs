@@ -16,6 +16,7 @@ use super::otlp::config::ConfigError;
 use super::remote::{self, Body};
 use super::retry::{Verdict, retry_after};
 use crate::span::model::Span;
+use crate::span::redact;
 
 /// The path that a URL without one gets.
 const PATH: &str = "/api/v2/spans";
@@ -29,7 +30,7 @@ const ANSWER_MAX: usize = 64 << 10;
 /// Checks a `--zipkin` URL and adds the path if it has none.
 pub fn parse_url(text: &str) -> Result<Url, ConfigError> {
     let wrong = |reason: String| ConfigError::Url {
-        url: text.to_owned(),
+        url: redact::url(text),
         what: "a Zipkin endpoint",
         reason,
         example: "http://localhost:9411",
@@ -56,7 +57,7 @@ impl Sender {
         match client {
             Ok(client) => Ok(Self { url, client }),
             Err(error) => Err(ConfigError::Url {
-                url: url.to_string(),
+                url: redact::url(url.as_str()),
                 what: "a Zipkin endpoint",
                 reason: chain(&error),
                 example: "http://localhost:9411",
@@ -115,3 +116,6 @@ fn verdict(status: StatusCode, after: Option<Duration>, answer: &str) -> Verdict
         _ => Verdict::Refused { reason },
     }
 }
+
+#[cfg(test)]
+mod tests;

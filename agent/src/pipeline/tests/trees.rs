@@ -475,5 +475,5 @@ fn samplers_keep_whole_traces_or_nothing() {
     let tallies = scene.pipeline.tallies();
     assert_eq!(tallies.spans + tallies.unsampled, 300);
     assert_eq!(scene.spans.len() as u64, tallies.spans);
-    assert!(tallies.spans % 3 == 0 && (60..240).contains(&tallies.spans), "{tallies:?}");
+    assert!(tallies.spans.is_multiple_of(3) && (60..240).contains(&tallies.spans), "{tallies:?}");
 }

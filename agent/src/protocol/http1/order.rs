@@ -94,11 +94,13 @@ impl Connection {
                 self.half(direction).phase = Phase::Boundary;
                 self.half(direction.opposite()).phase = Phase::Lost;
             }
-            Some(Role::Response) if is_lost && head::is_response(bytes) => {
-                // With several that wait, `unframe` has given up.
-                if self.outstanding.front().is_some_and(|front| !front.responded) {
-                    self.half(direction).phase = Phase::Boundary;
-                }
+            // With several that wait, `unframe` has given up.
+            Some(Role::Response)
+                if is_lost
+                    && head::is_response(bytes)
+                    && self.outstanding.front().is_some_and(|front| !front.responded) =>
+            {
+                self.half(direction).phase = Phase::Boundary;
             }
             _ => {}
         }

@@ -160,3 +160,84 @@ fn text_is_cut_between_characters() {
     assert_eq!(cut("añb", 2), "a");
     assert_eq!(cut("añb", 3), "añ");
 }
+
+#[test]
+fn no_form_of_target_leaks_a_secret() {
+    for target in [
+        "/a?token=S3CRET",
+        "/a;jsessionid=S3CRET/b",
+        "http://me:S3CRET@h/a?token=S3CRET",
+        "HTTP://S3CRET@h",
+        "http://me:S3CRET@h?token=S3CRET",
+        "?token=S3CRET",
+        "?token=S3CRET&next=http://h/",
+        "?a=b&token=S3CRET://h",
+        "me:S3CRET@h:80",
+        "me:S3CRET@h:80/a?token=S3CRET",
+        "a?token=S3CRET&next=http://h/",
+        "*?token=S3CRET",
+        "/a?b=c&%54oken=S3CRET#token=x",
+    ] {
+        for method in ["GET", "CONNECT", "OPTIONS"] {
+            for kind in [Kind::Server, Kind::Client] {
+                let mut attributes = Attributes::default();
+                let headers = [
+                    Header { name: "Host", value: b"me:S3CRET@h" },
+                    Header { name: "Cookie", value: b"S3CRET" },
+                ];
+                let (minor_version, truncated) = (1, false);
+                let headers = &headers[..];
+                let head = RequestHead { method, target, minor_version, headers, truncated };
+                let capture =
+                    HeaderCapture { request: vec!["cookie".to_owned()], response: vec![] };
+                request(
+                    &mut attributes,
+                    kind,
+                    &head,
+                    (&ends(), &mut Standing::default()),
+                    &capture,
+                );
+                let told = told(&attributes);
+                let leaks = told.iter().filter(|line| line.contains("S3CRET"));
+                assert_eq!(leaks.collect::<Vec<_>>(), Vec::<&String>::new(), "{method} {target}");
+            }
+        }
+    }
+}
+
+#[test]
+fn hosts_and_ports() {
+    for (authority, host, port) in [
+        ("h", "h", None),
+        ("h:80", "h", Some(80)),
+        ("h:", "h", None),
+        ("h:99999", "h", None),
+        ("[::1]", "::1", None),
+        ("[::1]:80", "::1", Some(80)),
+        ("[::1", "[::1", None),
+        ("", "", None),
+    ] {
+        assert_eq!(split_host(authority), (host, port), "{authority}");
+    }
+}
+
+#[test]
+fn what_peers_choose_is_bounded() {
+    let mut attributes = Attributes::default();
+    let long = "x".repeat(100_000);
+    let target = format!("/{long}?{long}");
+    let headers: Vec<Header<'_>> = ["Host", "User-Agent", "X-A", "X-A"]
+        .map(|name| Header { name, value: long.as_bytes() })
+        .into();
+    let head = RequestHead {
+        method: "GET",
+        target: &target,
+        minor_version: 1,
+        headers: &headers,
+        truncated: false,
+    };
+    let capture = HeaderCapture { request: vec!["x-a".to_owned()], response: vec![] };
+    request(&mut attributes, Kind::Client, &head, (&ends(), &mut Standing::default()), &capture);
+    let bytes: usize = told(&attributes).iter().map(String::len).sum();
+    assert!(bytes < 10_000, "{bytes} bytes");
+}
