@@ -177,6 +177,7 @@ fn nginx(clients: usize, means: Means) {
     let found = compare(&spans, &scene.lines, &scene.outcomes, means, Logs::All);
     scene.is_right(&found.wrong);
     scene.is_right(&compare_times(&spans, &scene.lines, &scene.outcomes));
+    parents(&scene.ended);
     let count = |name: &str| scene.ended.count(name);
     assert_eq!(count("events.ring_full"), 0, "{}", scene.ended.done());
     // Only answers that begin an operation are counted, which nearly all do.
@@ -353,15 +354,19 @@ fn haproxy_with_64_clients_before_nginx() {
     chain(&scene.ended);
 }
 
-/// What HAProxy asks of nginx is one span at either end, joined for certain; and no span has a
-/// parent of another request.
+/// What HAProxy asks of nginx is one span at either end, joined for certain.
 fn chain(ended: &Ended) {
-    let by_id: BTreeMap<&str, &Span> =
-        ended.spans.iter().map(|span| (span.id.as_str(), span)).collect();
     let called: Vec<&Span> = ended.spans.iter().filter(|span| span.service == "nginx").collect();
     for span in called.iter().filter(|span| span.kind == SERVER) {
         assert_eq!(span.link(), "tcp_seq exact", "{span:#?}");
     }
+    parents(ended);
+}
+
+/// No span has a parent of another request.
+fn parents(ended: &Ended) {
+    let by_id: BTreeMap<&str, &Span> =
+        ended.spans.iter().map(|span| (span.id.as_str(), span)).collect();
     for span in &ended.spans {
         let Some(parent) = span.parent.as_deref().and_then(|id| by_id.get(id)) else { continue };
         assert_eq!(span.path(), parent.path(), "{span:#?} {parent:#?}");

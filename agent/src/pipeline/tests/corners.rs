@@ -633,11 +633,14 @@ fn an_answer_and_the_request_behind_it_may_be_missed_together() {
     scene.answered(BACK, s);
     scene.asked(BACK, s, "/d");
     scene.answered(BACK, s);
-    check(&mut scene, expect![[r#"
+    check(
+        &mut scene,
+        expect![[r#"
         back /a  lost 3 ~not_seen
         back /c 200
         back /d 200
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -652,9 +655,12 @@ fn a_body_that_seems_cut_off_where_something_was_missed_has_no_size() {
     // Something else is missed as well, so that the agent knows of a loss.
     scene.lose(|scene| scene.asked(BACK, s, "/b"));
     scene.end(BACK, s);
-    check(&mut scene, expect![[r#"
+    check(
+        &mut scene,
+        expect![[r#"
         back /a 200 lost 2 ~not_seen
-    "#]]);
+    "#]],
+    );
     let sizes: Vec<_> =
         scene.spans.iter().map(|span| span.attributes.get("http.response.body.size")).collect();
     assert_eq!(sizes, [None]);
