@@ -177,6 +177,7 @@ fn nginx(clients: usize, means: Means) {
     let found = compare(&spans, &scene.lines, &scene.outcomes, means, Logs::All);
     scene.is_right(&found.wrong);
     scene.is_right(&compare_times(&spans, &scene.lines, &scene.outcomes));
+    parents(&scene.ended);
     let count = |name: &str| scene.ended.count(name);
     assert_eq!(count("events.ring_full"), 0, "{}", scene.ended.done());
     // Only answers that begin an operation are counted, which nearly all do.
@@ -212,6 +213,16 @@ fn nginx_with_512_clients() {
 #[test]
 fn nginx_with_64_clients_and_every_byte_copied() {
     nginx(64, Means::Enough);
+}
+
+/// What is told is true, however much is lost.
+#[test]
+fn nginx_with_a_ring_too_small_for_its_events() {
+    let options = ["--payload-bytes", "16384", "--ring-mib", "1"];
+    let Some(scene) = nginx_under_load(64, &options) else { return };
+    let found = compare(&scene.spans(), &scene.lines, &scene.outcomes, Means::Lost, Logs::All);
+    assert!(scene.ended.count("events.ring_full") > 0, "{}", scene.ended.done());
+    scene.is_right(&found.wrong);
 }
 
 /// `%m|%U|%>s|%O|%{remote}p|%{begin:usec}t|%D|%P`
@@ -343,15 +354,19 @@ fn haproxy_with_64_clients_before_nginx() {
     chain(&scene.ended);
 }
 
-/// What HAProxy asks of nginx is one span at either end, joined for certain; and no span has a
-/// parent of another request.
+/// What HAProxy asks of nginx is one span at either end, joined for certain.
 fn chain(ended: &Ended) {
-    let by_id: BTreeMap<&str, &Span> =
-        ended.spans.iter().map(|span| (span.id.as_str(), span)).collect();
     let called: Vec<&Span> = ended.spans.iter().filter(|span| span.service == "nginx").collect();
     for span in called.iter().filter(|span| span.kind == SERVER) {
         assert_eq!(span.link(), "tcp_seq exact", "{span:#?}");
     }
+    parents(ended);
+}
+
+/// No span has a parent of another request.
+fn parents(ended: &Ended) {
+    let by_id: BTreeMap<&str, &Span> =
+        ended.spans.iter().map(|span| (span.id.as_str(), span)).collect();
     for span in &ended.spans {
         let Some(parent) = span.parent.as_deref().and_then(|id| by_id.get(id)) else { continue };
         assert_eq!(span.path(), parent.path(), "{span:#?} {parent:#?}");

@@ -86,6 +86,8 @@ pub(super) struct Exchange {
     pub(super) attributes: Attributes,
     pub(super) status: Option<u16>,
     pub(super) request_bytes: Option<u64>,
+    /// The stream ended before the request did.
+    pub(super) request_cut: bool,
     pub(super) response_bytes: Option<u64>,
     /// Gaps in what was seen of the connection while this exchange was open.
     pub(super) gaps: u32,

@@ -42,9 +42,15 @@ pub(super) fn span(
     let (mut end, mut how) = exchange.end?;
     // A lost record is told where it is missed: by its number, by the bytes, or by both.
     let lost = u64::from(exchange.gaps).max(lost.saturating_sub(exchange.lost_before));
-    if lost > 0 && matches!(how, None | Some(End::Aborted)) {
+    if lost > 0 {
         // What seems to be cut off may only have been missed.
-        how = Some(End::Unseen);
+        if matches!(how, None | Some(End::Aborted)) {
+            how = Some(End::Unseen);
+            exchange.response_bytes = None;
+        }
+        if exchange.request_cut {
+            exchange.request_bytes = None;
+        }
     }
     if let Some(read_by) = read_by {
         end = end.min(read_by.max(exchange.start));

@@ -236,7 +236,8 @@ impl Tracker {
         };
         let Some(socket) = self.sockets.get_mut(key) else { return };
         // A step back is two operations at one time, not a loss.
-        let skipped = (1..1 << 31).contains(&io.op.wrapping_sub(socket.next_op));
+        let ahead = io.op.wrapping_sub(socket.next_op);
+        let skipped = if ahead < 1 << 31 { ahead } else { 0 };
         socket.next_op = io.op.wrapping_add(1);
         socket.tgid = io.tgid;
         socket.touched = io.at;
@@ -279,15 +280,15 @@ impl Tracker {
         }
     }
 
-    /// Notices missing bytes and says where the operation's first byte stands. `skipped`: the
-    /// operation before it on this socket, at least, was missed.
-    fn position(&mut self, key: SocketKey, io: &Io<'_>, skipped: bool) -> Operation {
+    /// Notices missing bytes and says where the operation's first byte stands. `skipped`: how many
+    /// operations before it on this socket were missed.
+    fn position(&mut self, key: SocketKey, io: &Io<'_>, skipped: u32) -> Operation {
         let (at, nonblocking, task) = (io.at, io.nonblocking, io.task);
         let segment_age_ns = io.tcp_seq.map(|_| io.segment_age_ns).filter(|age| *age < u32::MAX);
         let mut operation = Operation { at, task, tcp_seq: None, nonblocking, segment_age_ns };
         let Some(socket) = self.sockets.get_mut(key) else { return operation };
         let Some(seq) = io.tcp_seq else {
-            if skipped {
+            if skipped > 0 {
                 // Nothing tells in which direction.
                 self.missed(key);
                 self.gap(key, Direction::Inbound, None, at);
@@ -301,7 +302,7 @@ impl Tracker {
         // The FIN takes a sequence number and is counted with the last bytes read, or with the end.
         let fin = match io.outcome {
             Outcome::End => true,
-            _ => io.direction == Direction::Inbound && !skipped && ahead == Some(1),
+            _ => io.direction == Direction::Inbound && skipped == 0 && ahead == Some(1),
         };
         // A step back is two threads on one socket, not a loss.
         let missing = ahead.unwrap_or(0).saturating_sub(u32::from(fin));
@@ -310,16 +311,19 @@ impl Tracker {
         *socket.expected_mut(io.direction) = Some(first.wrapping_add(moved));
         operation.tcp_seq = Some(first);
         let opposite = io.direction.opposite();
-        if missing > 0 || skipped {
+        if missing > 0 || skipped > 0 {
             self.missed(key);
         }
         if missing > 0 {
             self.gap(key, io.direction, Some(u64::from(missing)), at);
-        } else if skipped {
-            // It was in the other direction, if the position in this one is known.
-            if expected.is_none() {
-                self.gap(key, io.direction, None, at);
-            }
+        } else if skipped > 0 && expected.is_none() {
+            self.gap(key, io.direction, None, at);
+        }
+        // A single one was in the other direction, unless bytes are missing in this one (more than the
+        // one that a FIN counts as). Of several, some may have been: the answer to the request
+        // before, say, and the request after it.
+        let inbound = io.direction == Direction::Inbound;
+        if skipped > u32::from(missing > u32::from(inbound)) {
             if let Some(socket) = self.sockets.get_mut(key) {
                 *socket.expected_mut(opposite) = None;
             }
@@ -459,10 +463,11 @@ impl Tracker {
                 let about = (&ends, &mut socket.standing);
                 self.state.request_head(key, about, &head, &self.settings.headers);
             }
-            Message::RequestEnd { exchange, body_bytes, .. } => {
+            Message::RequestEnd { exchange, body_bytes, end } => {
                 let Some(key) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
                     exchange.request_bytes = body_bytes;
+                    exchange.request_cut = end == End::Aborted;
                 }
             }
             Message::Interim { .. } => {}
@@ -563,6 +568,7 @@ impl Tracker {
             attributes: super::attributes::Attributes::with_capacity(ATTRIBUTE_BYTES),
             status: None,
             request_bytes: None,
+            request_cut: false,
             response_bytes: None,
             gaps: 0,
             lost_before: self.state.lost,

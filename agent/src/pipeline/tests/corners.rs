@@ -616,3 +616,52 @@ fn processes_that_were_not_announced_are_not_understood() {
     );
     assert_eq!(scene.pipeline.tallies().unknown_process, 1);
 }
+
+#[test]
+fn an_answer_and_the_request_behind_it_may_be_missed_together() {
+    // The third request shows that bytes are missing before it, and the count of operations that its
+    // bytes are not all. Were that overlooked, its answer would be taken for that of the first one.
+    let mut scene = two();
+    let s = scene.outside(2);
+    scene.asked(BACK, s, "/a");
+    scene.lose(|scene| {
+        scene.answered(BACK, s);
+        scene.asked(BACK, s, "/b");
+        scene.answered(BACK, s);
+    });
+    scene.asked(BACK, s, "/c");
+    scene.answered(BACK, s);
+    scene.asked(BACK, s, "/d");
+    scene.answered(BACK, s);
+    check(
+        &mut scene,
+        expect![[r#"
+        back /a  lost 3 ~not_seen
+        back /c 200
+        back /d 200
+    "#]],
+    );
+}
+
+#[test]
+fn a_body_that_seems_cut_off_where_something_was_missed_has_no_size() {
+    let mut scene = two();
+    let s = scene.outside(2);
+    scene.asked(BACK, s, "/a");
+    scene.write(BACK, s, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");
+    scene.lose(|scene| scene.write(BACK, s, "whole"));
+    scene.shutdown(s);
+    scene.close(s);
+    // Something else is missed as well, so that the agent knows of a loss.
+    scene.lose(|scene| scene.asked(BACK, s, "/b"));
+    scene.end(BACK, s);
+    check(
+        &mut scene,
+        expect![[r#"
+        back /a 200 lost 2 ~not_seen
+    "#]],
+    );
+    let sizes: Vec<_> =
+        scene.spans.iter().map(|span| span.attributes.get("http.response.body.size")).collect();
+    assert_eq!(sizes, [None]);
+}

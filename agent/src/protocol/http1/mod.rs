@@ -660,7 +660,13 @@ impl Connection {
             return;
         }
         match self.half(direction).phase {
-            Phase::Length(_) | Phase::Chunked(_) => self.body_over(direction, end, sink),
+            Phase::Length(_) | Phase::Chunked(_) => {
+                if end == End::Unseen {
+                    // More of it may follow.
+                    self.half(direction).body = None;
+                }
+                self.body_over(direction, end, sink);
+            }
             Phase::Unframed { .. } | Phase::Blind | Phase::UntilClose => {
                 self.body_over(direction, End::Unseen, sink);
             }
