@@ -107,11 +107,14 @@ fn account(traced: bool) -> (std::process::Output, Vec<u8>) {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("python3 is there");
     // A byte at a time: what follows the line is the account.
     let stdout = child.stdout.as_mut().expect("it is a pipe");
-    let line: Vec<u8> = stdout
-        .bytes()
-        .map(|byte| byte.expect("it prints"))
-        .take_while(|byte| *byte != b'\n')
-        .collect();
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    loop {
+        stdout.read_exact(&mut byte).expect("it prints");
+        match byte {
+            [b'\n'] => break,
+            [other] => line.push(other),
+        }
+    }
     let port: u16 = String::from_utf8_lossy(&line).parse().expect("its port");
     let connect = || {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
