@@ -72,7 +72,7 @@ pub(crate) fn ebpf_object(root: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// The triple of this machine.
-fn host() -> Result<String> {
+pub(crate) fn host() -> Result<String> {
     let version = command::output(Command::new("rustc").arg("-vV"));
     let version = version.context("cannot run rustc")?;
     let line = version.lines().find_map(|line| line.strip_prefix("host: "));

@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod fuzz;
 mod object;
 mod programs;
 mod setup;
@@ -52,6 +53,8 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
+    /// Feed parsers, pipeline and readers with hostile input
+    Fuzz(fuzz::Options),
     /// Show what this kernel's verifier goes through for each program
     Verifier,
     /// Check the rules of this repository
@@ -82,6 +85,7 @@ fn main() -> Result<()> {
             let remora = given.map_or_else(|| build::run(&root, true), Ok)?;
             vm::run(&root, &remora, &vm::Options { kernel: &kernel, keep })
         }
+        Task::Fuzz(options) => fuzz::run(&root, &options),
         Task::Verifier => {
             setup::for_build()?;
             build::ebpf(&root)?;

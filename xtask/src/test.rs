@@ -133,7 +133,7 @@ fn watch(
 }
 
 fn format(root: &Path) -> Result<()> {
-    for directory in ["", "agent-ebpf"] {
+    for directory in ["", "agent-ebpf", "agent/fuzz"] {
         let mut format = cargo();
         format.current_dir(root.join(directory)).args(["fmt", "--all", "--check"]);
         crate::command::run(&mut format)?;

@@ -166,7 +166,7 @@ fn check(source: &Source) -> Vec<String> {
 /// Lock files are there, and every dependency's licence is known to be good.
 fn manifests(root: &Path) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
-    for lock in ["Cargo.lock", "agent-ebpf/Cargo.lock"] {
+    for lock in ["Cargo.lock", "agent-ebpf/Cargo.lock", "agent/fuzz/Cargo.lock"] {
         if !root.join(lock).is_file() {
             wrong.push(format!("{lock} is missing"));
         }

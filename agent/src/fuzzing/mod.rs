@@ -1,5 +1,41 @@
-//! What is fed with hostile input, for fuzzers and for the tests that replay their corpus. Each
-//! function takes any bytes; it panics only if a promise of the code behind it is broken.
+//! What is fed with hostile input, for fuzzers and for the test that replays their corpus. Each
+//! target takes any bytes; it panics only if a promise of the code behind it is broken.
 
+mod answers;
+mod event;
+mod headers;
+mod honest;
+mod http1;
+mod input;
+mod recording;
 pub mod wire;
-pub mod witness;
+mod witness;
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+pub(crate) use honest::check as check_honest;
+pub use witness::Witness;
+
+/// What a target does with bytes.
+pub type Target = fn(&[u8]);
+
+/// Every target, by name.
+pub const TARGETS: [(&str, Target); 5] = [
+    ("answers", answers::run),
+    ("event", event::run),
+    ("headers", headers::run),
+    ("http1", http1::run),
+    ("recording", recording::run),
+];
+
+/// Runs a target.
+///
+/// # Panics
+/// If there is no target of that name, or if a promise is broken.
+pub fn run(name: &str, bytes: &[u8]) {
+    let target = TARGETS.iter().find(|(target, _)| *target == name);
+    let (_, run) = target.unwrap_or_else(|| panic!("no target `{name}`"));
+    run(bytes);
+}

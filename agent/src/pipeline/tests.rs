@@ -12,7 +12,7 @@ use agent_common::{family, io_flags, kind, socket_flags};
 use super::*;
 use crate::fuzzing::wire as records;
 use crate::span::attributes::{Attributes, Value};
-use crate::span::model::{Kind, SpanId, StatusCode};
+use crate::span::model::{Kind, SpanId};
 
 /// A thread: its process and itself.
 type Thread = (u32, u32);
@@ -306,7 +306,7 @@ impl Scene {
         self.step(&Step::Finish(at));
         let (_, exchanges) = self.pipeline.sizes();
         assert_eq!(exchanges, 0, "exchanges are left");
-        honest(&self.spans);
+        crate::fuzzing::check_honest(&self.spans, true);
         draw(&self.spans)
     }
 
@@ -351,31 +351,6 @@ fn get(path: &str) -> String {
 
 fn with_header(path: &str, header: &str) -> String {
     format!("GET {path} HTTP/1.1\r\n{header}\r\n\r\n")
-}
-
-/// What must hold for any spans.
-#[track_caller]
-fn honest(spans: &[Span]) {
-    let by_id: BTreeMap<SpanId, &Span> = spans.iter().map(|span| (span.span_id, span)).collect();
-    assert_eq!(by_id.len(), spans.len(), "ids are unique");
-    for span in spans {
-        assert!(span.start <= span.end, "{span:?}");
-        let Some(link) = span.parent else { continue };
-        let Some(parent) = by_id.get(&link.span_id) else {
-            assert!(link.is_told(), "a parent that was never handed out: {span:?}");
-            continue;
-        };
-        assert_eq!(parent.trace_id, span.trace_id, "{span:?} below {parent:?}");
-        assert!(parent.start <= span.start, "{span:?} starts before {parent:?}");
-        let joined = matches!(link.method.as_str(), "tcp_seq" | "unix_peer");
-        if joined && parent.status == StatusCode::Unset && !is_inferred(parent) {
-            assert!(span.end <= parent.end, "{span:?} ends behind {parent:?}");
-        }
-    }
-}
-
-fn is_inferred(span: &Span) -> bool {
-    span.attributes.get("remora.end.inferred").is_some()
 }
 
 /// Spans as trees, a line each, in the order of their start.

@@ -151,8 +151,7 @@ fn local_parent(
         // The request was handed over: its reader was free for something else.
         return None;
     }
-    let is_span = !parent.mistaken && (parent.head_seen || parent.end.is_none());
-    is_span.then_some(key)
+    (parent.head_seen && !parent.mistaken).then_some(key)
 }
 
 /// Brings an exchange, with all above it, into a trace of which spans may have left already. False

@@ -67,7 +67,11 @@ pub fn read(headers: &[Header<'_>]) -> Option<RemoteContext> {
     let mut any = false;
     for header in headers {
         if let Some(slot) = slot(&mut found, header.name) {
-            slot.get_or_insert(header.value);
+            // One that contradicts itself says nothing.
+            let first = slot.get_or_insert(header.value);
+            if *first != header.value {
+                *first = b"";
+            }
             any = true;
         }
     }

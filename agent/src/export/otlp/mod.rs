@@ -3,5 +3,5 @@
 pub mod config;
 pub mod encode;
 pub mod json;
-pub(super) mod send;
+pub(crate) mod send;
 mod wire;

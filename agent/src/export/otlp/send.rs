@@ -189,7 +189,7 @@ fn build(config: &Config) -> Result<Client, ConfigError> {
 }
 
 /// OTLP/HTTP: 429, 502, 503 and 504 may be retried, nothing else.
-pub(crate) fn http_verdict(
+fn http_verdict(
     status: StatusCode,
     headers: &HeaderMap,
     answer: &[u8],
@@ -219,7 +219,7 @@ pub(crate) fn http_verdict(
 }
 
 /// OTLP/gRPC: the codes that may be retried; RESOURCE_EXHAUSTED only with RetryInfo.
-pub(crate) fn grpc_verdict(
+fn grpc_verdict(
     status: StatusCode,
     headers: &HeaderMap,
     trailers: &HeaderMap,
@@ -401,6 +401,61 @@ fn gzip(bytes: &[u8], out: Vec<u8>) -> Vec<u8> {
     // Writing to a Vec cannot fail.
     let _ = encoder.write_all(bytes);
     encoder.finish().unwrap_or_default()
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use judged::{judge_grpc, judge_http};
+
+/// Answers from anybody, for fuzzers.
+#[cfg(any(test, feature = "fuzzing"))]
+mod judged {
+    use super::*;
+
+    /// Headers up to an empty line, then the body.
+    pub(crate) fn answer(bytes: &[u8]) -> (HeaderMap, &[u8]) {
+        let mut headers = HeaderMap::new();
+        let mut rest = bytes;
+        while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
+            let (line, behind) = rest.split_at(at);
+            rest = behind.get(1..).unwrap_or_default();
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else { break };
+            let (name, value) = line.split_at(colon);
+            let value = value.get(1..).unwrap_or_default();
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+            {
+                headers.append(name, value);
+            }
+        }
+        (headers, rest)
+    }
+
+    fn check(verdict: &Verdict, is_retryable: bool) {
+        let later = matches!(verdict, Verdict::Later { .. });
+        assert!(!later || is_retryable, "asked again for no reason: {verdict:?}");
+    }
+
+    pub(crate) fn judge_http(status: u16, bytes: &[u8], protocol: Protocol) {
+        let (headers, body) = answer(bytes);
+        let Ok(status) = StatusCode::from_u16(status) else { return };
+        let verdict = http_verdict(status, &headers, body, protocol);
+        check(&verdict, matches!(status.as_u16(), 429 | 502..=504));
+        assert_eq!(status.is_success(), matches!(verdict, Verdict::Taken { .. }));
+    }
+
+    pub(crate) fn judge_grpc(status: u16, bytes: &[u8]) {
+        let (trailers, body) = answer(bytes);
+        let Ok(status) = StatusCode::from_u16(status) else { return };
+        let verdict = grpc_verdict(status, &HeaderMap::new(), &trailers, body);
+        let code = trailers.get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok());
+        check(
+            &verdict,
+            match code {
+                Some(code) => matches!(code, 1u32 | 4 | 8 | 10 | 11 | 14 | 15),
+                None => matches!(status.as_u16(), 429 | 502..=504),
+            },
+        );
+    }
 }
 
 #[cfg(test)]

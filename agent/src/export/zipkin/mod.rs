@@ -117,5 +117,15 @@ fn verdict(status: StatusCode, after: Option<Duration>, answer: &str) -> Verdict
     }
 }
 
+/// An answer from anybody, for fuzzers.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn judge(status: u16, answer: &[u8]) {
+    let Ok(status) = StatusCode::from_u16(status) else { return };
+    let text = String::from_utf8_lossy(answer);
+    let after = retry_after(text.lines().next().unwrap_or_default(), SystemTime::UNIX_EPOCH);
+    let verdict = verdict(status, after, &text);
+    assert_eq!(status.is_success(), matches!(verdict, Verdict::Taken { .. }));
+}
+
 #[cfg(test)]
 mod tests;

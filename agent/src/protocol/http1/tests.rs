@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use expect_test::Expect;
 
 use super::*;
-use crate::fuzzing::witness::Witness;
+use crate::fuzzing::Witness;
 
 /// Runs a script on a connection; what it tells, a line for each operation.
 fn run(connection: &mut Connection, script: &str) -> String {
