@@ -85,6 +85,23 @@ struct Load<'a> {
     options: &'a [&'a str],
     /// What ends the servers once their last connection has ended.
     signal: &'a str,
+    /// The agent stands still until this log has [`STARVED_LINES`] lines.
+    starved: Option<&'a Path>,
+}
+
+/// As many requests write more than a ring of one MiB holds, some hundred bytes each at least.
+const STARVED_LINES: usize = 4000;
+
+/// Stops the agent until the log is long enough.
+fn starve(agent: u32, log: &Path) {
+    let signal = |name: &str| {
+        let status = Command::new("kill").args(["-s", name, &agent.to_string()]).status();
+        assert!(status.expect("kill(1) is there").success());
+    };
+    let lines = || std::fs::read_to_string(log).unwrap_or_default().lines().count();
+    signal("STOP");
+    until("a log of some length", || (lines() >= STARVED_LINES).then_some(()));
+    signal("CONT");
 }
 
 /// Puts programs, the one that clients talk to last, under load with an agent beside.
@@ -106,7 +123,13 @@ fn under_load(
     let args = [load.options, &["--stats", "--follow", "--pid", &pids]].concat();
     let agent = Agent::run(scratch, &args);
     let visits = load::plan(SEED, REQUESTS, load.kinds);
-    let outcomes = load::run(port, &visits, load.clients);
+    let agent_pid = agent.pid();
+    let outcomes = std::thread::scope(|scope| {
+        if let Some(log) = load.starved {
+            scope.spawn(move || starve(agent_pid, log));
+        }
+        load::run(port, &visits, load.clients)
+    });
     while let Some(program) = programs.pop() {
         program.stop(load.signal);
     }
@@ -136,7 +159,7 @@ fn nginx_on_files(site: &Site<'_>, to: &Path) -> Option<Command> {
     servers::nginx(site, &server, &http)
 }
 
-fn nginx_under_load(clients: usize, options: &[&str]) -> Option<Scene> {
+fn nginx_under_load(clients: usize, options: &[&str], starves: bool) -> Option<Scene> {
     if !is_root() {
         return None;
     }
@@ -150,7 +173,8 @@ fn nginx_under_load(clients: usize, options: &[&str]) -> Option<Scene> {
     let more =
         [Kind::Chunks, Kind::PostExpect, Kind::NoHost, Kind::BadLength, Kind::Alien].as_slice();
     let kinds = [&Kind::FILES, more].concat();
-    let load = Load { clients, kinds: &kinds, options, signal: "QUIT" };
+    let starved = starves.then_some(log.as_path());
+    let load = Load { clients, kinds: &kinds, options, signal: "QUIT", starved };
     let (outcomes, ended) = under_load(&scratch, site.port, vec![nginx], &load);
     let scene = Scene { lines: nginx_lines(&log), outcomes, ended, port: site.port };
     println!("nginx, {clients} clients: {}", say(&scene));
@@ -172,7 +196,7 @@ fn nginx(clients: usize, means: Means) {
         Means::Enough => &["--payload-bytes", "16384", "--ring-mib", "64"],
         _ => &["--ring-mib", "64"],
     };
-    let Some(scene) = nginx_under_load(clients, options) else { return };
+    let Some(scene) = nginx_under_load(clients, options, false) else { return };
     let spans = scene.spans();
     let found = compare(&spans, &scene.lines, &scene.outcomes, means, Logs::All);
     scene.is_right(&found.wrong);
@@ -219,7 +243,7 @@ fn nginx_with_64_clients_and_every_byte_copied() {
 #[test]
 fn nginx_with_a_ring_too_small_for_its_events() {
     let options = ["--payload-bytes", "16384", "--ring-mib", "1"];
-    let Some(scene) = nginx_under_load(64, &options) else { return };
+    let Some(scene) = nginx_under_load(64, &options, true) else { return };
     let found = compare(&scene.spans(), &scene.lines, &scene.outcomes, Means::Lost, Logs::All);
     assert!(scene.ended.count("events.ring_full") > 0, "{}", scene.ended.done());
     scene.is_right(&found.wrong);
@@ -277,7 +301,8 @@ fn apache_with_64_clients() {
     };
     let kinds = [&Kind::FILES, [Kind::NoHost, Kind::BadLength].as_slice()].concat();
     let options = ["--payload-bytes", "16384", "--ring-mib", "64"];
-    let load = Load { clients: 64, kinds: &kinds, options: &options, signal: "WINCH" };
+    let load =
+        Load { clients: 64, kinds: &kinds, options: &options, signal: "WINCH", starved: None };
     let (outcomes, ended) = under_load(&scratch, site.port, vec![apache], &load);
     let scene = Scene { lines: apache_lines(&log), outcomes, ended, port: site.port };
     println!("apache, 64 clients: {}", say(&scene));
@@ -338,7 +363,8 @@ fn haproxy_with_64_clients_before_nginx() {
     // Of four servers in a row, its bytes would be more than the agent of this test can take in.
     kinds.retain(|kind| *kind != Kind::Big);
     let options = ["--ring-mib", "128"];
-    let load = Load { clients: 64, kinds: &kinds, options: &options, signal: "TERM" };
+    let load =
+        Load { clients: 64, kinds: &kinds, options: &options, signal: "TERM", starved: None };
     let (outcomes, ended) = under_load(&scratch, site.port, vec![nginx, haproxy], &load);
     let lines = haproxy_lines(&scratch.file("output-1"));
     let mut scene = Scene { lines, outcomes, ended, port: site.port };
