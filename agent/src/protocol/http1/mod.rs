@@ -374,6 +374,11 @@ impl Connection {
                 self.outstanding.retain(|outstanding| !is_mine(outstanding));
                 sink(Event::Mistaken { exchange });
             }
+            // What began to answer it answers nothing.
+            let responses = self.half(direction.opposite());
+            if responses.exchange == exchange && matches!(responses.phase, Phase::Head(_)) {
+                responses.phase = Phase::Lost;
+            }
             if self.evidence == Evidence::None {
                 // Nothing else has ever looked like HTTP here.
                 self.requests = None;

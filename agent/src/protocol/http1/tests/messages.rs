@@ -534,3 +534,26 @@ fn responses_that_nothing_asked_for() {
         "#]],
     );
 }
+
+#[test]
+fn what_began_to_answer_a_mistaken_request_answers_no_other() {
+    check(
+        r"
+        > GET /a
+        < HTTP/1.1 20
+        > \r\n
+        > GET /b HTTP/1.1\r\n\r\n
+        < 0 OK\r\nContent-Length: 1\r\n\r\nx
+        > GET /c HTTP/1.1\r\n\r\n
+        < HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n
+        close",
+        expect![[r#"
+            > 0 begins
+            > 0 mistaken, unknown 8
+            > 1 begins, 1 GET /b, 1 sent 0
+            < unknown 28, 1 adrift
+            > 1 over ? unseen, 2 begins, 2 GET /c, 2 sent 0
+            < 2 200, 2 over 0
+        "#]],
+    );
+}
