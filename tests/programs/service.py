@@ -2,13 +2,15 @@
 
 Prints its port when it listens. Asks the server at each PORT for the same path, one after the other,
 before it answers; `/fail` answers 500, `/slow` waits for a line that never comes and is cut by its
-client.
+client. Listens where HOST and PORT say, else on any port of this host.
 """
 import http.client
 import http.server
+import os
 import sys
 
 NAME, BACKENDS = sys.argv[1], [int(port) for port in sys.argv[2:]]
+ADDRESS = (os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", 0)))
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -36,6 +38,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 # The default of 5 makes clients wait a second for a lost SYN.
 http.server.ThreadingHTTPServer.request_queue_size = 1024
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+server = http.server.ThreadingHTTPServer(ADDRESS, Handler)
 print(server.server_port, flush=True)
 server.serve_forever()

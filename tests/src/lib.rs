@@ -13,6 +13,7 @@ pub mod servers;
 pub mod sink;
 pub mod spans;
 pub mod talk;
+pub mod uring;
 pub mod wire;
 pub mod zipkin;
 

@@ -5,7 +5,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::DEADLINE;
 use crate::answer::Answer;
@@ -292,6 +292,59 @@ pub fn run(port: u16, visits: &[Visit], clients: usize) -> Vec<Outcome> {
     let mut outcomes = outcomes.into_inner().expect("no client panics with it");
     outcomes.sort_by_key(|outcome| outcome.token);
     outcomes
+}
+
+/// A load that goes on: each client asks on one connection as long as the server keeps it.
+pub struct Going {
+    /// Set once requests that begin are to be told apart from those before.
+    pub marked: AtomicBool,
+    next: AtomicUsize,
+    ends: AtomicBool,
+}
+
+impl Going {
+    /// None has begun.
+    pub fn new() -> Self {
+        let (marked, ends) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { marked, next: AtomicUsize::new(0), ends }
+    }
+
+    /// How many requests have begun.
+    pub fn begun(&self) -> usize {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// No further request is to begin.
+    pub fn end(&self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+
+    /// One client: what it knows of its requests, and which of them began after the mark.
+    pub fn client(&self, port: u16, seed: u64, kinds: &[Kind]) -> Vec<(Outcome, bool)> {
+        let mut random = Random::new(seed);
+        let mut client = Client::connect(port);
+        let mut known = Vec::new();
+        while !self.ends.load(Ordering::Relaxed) {
+            let is_marked = self.marked.load(Ordering::SeqCst);
+            let token = self.next.fetch_add(1, Ordering::Relaxed);
+            let request = Request::new(token, random.choose(kinds), &mut random);
+            // On a connection that was there before, an agent needs a whole request line to find the
+            // first one.
+            let piece = if random.percent(20) { 64 + random.below(200) } else { 0 };
+            let mut outcomes = Vec::new();
+            if !client.batch(&[request], piece, GivesUp::Never, &mut outcomes) {
+                client = Client::connect(port);
+            }
+            known.extend(outcomes.into_iter().map(|outcome| (outcome, is_marked)));
+        }
+        known
+    }
+}
+
+impl Default for Going {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Visit {

@@ -224,10 +224,11 @@ pub fn check_honest(spans: &[Span]) {
         let Some(parent) = by_id.get(parent.as_str()) else { continue };
         assert_eq!(parent.trace, span.trace, "parent and child are in one trace");
         assert!(parent.start <= span.start, "starts before its parent: {span:#?} {parent:#?}");
-        // A client that has left, or whose end is only guessed, ends when it will.
-        let is_read = parent.text("error.type") != "connection_closed"
-            && !parent.attributes.contains_key("remora.end.inferred");
-        if span.text("remora.parent.method") == "tcp_seq" && is_read {
+        // Who gives up ends before the other; who was lost sight of may have.
+        let read_all = parent.int("http.response.status_code").is_some()
+            && parent.text("error.type") != "connection_closed"
+            && parent.text("remora.end.reason").is_empty();
+        if span.text("remora.parent.method") == "tcp_seq" && read_all {
             assert!(
                 span.end <= parent.end,
                 "a server ends after its client: {span:#?} {parent:#?}"

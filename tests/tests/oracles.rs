@@ -1,17 +1,20 @@
 //! Servers that log what they do, under load that is as bad as clients are: every line of the log is
 //! one span, and every span is one line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 
 use remora_tests::agent::{Agent, Ended};
-use remora_tests::load::{self, Kind, Outcome};
-use remora_tests::oracle::{Line, Logs, Means, compare, compare_precise_times, compare_times};
+use remora_tests::load::{self, Going, Kind, Outcome};
+use remora_tests::oracle::{
+    Line, Logs, Means, compare, compare_precise_times, compare_times, token,
+};
 use remora_tests::program::{Program, listening, own_port, tree};
 use remora_tests::servers::{self, Site};
 use remora_tests::spans::{SERVER, Span, check_honest};
-use remora_tests::{Scratch, is_root};
+use remora_tests::{Scratch, is_root, until};
 
 /// Any number: the requests follow from it.
 const SEED: u64 = 0x72_65_6d_6f_72_61;
@@ -82,6 +85,23 @@ struct Load<'a> {
     options: &'a [&'a str],
     /// What ends the servers once their last connection has ended.
     signal: &'a str,
+    /// The agent stands still until this log has [`STARVED_LINES`] lines.
+    starved: Option<&'a Path>,
+}
+
+/// As many requests write more than a ring of one MiB holds, some hundred bytes each at least.
+const STARVED_LINES: usize = 4000;
+
+/// Stops the agent until the log is long enough.
+fn starve(agent: u32, log: &Path) {
+    let signal = |name: &str| {
+        let status = Command::new("kill").args(["-s", name, &agent.to_string()]).status();
+        assert!(status.expect("kill(1) is there").success());
+    };
+    let lines = || std::fs::read_to_string(log).unwrap_or_default().lines().count();
+    signal("STOP");
+    until("a log of some length", || (lines() >= STARVED_LINES).then_some(()));
+    signal("CONT");
 }
 
 /// Puts programs, the one that clients talk to last, under load with an agent beside.
@@ -103,7 +123,13 @@ fn under_load(
     let args = [load.options, &["--stats", "--follow", "--pid", &pids]].concat();
     let agent = Agent::run(scratch, &args);
     let visits = load::plan(SEED, REQUESTS, load.kinds);
-    let outcomes = load::run(port, &visits, load.clients);
+    let agent_pid = agent.pid();
+    let outcomes = std::thread::scope(|scope| {
+        if let Some(log) = load.starved {
+            scope.spawn(move || starve(agent_pid, log));
+        }
+        load::run(port, &visits, load.clients)
+    });
     while let Some(program) = programs.pop() {
         program.stop(load.signal);
     }
@@ -133,7 +159,7 @@ fn nginx_on_files(site: &Site<'_>, to: &Path) -> Option<Command> {
     servers::nginx(site, &server, &http)
 }
 
-fn nginx_under_load(clients: usize, options: &[&str]) -> Option<Scene> {
+fn nginx_under_load(clients: usize, options: &[&str], starves: bool) -> Option<Scene> {
     if !is_root() {
         return None;
     }
@@ -147,7 +173,8 @@ fn nginx_under_load(clients: usize, options: &[&str]) -> Option<Scene> {
     let more =
         [Kind::Chunks, Kind::PostExpect, Kind::NoHost, Kind::BadLength, Kind::Alien].as_slice();
     let kinds = [&Kind::FILES, more].concat();
-    let load = Load { clients, kinds: &kinds, options, signal: "QUIT" };
+    let starved = starves.then_some(log.as_path());
+    let load = Load { clients, kinds: &kinds, options, signal: "QUIT", starved };
     let (outcomes, ended) = under_load(&scratch, site.port, vec![nginx], &load);
     let scene = Scene { lines: nginx_lines(&log), outcomes, ended, port: site.port };
     println!("nginx, {clients} clients: {}", say(&scene));
@@ -169,11 +196,12 @@ fn nginx(clients: usize, means: Means) {
         Means::Enough => &["--payload-bytes", "16384", "--ring-mib", "64"],
         _ => &["--ring-mib", "64"],
     };
-    let Some(scene) = nginx_under_load(clients, options) else { return };
+    let Some(scene) = nginx_under_load(clients, options, false) else { return };
     let spans = scene.spans();
     let found = compare(&spans, &scene.lines, &scene.outcomes, means, Logs::All);
     scene.is_right(&found.wrong);
     scene.is_right(&compare_times(&spans, &scene.lines, &scene.outcomes));
+    parents(&scene.ended);
     let count = |name: &str| scene.ended.count(name);
     assert_eq!(count("events.ring_full"), 0, "{}", scene.ended.done());
     // Only answers that begin an operation are counted, which nearly all do.
@@ -211,6 +239,16 @@ fn nginx_with_64_clients_and_every_byte_copied() {
     nginx(64, Means::Enough);
 }
 
+/// What is told is true, however much is lost.
+#[test]
+fn nginx_with_a_ring_too_small_for_its_events() {
+    let options = ["--payload-bytes", "16384", "--ring-mib", "1"];
+    let Some(scene) = nginx_under_load(64, &options, true) else { return };
+    let found = compare(&scene.spans(), &scene.lines, &scene.outcomes, Means::Lost, Logs::All);
+    assert!(scene.ended.count("events.ring_full") > 0, "{}", scene.ended.done());
+    scene.is_right(&found.wrong);
+}
+
 /// `%m|%U|%>s|%O|%{remote}p|%{begin:usec}t|%D|%P`
 fn apache_lines(log: &Path) -> Vec<Line> {
     let text = std::fs::read_to_string(log).expect("it was written");
@@ -235,30 +273,36 @@ fn apache_lines(log: &Path) -> Vec<Line> {
     text.lines().map(parse).collect()
 }
 
+/// Apache on files; it logs into `to`.
+fn apache_on_files(site: &Site<'_>, to: &Path) -> Option<Command> {
+    let root = files(site.scratch).join("files");
+    let more = format!(
+        "LogFormat \"%m|%U|%>s|%O|%{{remote}}p|%{{begin:usec}}t|%D|%P\" oracle\n\
+         CustomLog {} oracle\nMaxKeepAliveRequests 0\nThreadsPerChild 64\nServerLimit 2\n\
+         MaxRequestWorkers 128\nMaxSpareThreads 128\n\
+         AliasMatch ^/[0-9]+/files/(.*)$ {1}/$1\nAliasMatch ^/[0-9]+/post$ {1}/small\n",
+        to.display(),
+        root.display()
+    );
+    servers::apache(site, &more)
+}
+
 #[test]
 fn apache_with_64_clients() {
     if !is_root() {
         return;
     }
     let scratch = Scratch::new();
-    let (root, log) = (files(&scratch), scratch.file("access.log"));
+    let log = scratch.file("access.log");
     let site = Site { scratch: &scratch, port: own_port(), inner_port: 0 };
-    let root = root.join("files");
-    let more = format!(
-        "LogFormat \"%m|%U|%>s|%O|%{{remote}}p|%{{begin:usec}}t|%D|%P\" oracle\n\
-         CustomLog {} oracle\nMaxKeepAliveRequests 0\nThreadsPerChild 64\nServerLimit 2\n\
-         MaxRequestWorkers 128\nMaxSpareThreads 128\n\
-         AliasMatch ^/[0-9]+/files/(.*)$ {1}/$1\nAliasMatch ^/[0-9]+/post$ {1}/small\n",
-        log.display(),
-        root.display()
-    );
-    let Some(apache) = servers::apache(&site, &more) else {
+    let Some(apache) = apache_on_files(&site, &log) else {
         println!("skipped: needs apache2 (cargo xtask setup)");
         return;
     };
     let kinds = [&Kind::FILES, [Kind::NoHost, Kind::BadLength].as_slice()].concat();
     let options = ["--payload-bytes", "16384", "--ring-mib", "64"];
-    let load = Load { clients: 64, kinds: &kinds, options: &options, signal: "WINCH" };
+    let load =
+        Load { clients: 64, kinds: &kinds, options: &options, signal: "WINCH", starved: None };
     let (outcomes, ended) = under_load(&scratch, site.port, vec![apache], &load);
     let scene = Scene { lines: apache_lines(&log), outcomes, ended, port: site.port };
     println!("apache, 64 clients: {}", say(&scene));
@@ -300,8 +344,9 @@ fn haproxy_with_64_clients_before_nginx() {
     let behind = Site { scratch: &scratch, port: own_port(), inner_port: own_port() };
     let site = Site { scratch: &scratch, port: own_port(), inner_port: behind.port };
     let log = scratch.file("access.log");
+    // A single thread: of two that log at once, one drops its line.
     let text = format!(
-        "global\n nbthread 2\n log stdout format raw local0\n\
+        "global\n nbthread 1\n log stdout format raw local0\n\
          defaults\n mode http\n log global\n timeout connect 20s\n timeout client 20s\n\
          timeout server 20s\n log-format \"ORACLE|%HM|%HP|%ST|%cp\"\n\
          listen front\n bind 127.0.0.1:{}\n server behind 127.0.0.1:{}\n",
@@ -318,7 +363,8 @@ fn haproxy_with_64_clients_before_nginx() {
     // Of four servers in a row, its bytes would be more than the agent of this test can take in.
     kinds.retain(|kind| *kind != Kind::Big);
     let options = ["--ring-mib", "128"];
-    let load = Load { clients: 64, kinds: &kinds, options: &options, signal: "TERM" };
+    let load =
+        Load { clients: 64, kinds: &kinds, options: &options, signal: "TERM", starved: None };
     let (outcomes, ended) = under_load(&scratch, site.port, vec![nginx, haproxy], &load);
     let lines = haproxy_lines(&scratch.file("output-1"));
     let mut scene = Scene { lines, outcomes, ended, port: site.port };
@@ -334,17 +380,101 @@ fn haproxy_with_64_clients_before_nginx() {
     chain(&scene.ended);
 }
 
-/// What HAProxy asks of nginx is one span at either end, joined for certain; and no span has a
-/// parent of another request.
+/// What HAProxy asks of nginx is one span at either end, joined for certain.
 fn chain(ended: &Ended) {
-    let by_id: BTreeMap<&str, &Span> =
-        ended.spans.iter().map(|span| (span.id.as_str(), span)).collect();
     let called: Vec<&Span> = ended.spans.iter().filter(|span| span.service == "nginx").collect();
     for span in called.iter().filter(|span| span.kind == SERVER) {
         assert_eq!(span.link(), "tcp_seq exact", "{span:#?}");
     }
+    parents(ended);
+}
+
+/// No span has a parent of another request.
+fn parents(ended: &Ended) {
+    let by_id: BTreeMap<&str, &Span> =
+        ended.spans.iter().map(|span| (span.id.as_str(), span)).collect();
     for span in &ended.spans {
         let Some(parent) = span.parent.as_deref().and_then(|id| by_id.get(id)) else { continue };
         assert_eq!(span.path(), parent.path(), "{span:#?} {parent:#?}");
     }
+}
+
+/// Attaches to programs that have been busy for a while, on connections that stay.
+fn attach(name: &str, port: u16, commands: Vec<Command>, lines: impl Fn() -> Vec<Line>) {
+    let scratch = Scratch::new();
+    let mut programs = Vec::new();
+    for (number, mut command) in commands.into_iter().enumerate() {
+        let output = scratch.file(&format!("output-{number}"));
+        programs.push(Program::logged(&mut command, &output));
+    }
+    listening(port);
+    let going = Going::new();
+    let mut kinds = Kind::FILES.to_vec();
+    // What is under way then is whatever takes long; small ones come often enough.
+    kinds.extend([Kind::Big, Kind::Middle, Kind::Post]);
+    let (known, ended) = std::thread::scope(|scope| {
+        let (going, kinds) = (&going, &kinds);
+        let client = |seed| scope.spawn(move || going.client(port, seed, kinds));
+        let clients: Vec<_> = (0..32).map(client).collect();
+        until("requests before", || (going.begun() > 500).then_some(()));
+        let pids = programs.iter().flat_map(|program| tree(program.pid()));
+        let pids: Vec<String> = pids.map(|pid| pid.to_string()).collect();
+        let options = ["--payload-bytes", "16384", "--ring-mib", "128", "--stats", "--follow"];
+        let agent = Agent::run(&scratch, &[&options[..], &["--pid", &pids.join(",")]].concat());
+        going.marked.store(true, Ordering::SeqCst);
+        let before = going.begun();
+        until("requests after", || (going.begun() > before + 3000).then_some(()));
+        going.end();
+        let known: Vec<(Outcome, bool)> =
+            clients.into_iter().flat_map(|client| client.join().expect("it goes on")).collect();
+        while let Some(program) = programs.pop() {
+            program.stop("TERM");
+        }
+        (known, agent.end())
+    });
+    let scene = Scene { lines: lines(), outcomes: Vec::new(), ended, port };
+    let (after, before): (Vec<_>, Vec<_>) = known.into_iter().partition(|(_, after)| *after);
+    println!("{name}: {} before, {} after, {}", before.len(), after.len(), say(&scene));
+    for (outcomes, means) in [(after, Means::Enough), (before, Means::Lost)] {
+        let outcomes: Vec<Outcome> = outcomes.into_iter().map(|(outcome, _)| outcome).collect();
+        let tokens: BTreeSet<usize> = outcomes.iter().map(|outcome| outcome.token).collect();
+        let is_mine = |path: &str| token(path).is_some_and(|token| tokens.contains(&token));
+        let lines: Vec<Line> =
+            scene.lines.iter().filter(|line| is_mine(&line.path)).cloned().collect();
+        let spans: Vec<&Span> =
+            scene.spans().into_iter().filter(|span| is_mine(span.path())).collect();
+        let found = compare(&spans, &lines, &outcomes, means, Logs::Served);
+        scene.is_right(&found.wrong);
+    }
+    assert_eq!(scene.ended.count("lost"), 0, "{}", scene.ended.done());
+}
+
+#[test]
+fn attaching_to_a_busy_nginx_misses_no_request_that_begins_afterwards() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let site = Site { scratch: &scratch, port: own_port(), inner_port: own_port() };
+    let log = scratch.file("access.log");
+    let Some(nginx) = nginx_on_files(&site, &log) else {
+        println!("skipped: needs nginx (cargo xtask setup)");
+        return;
+    };
+    attach("nginx", site.port, vec![nginx], || nginx_lines(&log));
+}
+
+#[test]
+fn attaching_to_a_busy_apache_misses_no_request_that_begins_afterwards() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let site = Site { scratch: &scratch, port: own_port(), inner_port: 0 };
+    let log = scratch.file("access.log");
+    let Some(apache) = apache_on_files(&site, &log) else {
+        println!("skipped: needs apache2 (cargo xtask setup)");
+        return;
+    };
+    attach("apache", site.port, vec![apache], || apache_lines(&log));
 }

@@ -210,10 +210,9 @@ fn two_network_namespaces_are_joined() {
     let name = format!("rmr{}", std::process::id());
     let network = Network::new(&name);
     let script = scripts().join("service.py");
-    let text = std::fs::read_to_string(script).expect("it is there");
-    let script = scratch.write("far.py", &text.replace("\"127.0.0.1\", 0", "\"0.0.0.0\", 0"));
     let mut command = Command::new("ip");
     command.args(["netns", "exec", &network.name, "python3"]).arg(script).arg("far");
+    command.env("HOST", "0.0.0.0");
     let server = Program::start(&mut command);
     let port = server.line();
     let agent = Agent::run(&scratch, &["--pid", &pid(&server), "--exe", "curl"]);
@@ -223,8 +222,8 @@ fn two_network_namespaces_are_joined() {
     let ended = agent.stop();
     check_honest(&ended.spans);
     assert_eq!(ended.spans.len(), 2, "{:?}", ended.log);
-    assert_eq!(ended.of("far")[0].link(), "tcp_seq exact");
-    assert_eq!(ended.of("far")[0].parent.as_ref(), Some(&ended.of("curl")[0].id));
+    assert_eq!(ended.of("service")[0].link(), "tcp_seq exact");
+    assert_eq!(ended.of("service")[0].parent.as_ref(), Some(&ended.of("curl")[0].id));
 }
 
 /// A namespace with a cable to this one.

@@ -2,14 +2,17 @@
 //! they do with remora what they do without.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+use std::process::Command;
 use std::time::Instant;
 
-use remora_tests::agent::{Agent, Ended};
-use remora_tests::program::{Program, own_port, tree};
+use remora_tests::agent::{Agent, Ended, binary};
+use remora_tests::program::{Program, listening, own_port, scripts, service, tree};
 use remora_tests::servers::{self, Behind, Row, Site};
 use remora_tests::spans::{CLIENT, SERVER, Span, check_honest};
 use remora_tests::talk::{STEPS, Talker, Told, mask};
-use remora_tests::wire::get;
+use remora_tests::uring::Ring;
+use remora_tests::wire::{Wire, get};
 use remora_tests::{Scratch, is_root, until};
 
 /// What a run of a server shows on the outside.
@@ -176,4 +179,155 @@ servers! {
     go: GO,
     axum: AXUM,
     puma: PUMA,
+}
+
+#[test]
+fn a_database_is_left_alone() {
+    if !is_root() {
+        return;
+    }
+    let Some(redis) = servers::installed("redis-check-rdb") else {
+        println!("skipped: needs redis-tools (cargo xtask setup)");
+        return;
+    };
+    let scratch = Scratch::new();
+    // One program under several names.
+    let server = scratch.file("redis-server");
+    std::os::unix::fs::symlink(redis, &server).expect("the directory is ours");
+    let port = own_port();
+    let mut command = Command::new(server);
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    command.arg("--dir").arg(scratch.path());
+    let redis = Program::logged(&mut command, &scratch.file("output"));
+    listening(port);
+    let agent = Agent::run(&scratch, &["--stats", "--pid", &redis.pid().to_string()]);
+    let client = |name: &str, args: &[&str]| {
+        let mut command = Command::new(name);
+        command.args(["-p", &port.to_string()]).args(args);
+        let output = command.output().expect("redis-tools has it");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(client("redis-cli", &["set", "GET /not HTTP/1.1", "a request"]), "OK\n");
+    assert_eq!(client("redis-cli", &["get", "GET /not HTTP/1.1"]), "a request\n");
+    client("redis-benchmark", &["-n", "2000", "-c", "8", "-q", "-t", "set,get,lpush,mset"]);
+    // Commands as one may type them look most like HTTP.
+    let mut wire = Wire::to(port);
+    wire.send(b"GET key\r\nOPTIONS *\r\nGET /index\r\n").expect("-1\r\n-ERR");
+    wire.send(b"INFO stats\r\n");
+    let told = wire.expect("\r\n\r\n");
+    let count = |name: &str| {
+        let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|value| value.parse::<u64>().ok()).unwrap_or_else(|| panic!("{told}"))
+    };
+    let (input, output) = (count("total_net_input_bytes"), count("total_net_output_bytes"));
+    let ended = agent.stop();
+    assert!(ended.spans.is_empty(), "{:#?}", ended.spans);
+    assert_eq!(ended.count("lost"), 0, "{:?}", ended.log);
+    // Its own reply to the question is not yet among them.
+    let unknown = ended.count("remora_unknown_traffic_bytes_total");
+    assert_eq!(unknown, input + output + told.len() as u64, "{:?}", ended.log);
+}
+
+#[test]
+fn requests_in_many_vectors() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (_served, port) = service("served", &[]);
+    let file = scratch.file("spans.jsonl");
+    let mut command = Command::new(binary());
+    command.args(["exec", "--file"]).arg(&file).args(["--", "python3"]);
+    command.arg(scripts().join("vectors.py")).arg(port.to_string());
+    let ended = Agent::start(&mut command).end();
+    let spans = remora_tests::spans::read(&file);
+    check_honest(&spans);
+    let told: String = spans
+        .iter()
+        .map(|span| {
+            let number = |key| span.int(key).map_or("-".to_owned(), |number| number.to_string());
+            format!(
+                "{} {} {} {} {}\n",
+                span.text("http.request.method"),
+                span.path(),
+                number("http.response.status_code"),
+                number("http.request.body.size"),
+                number("http.response.body.size"),
+            )
+        })
+        .collect();
+    // Its head is cut, so that nothing says whether there is a body.
+    let printed = ended.stdout.replace("GET /many 200 0 6", "GET /many 200 - 6");
+    assert_eq!(told, printed, "{:?}", ended.log);
+    assert_eq!(ended.count("lost"), 0, "{:?}", ended.log);
+}
+
+/// Tells a process of this program to serve over io_uring.
+const URING: &str = "REMORA_TEST_URING";
+
+/// A server of two requests whose bytes only io_uring moves: not a test, unless it was started by one.
+#[test]
+fn uring_server() {
+    if std::env::var_os(URING).is_none() {
+        return;
+    }
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback has ports");
+    let Some(ring) = Ring::new(false) else {
+        println!("\nno io_uring");
+        return;
+    };
+    println!("\nport {}", listener.local_addr().expect("it is bound").port());
+    let (stream, _) = listener.accept().expect("the test connects");
+    let fd = stream.as_raw_fd() as usize;
+    let buffer = [0_u8; 4096];
+    for _ in 0..2 {
+        ring.submit(false, fd, &buffer, 0);
+        assert!(ring.result() > 0);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        ring.submit(true, fd, answer, 0);
+        assert_eq!(ring.result(), answer.len() as i32);
+    }
+    ring.submit(false, fd, &buffer, 0);
+    ring.result();
+}
+
+#[test]
+fn requests_over_io_uring_are_counted_and_not_made_up() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut command = Command::new(std::env::current_exe().expect("own path"));
+    command.args(["--exact", "uring_server", "--nocapture"]).env(URING, "1");
+    let server = Program::start(&mut command);
+    let port: u16 = loop {
+        let line = server.line();
+        if line == "no io_uring" {
+            println!("skipped: needs io_uring");
+            return;
+        }
+        if let Some(port) = line.strip_prefix("port ") {
+            break port.parse().expect("it prints its port");
+        }
+    };
+    let agent = Agent::run(&scratch, &["--stats", "--pid", &server.pid().to_string()]);
+    let mut wire = Wire::to(port);
+    let request = b"GET /uring HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut moved = 0;
+    for _ in 0..2 {
+        wire.send(request);
+        moved += request.len() + wire.expect("ok").len();
+    }
+    drop(wire);
+    let ended = agent.end();
+    assert!(ended.spans.is_empty(), "{:#?}", ended.spans);
+    let count = |name: &str| ended.count(name) as usize;
+    let seen = count("remora_io_uring_operations_total");
+    let unseen = count("remora_io_uring_calls_unseen_total");
+    // By a source that sees io_uring every operation is counted, and every byte is unknown.
+    match seen {
+        0 => assert!(unseen > 0, "{:?}", ended.log),
+        _ => assert_eq!((seen, count("remora_unknown_traffic_bytes_total")), (4, moved)),
+    }
 }

@@ -21,10 +21,11 @@ const DEMO_PROGRAMS: [(&str, &str); 3] =
     [("python3", "python3"), ("curl", "curl"), ("nginx", "nginx-light")];
 
 /// Programs that the tests use besides. A name that ends with `*` has a version behind it.
-const TEST_PROGRAMS: [(&str, &str); 14] = [
+const TEST_PROGRAMS: [(&str, &str); 15] = [
     ("openssl", "openssl"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
+    ("strace", "strace"),
     ("ab", "apache2-utils"),
     ("wrk", "wrk"),
     ("cc", "build-essential"),

@@ -59,6 +59,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("agent/src/run/launch.rs", "a descriptor across exec, and kill"),
     ("agent/src/run/signals.rs", "signalfd"),
     ("tests/src/kernel.rs", "asks bpf(2) what is left"),
+    ("tests/src/uring.rs", "memory shared with the kernel, and syscalls that std has no name for"),
     ("tests/tests/capture/", "socket calls that std has no name for"),
     ("tests/tests/sources/web.rs", "sendfile"),
 ];

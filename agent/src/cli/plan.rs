@@ -48,7 +48,7 @@ pub(super) fn plan(options: &Plan) -> Result<(), CliError> {
     let mut rows = Vec::new();
     if let Some(source) = source {
         rows.push(Row::Source { name: source.as_str(), description: source.describe() });
-        rows.extend(plan::probes(source).into_iter().map(|probe| Row::Probe {
+        rows.extend(plan::probes(source, &kernel).into_iter().map(|probe| Row::Probe {
             program: probe.program,
             hook: probe.hook,
             purpose: probe.purpose,

@@ -34,7 +34,7 @@ struct Row {
     ports: Vec<u16>,
     /// What would be captured.
     captured: &'static str,
-    user_id: u32,
+    user_id: Option<u32>,
     container_id: Option<String>,
     exe: String,
     args: Vec<String>,

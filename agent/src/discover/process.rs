@@ -65,8 +65,8 @@ pub struct Facts {
     pub exe_id: Option<(u64, u64)>,
     /// Its arguments, bounded, not redacted.
     pub args: Vec<String>,
-    /// Real user id.
-    pub uid: u32,
+    /// Real user id; `None` of a process that ended before it could be looked at.
+    pub uid: Option<u32>,
     /// Lines of `/proc/PID/cgroup`.
     pub cgroups: Vec<String>,
     /// Its id in its own pid namespace.
@@ -100,7 +100,7 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
             ProcessError::Gone { tgid }
         });
     }
-    let uid = field("Uid").and_then(|ids| ids.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+    let uid = field("Uid").and_then(|ids| ids.split_whitespace().next()?.parse().ok());
     let inner_pid = field("NSpid")
         .and_then(|ids| ids.split_whitespace().last()?.parse().ok())
         .unwrap_or(tgid.0);
@@ -109,7 +109,7 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
     let path = link.to_string_lossy();
     let deleted = path.ends_with(" (deleted)");
     let exe_path = PathBuf::from(path.trim_end_matches(" (deleted)"));
-    let exe_id = std::fs::metadata(&exe).ok().map(|file| (file.dev(), file.ino()));
+    let exe_id = exe_id(proc, tgid);
     let args = list(&bytes(&directory, "cmdline").unwrap_or_default());
     let cgroup = bytes(&directory, "cgroup").unwrap_or_default();
     let cgroups = String::from_utf8_lossy(&cgroup).lines().map(str::to_owned).collect();
@@ -147,6 +147,12 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
 /// When the process that has this id now started, in clock ticks since boot; `None` if none has it.
 pub fn start_ticks(proc: &Path, tgid: Tgid) -> Option<u64> {
     stat(&proc.join(tgid.0.to_string()), tgid).ok().map(|stat| stat.start_ticks)
+}
+
+/// Device and inode of the program that a process runs now.
+pub fn exe_id(proc: &Path, tgid: Tgid) -> Option<(u64, u64)> {
+    let exe = proc.join(tgid.0.to_string()).join("exe");
+    std::fs::metadata(exe).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Every process id there is now.

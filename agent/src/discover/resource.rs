@@ -5,6 +5,7 @@ use std::path::Path;
 use super::container;
 use super::process::Facts;
 use super::redact_args;
+use crate::event::ids::Tgid;
 use crate::inspect::runtime::Runtime;
 use crate::span::attributes::{Attributes, Value};
 use crate::span::model::Resource;
@@ -66,8 +67,12 @@ pub fn resource(facts: &Facts, runtime: Option<&Runtime>, host: &Host) -> Resour
     if facts.inner_pid != facts.tgid.0 {
         attributes.int("process.vpid", i64::from(facts.inner_pid));
     }
-    attributes.int("process.parent_pid", i64::from(facts.parent.0));
-    attributes.int("process.user.id", i64::from(facts.uid));
+    if facts.parent != Tgid(0) {
+        attributes.int("process.parent_pid", i64::from(facts.parent.0));
+    }
+    if let Some(uid) = facts.uid {
+        attributes.int("process.user.id", i64::from(uid));
+    }
     if let Some(name) = facts.exe.file_name() {
         attributes.text("process.executable.name", &name.to_string_lossy());
         attributes.text("process.executable.path", &facts.exe.to_string_lossy());

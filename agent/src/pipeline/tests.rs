@@ -228,11 +228,12 @@ impl Scene {
         self.state(end, kind::SHUTDOWN, 0);
     }
 
+    /// The process has closed its end.
     fn close(&mut self, end: End) {
         self.state(end, kind::CLOSE, 0);
     }
 
-    /// The peer resets a connection whose process still has it.
+    /// The peer has reset the connection; the process has yet to learn of it.
     fn reset(&mut self, end: End) {
         self.state(end, kind::CLOSE, socket_flags::HELD);
     }

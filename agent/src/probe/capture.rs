@@ -8,6 +8,7 @@ use std::time::Duration;
 use agent_common::{Selected, counter, select};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, FExit, Program, ProgramError};
+use aya::sys::SyscallError;
 use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Pod};
 
 use super::offsets;
@@ -344,6 +345,15 @@ impl Ring {
     }
 }
 
+/// Which entries of a map may be written, as bpf(2) has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// `BPF_ANY`
+    Any = 0,
+    /// `BPF_EXIST`: one that is there.
+    Present = 2,
+}
+
 /// Which processes the kernel half captures.
 pub struct Selection {
     selected: HashMap<MapData, u32, SelectedPod>,
@@ -359,12 +369,27 @@ impl Selection {
         payload_limit: u32,
     ) -> Result<(), CaptureError> {
         let bits = select::TRACED | if follow { select::FOLLOW } else { 0 };
-        self.put(tgid, Selected { bits, payload_limit, lost: 0 })
+        self.put(tgid, Selected { bits, payload_limit, lost: 0 }, Entry::Any)
     }
 
-    /// Remembers that `tgid` is not wanted, until it execs or exits.
+    /// As [`select`](Self::select), for a process that the kernel half has told of and so has put
+    /// into the map itself. If it has exited meanwhile, it stays forgotten: nobody would take it out
+    /// again until its id comes round.
+    pub fn confirm(
+        &mut self,
+        tgid: u32,
+        follow: bool,
+        payload_limit: u32,
+    ) -> Result<(), CaptureError> {
+        let bits = select::TRACED | if follow { select::FOLLOW } else { 0 };
+        self.put(tgid, Selected { bits, payload_limit, lost: 0 }, Entry::Present)
+    }
+
+    /// Remembers that `tgid`, of which the kernel half has told, is not wanted, until it execs or
+    /// exits.
     pub fn ignore(&mut self, tgid: u32) -> Result<(), CaptureError> {
-        self.put(tgid, Selected { bits: select::IGNORED, payload_limit: 0, lost: 0 })
+        let selected = Selected { bits: select::IGNORED, payload_limit: 0, lost: 0 };
+        self.put(tgid, selected, Entry::Present)
     }
 
     /// Forgets `tgid`.
@@ -390,9 +415,16 @@ impl Selection {
         result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })
     }
 
-    fn put(&mut self, tgid: u32, selected: Selected) -> Result<(), CaptureError> {
+    fn put(&mut self, tgid: u32, selected: Selected, entry: Entry) -> Result<(), CaptureError> {
         let map = "SELECTED";
-        let result = self.selected.insert(tgid, SelectedPod(selected), 0);
+        let result = match self.selected.insert(tgid, SelectedPod(selected), entry as u64) {
+            Err(MapError::SyscallError(SyscallError { ref io_error, .. }))
+                if entry == Entry::Present && io_error.raw_os_error() == Some(libc::ENOENT) =>
+            {
+                Ok(())
+            }
+            result => result,
+        };
         result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })
     }
 }

@@ -15,7 +15,7 @@ pub struct Probe {
 }
 
 /// Attached whatever the source.
-const LIFECYCLE: [Probe; 4] = [
+const LIFECYCLE: [Probe; 3] = [
     Probe {
         program: "sched_process_fork",
         hook: "tp_btf sched:sched_process_fork",
@@ -31,19 +31,34 @@ const LIFECYCLE: [Probe; 4] = [
         hook: "tp_btf sched:sched_process_exit",
         purpose: "forget processes, so that a reused id is another one",
     },
-    Probe {
-        program: "inet_sock_set_state",
-        hook: "tp_btf sock:inet_sock_set_state",
-        purpose: "see listeners, shutdown and close of TCP sockets",
-    },
 ];
 
-/// The probes of a source, those of every source included.
-pub fn probes(source: Source) -> Vec<Probe> {
+/// The probes of a source on a kernel, those of every source included.
+pub fn probes(source: Source, kernel: &Btf) -> Vec<Probe> {
     let mut probes = LIFECYCLE.to_vec();
+    probes.push(Probe {
+        program: match source {
+            Source::SocketTracepoints | Source::SocketFunctions => "inet_sock_set_state",
+            Source::SyscallExit => "inet_sock_set_state_found",
+        },
+        hook: "tp_btf sock:inet_sock_set_state",
+        purpose: "see listeners, shutdown and close of TCP sockets",
+    });
     probes.extend_from_slice(source.probes());
+    if source == Source::SocketFunctions {
+        let has = |probe: &&Probe| kernel.parameters(probe.program).is_some();
+        probes.extend(PAGE_FUNCTIONS.iter().filter(has));
+    }
     probes
 }
+
+/// Where the kernel still has them: sends like any other since 6.5.
+const PAGE_FUNCTIONS: [Probe; 2] = [
+    Probe { program: "tcp_sendpage", hook: "fexit tcp_sendpage", purpose: PAGES },
+    Probe { program: "unix_stream_sendpage", hook: "fexit unix_stream_sendpage", purpose: PAGES },
+];
+
+const PAGES: &str = "see bytes sent by sendfile and splice";
 
 impl Source {
     /// The probes that see socket operations.
@@ -92,7 +107,8 @@ impl Source {
             }
             Self::SocketFunctions => {
                 "fexit on the functions of TCP and Unix sockets; only their traffic pays (Linux \
-                 5.19 and later, refused by some kernels)"
+                 5.19 and later, refused by some kernels; a call that is under way when the agent \
+                 starts is not seen)"
             }
             Self::SyscallExit => {
                 "one tracepoint at the end of every syscall; every syscall of the host pays a \

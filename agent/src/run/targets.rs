@@ -193,7 +193,7 @@ impl Targets {
                     return Ok(());
                 }
                 let Ok(facts) = process::read(&self.proc, socket.tgid) else { return Ok(()) };
-                self.select(selection, facts, Why::Named, true, announce)
+                self.confirm(selection, facts, Why::Named, true, announce)
             }
             Event::Exit { tgid, .. } => {
                 self.traced.remove(&tgid);
@@ -252,10 +252,21 @@ impl Targets {
             None => None,
         };
         if let Some((why, follow)) = target {
-            return self.select(selection, facts, why, follow, announce);
+            return self.confirm(selection, facts, why, follow, announce);
         }
         self.traced.remove(&tgid);
-        selection.ignore(tgid.0)
+        selection.ignore(tgid.0)?;
+        // Another program may have begun between the look and the verdict. It would be told of soon,
+        // but what it does until then would not be captured.
+        let is_another =
+            facts.exe_id.is_some() && process::exe_id(&self.proc, tgid) != facts.exe_id;
+        let Some(facts) = is_another.then(|| process::read(&self.proc, tgid).ok()).flatten() else {
+            return Ok(());
+        };
+        if self.rules.wants(&facts) {
+            self.select(selection, facts, Why::Program, true, announce)?;
+        }
+        Ok(())
     }
 
     /// A child is traced if the kernel half has selected it, that is if its parent is followed.
@@ -279,15 +290,39 @@ impl Targets {
         follow: bool,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), CaptureError> {
-        let tgid = facts.tgid;
-        selection.select(tgid.0, follow, self.payload_limit)?;
+        selection.select(facts.tgid.0, follow, self.payload_limit)?;
+        self.settle(selection, facts, why, follow, announce);
+        Ok(())
+    }
+
+    /// As [`select`](Self::select), for a process that the kernel half has told of.
+    fn confirm(
+        &mut self,
+        selection: &mut Selection,
+        facts: Facts,
+        why: Why,
+        follow: bool,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), CaptureError> {
+        selection.confirm(facts.tgid.0, follow, self.payload_limit)?;
+        self.settle(selection, facts, why, follow, announce);
+        Ok(())
+    }
+
+    fn settle(
+        &mut self,
+        selection: &mut Selection,
+        facts: Facts,
+        why: Why,
+        follow: bool,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) {
         // It may have ended, and its id be another process's, since the facts were read.
-        if process::start_ticks(&self.proc, tgid) != Some(facts.start_ticks) {
-            selection.deselect(tgid.0);
+        if process::start_ticks(&self.proc, facts.tgid) != Some(facts.start_ticks) {
+            selection.deselect(facts.tgid.0);
         }
         // Announced all the same: records of it may be on their way.
         self.announce(facts, why, follow, announce);
-        Ok(())
     }
 
     fn announce(
@@ -326,7 +361,7 @@ fn brief(tgid: Tgid, path: &[u8], before: Option<&Facts>) -> Facts {
         deleted: false,
         exe_id: None,
         args: Vec::new(),
-        uid: before.map_or(0, |before| before.uid),
+        uid: before.and_then(|before| before.uid),
         cgroups: before.map(|before| before.cgroups.clone()).unwrap_or_default(),
         inner_pid: tgid.0,
         otel_service_name: None,

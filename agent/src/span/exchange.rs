@@ -1,5 +1,6 @@
 //! One request and its response, as one process sees it: a span in the making.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use slotmap::new_key_type;
@@ -42,14 +43,6 @@ pub(super) struct Trace {
     pub(super) kept: bool,
 }
 
-impl Exchange {
-    /// Whether the thread that read the request has answered it: then it has served nothing else
-    /// meanwhile. `None`: there is no answer yet.
-    pub(super) fn is_answered_by_its_reader(&self) -> Option<bool> {
-        self.answered_by.map(|task| task == self.task)
-    }
-}
-
 /// A span in the making.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -65,8 +58,11 @@ pub(super) struct Exchange {
     pub(super) nonblocking: bool,
     /// The task's current server exchange when a client request began.
     pub(super) within: Option<(ExchangeKey, Method, Confidence)>,
-    /// The task that wrote (server) the response's head.
-    pub(super) answered_by: Option<TaskId>,
+    /// Whether the task that read the request (server) has written the response's head: then it has
+    /// served nothing else meanwhile. `None`: there is no answer yet.
+    pub(super) answered_by_its_reader: Option<bool>,
+    /// Exchanges that wait for that to be known.
+    pub(super) awaited_by: VecDeque<ExchangeKey>,
     /// TCP sequence number of the request's first byte.
     pub(super) request_seq: Option<u32>,
     pub(super) origin: Origin,
@@ -81,15 +77,17 @@ pub(super) struct Exchange {
     pub(super) wall: WallOffset,
     pub(super) end: Option<(MonoNs, Option<End>)>,
     pub(super) head_seen: bool,
-    /// It never was one.
-    pub(super) mistaken: bool,
     /// Bytes were not copied while the head was not whole.
     pub(super) head_cut: bool,
+    /// It never was one.
+    pub(super) mistaken: bool,
     pub(super) responded: bool,
     pub(super) name: Name,
     pub(super) attributes: Attributes,
     pub(super) status: Option<u16>,
     pub(super) request_bytes: Option<u64>,
+    /// The stream ended before the request did.
+    pub(super) request_cut: bool,
     pub(super) response_bytes: Option<u64>,
     /// Gaps in what was seen of the connection while this exchange was open.
     pub(super) gaps: u32,

@@ -42,9 +42,15 @@ pub(super) fn span(
     let (mut end, mut how) = exchange.end?;
     // A lost record is told where it is missed: by its number, by the bytes, or by both.
     let lost = u64::from(exchange.gaps).max(lost.saturating_sub(exchange.lost_before));
-    if lost > 0 && matches!(how, None | Some(End::Aborted)) {
+    if lost > 0 {
         // What seems to be cut off may only have been missed.
-        how = Some(End::Unseen);
+        if matches!(how, None | Some(End::Aborted)) {
+            how = Some(End::Unseen);
+            exchange.response_bytes = None;
+        }
+        if exchange.request_cut {
+            exchange.request_bytes = None;
+        }
     }
     if let Some(read_by) = read_by {
         end = end.min(read_by.max(exchange.start));
@@ -116,7 +122,7 @@ fn parent(
                 // Among what was lost since may be the parent's answer, and then it was over.
                 Method::Thread if lost > parent.lost_before => Confidence::Inferred,
                 Method::Thread
-                    if !parent.nonblocking && parent.is_answered_by_its_reader() == Some(true) =>
+                    if !parent.nonblocking && parent.answered_by_its_reader == Some(true) =>
                 {
                     Confidence::Exact
                 }
@@ -140,7 +146,7 @@ fn local_parent(
 ) -> Option<ExchangeKey> {
     let Origin::Local { key, method, .. } = exchange.origin else { return None };
     let parent = exchanges.get(key)?;
-    let refuted = method == Method::Thread && parent.is_answered_by_its_reader() == Some(false);
+    let refuted = method == Method::Thread && parent.answered_by_its_reader == Some(false);
     if refuted && exchange.trace.is_none() {
         // The request was handed over: its reader was free for something else.
         return None;
@@ -155,33 +161,18 @@ pub(super) fn adopt(
     key: ExchangeKey,
     trace: &Trace,
 ) -> bool {
-    let mut chain = vec![key];
-    loop {
-        let Some(exchange) = chain.last().and_then(|key| exchanges.get(*key)) else { return false };
-        if let Some(own) = &exchange.trace {
-            if own.id != trace.id {
-                return false;
-            }
-            break;
-        }
-        match (local_parent(exchanges, exchange), exchange.remote.as_deref()) {
-            (Some(parent), _) if chain.len() < DEPTH_MAX => chain.push(parent),
-            (Some(_), _) => return false,
-            (None, Some(context)) if exchange.origin == Origin::Header => {
-                if context.trace_id != trace.id {
-                    return false;
-                }
-                break;
-            }
-            (None, _) => break,
-        }
+    let top = top(exchanges, key);
+    let Some(exchange) = exchanges.get(top) else { return false };
+    let is_free = match (&exchange.trace, exchange.remote.as_deref()) {
+        (Some(own), _) => own.id == trace.id,
+        (None, _) if local_parent(exchanges, exchange).is_some() => false,
+        (None, Some(context)) if exchange.origin == Origin::Header => context.trace_id == trace.id,
+        (None, _) => true,
+    };
+    if is_free {
+        settle(exchanges, key, top, trace);
     }
-    for key in chain {
-        if let Some(exchange) = exchanges.get_mut(key) {
-            exchange.trace = Some(trace.clone());
-        }
-    }
-    true
+    is_free
 }
 
 /// The trace of an exchange: that of its root, decided when it is first asked for.
@@ -191,29 +182,43 @@ fn trace(
     sampler: Sampler,
     key: ExchangeKey,
 ) -> Option<Trace> {
-    let mut top = key;
-    for _ in 0..DEPTH_MAX {
-        let exchange = exchanges.get(top)?;
-        match local_parent(exchanges, exchange) {
-            Some(parent) if exchange.trace.is_none() => top = parent,
-            _ => break,
-        }
-    }
+    let top = top(exchanges, key);
     let exchange = exchanges.get(top)?;
     let trace = exchange.trace.clone().unwrap_or_else(|| root(exchange, ids, sampler));
-    let mut here = key;
-    for _ in 0..=DEPTH_MAX {
-        let Some(exchange) = exchanges.get(here).filter(|exchange| exchange.trace.is_none()) else {
-            break;
+    settle(exchanges, key, top, &trace);
+    Some(trace)
+}
+
+/// The nearest exchange above this one, or itself, of which the trace is decided, else the root.
+fn top(exchanges: &SlotMap<ExchangeKey, Exchange>, key: ExchangeKey) -> ExchangeKey {
+    let mut top = key;
+    for _ in 0..DEPTH_MAX {
+        let undecided = exchanges.get(top).filter(|exchange| exchange.trace.is_none());
+        match undecided.and_then(|exchange| local_parent(exchanges, exchange)) {
+            Some(parent) => top = parent,
+            None => break,
+        }
+    }
+    top
+}
+
+/// Decides the trace of an exchange and of all up to `top`.
+fn settle(
+    exchanges: &mut SlotMap<ExchangeKey, Exchange>,
+    key: ExchangeKey,
+    top: ExchangeKey,
+    trace: &Trace,
+) {
+    let mut next = Some(key);
+    while let Some(key) = next {
+        let Some(exchange) = exchanges.get(key).filter(|exchange| exchange.trace.is_none()) else {
+            return;
         };
-        let above = local_parent(exchanges, exchange).filter(|_| here != top);
-        if let Some(exchange) = exchanges.get_mut(here) {
+        next = local_parent(exchanges, exchange).filter(|_| key != top);
+        if let Some(exchange) = exchanges.get_mut(key) {
             exchange.trace = Some(trace.clone());
         }
-        let Some(above) = above else { break };
-        here = above;
     }
-    Some(trace)
 }
 
 /// W3C's "sampled" flag: set on every trace that remora begins, because it records it.

@@ -34,14 +34,19 @@ pub(super) struct SocketState {
     pub(super) last_moved: [MonoNs; 2],
     /// Number of the next operation.
     pub(super) next_op: u32,
-    /// Exchanges not yet handed out, oldest first.
-    pub(super) exchanges: VecDeque<(ExchangeNo, ExchangeKey)>,
     /// When it was last used.
     pub(super) touched: MonoNs,
+    /// Exchanges not yet handed out, oldest first.
+    pub(super) exchanges: VecDeque<(ExchangeNo, ExchangeKey)>,
+    /// How many of them have no counterpart at the other end.
+    pub(super) unjoined: usize,
+    /// When the kernel closed it.
+    pub(super) closed_at: Option<MonoNs>,
+    /// Its connection is over, but its process may still read what had come: it is forgotten soon,
+    /// whether or not anything more is told.
+    pub(super) over: bool,
     /// It is gone, and kept only for what is yet to be handed out.
     pub(super) closed: bool,
-    /// Its connection is over: it is forgotten soon, whether or not its close is told.
-    pub(super) over: bool,
 }
 
 impl SocketState {
@@ -52,21 +57,35 @@ impl SocketState {
     }
 
     pub(super) fn exchange(&self, number: ExchangeNo) -> Option<ExchangeKey> {
-        let is_it = |(no, _): &&(ExchangeNo, ExchangeKey)| *no == number;
-        // Numbers follow each other, but for exchanges that were not begun.
-        let (first, _) = self.exchanges.front()?;
-        let guess = self.exchanges.get(number.wrapping_sub(*first) as usize).filter(is_it);
-        guess.or_else(|| self.exchanges.iter().find(is_it)).map(|(_, key)| *key)
+        let (_, key) = self.exchanges.get(self.index(number)?)?;
+        Some(*key)
     }
 
     /// Forgets an exchange.
     pub(super) fn remove_exchange(&mut self, number: ExchangeNo) {
         // They are handed out in the order they end, which is mostly the order they began.
-        if self.exchanges.front().is_some_and(|(no, _)| *no == number) {
-            self.exchanges.pop_front();
-        } else {
-            self.exchanges.retain(|(no, _)| *no != number);
+        if let Some(index) = self.index(number) {
+            self.exchanges.remove(index);
         }
+    }
+
+    /// Where an exchange is. Their numbers follow each other, but for exchanges that were not begun
+    /// or are handed out already.
+    fn index(&self, number: ExchangeNo) -> Option<usize> {
+        let (first, _) = self.exchanges.front()?;
+        let offset = number.wrapping_sub(*first);
+        let is_there =
+            |index: &usize| self.exchanges.get(*index).is_some_and(|(no, _)| *no == number);
+        Some(offset as usize).filter(is_there).or_else(|| {
+            self.exchanges.binary_search_by_key(&offset, |(no, _)| no.wrapping_sub(*first)).ok()
+        })
+    }
+
+    /// Its exchanges, those first that have no counterpart at the other end: mostly the last.
+    pub(super) fn unjoined_first(&self) -> impl Iterator<Item = ExchangeKey> {
+        let joined = self.exchanges.len().saturating_sub(self.unjoined);
+        let (older, newer) = (self.exchanges.range(..joined), self.exchanges.range(joined..));
+        newer.chain(older.rev()).filter(|_| self.unjoined > 0).map(|(_, key)| *key)
     }
 
     /// Where it is kept when the direction's bytes last moved.
@@ -148,10 +167,12 @@ impl Sockets {
         self.states.len() >= SOCKETS_MAX
     }
 
-    /// A sixteenth of all, to be forgotten: idle ones first, longest unused first.
-    pub(super) fn oldest(&self) -> Vec<SocketKey> {
+    /// A sixteenth of those that are asked for, to be forgotten: idle ones first, longest unused
+    /// first.
+    pub(super) fn oldest(&self, of: impl Fn(&SocketState) -> bool) -> Vec<SocketKey> {
         let rank = |state: &SocketState| (!state.exchanges.is_empty(), state.touched);
-        let mut all: Vec<_> = self.states.iter().map(|(key, state)| (rank(state), key)).collect();
+        let states = self.states.iter().filter(|(_, state)| of(state));
+        let mut all: Vec<_> = states.map(|(key, state)| (rank(state), key)).collect();
         let some = all.len() / 16;
         if some < all.len() {
             all.select_nth_unstable(some);
@@ -176,10 +197,12 @@ impl Sockets {
             expected: [None; 2],
             last_moved: [MonoNs::default(); 2],
             next_op: 0,
-            exchanges: VecDeque::new(),
             touched: socket.at,
-            closed: false,
+            exchanges: VecDeque::new(),
+            unjoined: 0,
+            closed_at: None,
             over: false,
+            closed: false,
         });
         if let Some(other) = peer.and_then(|peer| self.states.get_mut(peer)) {
             other.peer = Some(key);

@@ -2,6 +2,7 @@
 //! and no bytes.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 
 use slotmap::SlotMap;
@@ -21,6 +22,9 @@ use crate::protocol::{self, End};
 /// How far above an exchange a link is waited for.
 const PROOF_DEPTH: usize = 16;
 
+/// How long a call waits after its end for the answer that proves whose it is.
+const PROOF_NS: u64 = 500_000_000;
+
 /// All that a parser's messages may touch while its socket's connection is taken out.
 pub(super) struct State {
     pub(super) exchanges: SlotMap<ExchangeKey, Exchange>,
@@ -29,7 +33,12 @@ pub(super) struct State {
     pub(super) ids: IdSource,
     pub(super) wall: WallOffset,
     /// Exchanges that are over, and when they ended: in the order in which that was seen.
-    pub(super) ended: VecDeque<(MonoNs, ExchangeKey)>,
+    ended: VecDeque<(MonoNs, ExchangeKey)>,
+    /// Exchanges that wait for a proof of their place, and when they ended, in the order of `ended`.
+    /// What has its proof before its time stays here, but is done.
+    unproved: VecDeque<(MonoNs, ExchangeKey)>,
+    /// Exchanges whose proof has come.
+    proved: VecDeque<ExchangeKey>,
     pub(super) tallies: Tallies,
     /// Records that were lost on the way here.
     pub(super) lost: u64,
@@ -55,6 +64,8 @@ impl State {
             ids: IdSource::new(seed),
             wall: WallOffset::default(),
             ended: VecDeque::new(),
+            unproved: VecDeque::new(),
+            proved: VecDeque::new(),
             tallies: Tallies::default(),
             lost: 0,
         }
@@ -161,8 +172,9 @@ impl State {
         if exchange.kind != Kind::Server || operation.task.id == 0 {
             return;
         }
-        exchange.answered_by = Some(operation.task);
         let kept = exchange.task == operation.task;
+        exchange.answered_by_its_reader = Some(kept);
+        self.proved.extend(mem::take(&mut exchange.awaited_by));
         if exchange.gaps == 0
             && let Some(process) = self.processes.get_mut(&exchange.tgid)
         {
@@ -171,22 +183,69 @@ impl State {
         }
     }
 
-    /// Whether an exchange's place may yet be proved or refuted, by who answers a request above it.
-    pub(super) fn is_to_be_proved(&self, key: ExchangeKey) -> bool {
-        let Some(mut exchange) = self.exchanges.get(key) else { return false };
+    /// The exchange whose answer may yet prove or refute the place of this one: a request above it.
+    fn proof(&self, exchange: &Exchange) -> Option<ExchangeKey> {
+        let mut exchange = exchange;
         for _ in 0..PROOF_DEPTH {
-            let Origin::Local { key, method, confidence } = exchange.origin else { return false };
-            let Some(parent) = self.exchanges.get(key) else { return false };
-            if exchange.trace.is_some() {
-                return false;
-            }
-            let open = !parent.nonblocking && parent.answered_by.is_none() && parent.end.is_none();
+            let Origin::Local { key, method, confidence } = exchange.origin else { return None };
+            let parent = self.exchanges.get(key).filter(|_| exchange.trace.is_none())?;
+            let open = !parent.nonblocking
+                && parent.answered_by_its_reader.is_none()
+                && parent.end.is_none();
             if method == Method::Thread && confidence == Confidence::Inferred && open {
-                return true;
+                return Some(key);
             }
             exchange = parent;
         }
-        false
+        None
+    }
+
+    /// Whether exchanges wait to be handed out.
+    pub(super) fn is_pending(&self) -> bool {
+        !self.ended.is_empty() || !self.unproved.is_empty() || !self.proved.is_empty()
+    }
+
+    /// The next exchange that ended before `horizon` and waits for nothing more. Looks only at those
+    /// whose time or whose proof has come, however many wait.
+    pub(super) fn next_due(&mut self, horizon: MonoNs) -> Option<ExchangeKey> {
+        while let Some((at, key)) = due(&mut self.ended, horizon) {
+            if !self.waits(key) {
+                return Some(key);
+            }
+            self.unproved.push_back((at, key));
+        }
+        while let Some(key) = self.proved.pop_front() {
+            if self.is_here(key) && !self.waits(key) {
+                return Some(key);
+            }
+        }
+        while let Some((_, key)) = due(&mut self.unproved, horizon.before(PROOF_NS)) {
+            if self.is_here(key) {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Whether an exchange is yet to be handed out.
+    fn is_here(&self, key: ExchangeKey) -> bool {
+        self.exchanges.get(key).is_some_and(|exchange| !exchange.done)
+    }
+
+    /// Whether an exchange waits for a proof of its place; if so, it is told when that comes.
+    fn waits(&mut self, key: ExchangeKey) -> bool {
+        let Some(proof) = self.exchanges.get(key).and_then(|exchange| self.proof(exchange)) else {
+            return false;
+        };
+        let Some(exchange) = self.exchanges.get_mut(proof) else { return false };
+        let mut waiting = mem::take(&mut exchange.awaited_by);
+        // Those whose time was over before the proof came.
+        while waiting.pop_front_if(|first| !self.is_here(*first)).is_some() {}
+        waiting.push_back(key);
+        if let Some(exchange) = self.exchanges.get_mut(proof) {
+            exchange.awaited_by = waiting;
+        }
+        true
     }
 
     /// Where the response ends will not be seen. Its task may be doing something else by now.
@@ -204,6 +263,7 @@ impl State {
         }
         let at = at.max(exchange.start);
         exchange.end = Some((at, end));
+        self.proved.extend(mem::take(&mut exchange.awaited_by));
         self.ended.push_back((at, key));
         if exchange.kind == Kind::Server {
             self.tasks.leave(exchange.task, key);
@@ -279,4 +339,10 @@ impl State {
             }
         }
     }
+}
+
+/// Takes the first entry if its time has come.
+pub(super) fn due<T>(queue: &mut VecDeque<(MonoNs, T)>, horizon: MonoNs) -> Option<(MonoNs, T)> {
+    let is_due = queue.front().is_some_and(|(at, _)| *at <= horizon);
+    if is_due { queue.pop_front() } else { None }
 }

@@ -13,9 +13,9 @@ use super::finish;
 use super::http::{self, Ends, HeaderCapture};
 use super::model::{Confidence, Kind, Method, Resource, Span};
 use super::sampler::Sampler;
-use super::sockets::{SocketState, Sockets};
-use super::state::{Operation, State};
-use crate::event::ids::{Address, TaskId, Tgid};
+use super::sockets::Sockets;
+use super::state::{self, Operation, State};
+use crate::event::ids::{Address, SocketId, TaskId, Tgid};
 use crate::event::{Event, Io, Outcome, Socket};
 use crate::platform::clock::{MonoNs, WallOffset};
 use crate::protocol::{self, Direction, End, ExchangeNo, http1};
@@ -24,11 +24,13 @@ use crate::protocol::{self, Direction, End, ExchangeNo, http1};
 /// bound sooner.
 const EXCHANGES_MAX: usize = if cfg!(any(test, feature = "fuzzing")) { 512 } else { 1 << 18 };
 
-/// How long a process may take to learn that its connection is gone.
-const LEARNS_NS: u64 = 3_000_000_000;
+/// How long after a connection is over, or after its last read since, what is open on it waits for
+/// what had been received and may still be read.
+const READ_LATE_NS: u64 = 500_000_000;
 
-/// How long a call waits for the answer that proves whose it is.
-const PROOF_NS: u64 = 500_000_000;
+/// How long a process may take to learn that its connection is over: until then it may read what
+/// begins something new.
+const LEARNS_NS: u64 = 3_000_000_000;
 
 /// Room for the attributes of an ordinary request, encoded.
 const ATTRIBUTE_BYTES: usize = 640;
@@ -76,21 +78,24 @@ pub struct Settings {
 pub struct Tracker {
     settings: Settings,
     sockets: Sockets,
-    /// Sockets that are closed, and since when.
-    closed: VecDeque<(MonoNs, SocketKey)>,
-    /// Sockets whose connection is over but which their process may still read from.
-    held: VecDeque<(MonoNs, SocketKey)>,
-    /// Exchanges that are over but whose place is to be proved, and when they ended.
-    proving: Vec<(MonoNs, ExchangeKey)>,
+    /// Sockets whose connection is over but which their process may still read from, and since when
+    /// (or since when it has read nothing more).
+    over: VecDeque<(MonoNs, SocketKey)>,
+    /// The same after [`READ_LATE_NS`], when nothing waits any more.
+    lingering: VecDeque<(MonoNs, SocketKey)>,
     state: State,
 }
 
 impl Tracker {
     /// A tracker whose identities follow from `seed`.
     pub fn new(settings: Settings, seed: u64) -> Self {
-        let state = State::new(seed);
-        let (closed, held) = (VecDeque::new(), VecDeque::new());
-        Self { settings, sockets: Sockets::default(), closed, held, proving: Vec::new(), state }
+        Self {
+            settings,
+            sockets: Sockets::default(),
+            over: VecDeque::new(),
+            lingering: VecDeque::new(),
+            state: State::new(seed),
+        }
     }
 
     /// Announces a process; its events before this are not understood.
@@ -125,8 +130,7 @@ impl Tracker {
 
     /// Whether spans wait to be handed out.
     pub fn pending(&self) -> bool {
-        let ended = !self.state.ended.is_empty() || !self.proving.is_empty();
-        ended || !self.closed.is_empty() || !self.held.is_empty()
+        self.state.is_pending() || !self.over.is_empty() || !self.lingering.is_empty()
     }
 
     /// Takes in an event.
@@ -139,12 +143,7 @@ impl Tracker {
                     self.end(key, Direction::Outbound, *at);
                 }
             }
-            Event::Closed { id, at, held } => {
-                if let Some(key) = self.sockets.find(*id) {
-                    let queue = if *held { &mut self.held } else { &mut self.closed };
-                    queue.push_back((*at, key));
-                }
-            }
+            Event::Closed { id, at, held } => self.closed(*id, *at, *held),
             Event::Fork { tgid, tid, .. } => {
                 let kind = agent_common::task_kind::THREAD;
                 self.state.tasks.forget(TaskId { tgid: *tgid, kind, id: u64::from(tid.0) });
@@ -162,40 +161,19 @@ impl Tracker {
     /// Hands out every span that ended before `horizon`: by then all events up to its end, from
     /// every CPU, have been taken in. One that was seen to end after one that ended later waits for it.
     pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
-        // A peer's reset is handled within the very operation that provoked it, and so told before.
-        while let Some((at, key)) = due(&mut self.closed, horizon) {
-            self.close(key, at, Closing::Told);
-        }
-        while let Some((at, key)) = due(&mut self.held, horizon.before(LEARNS_NS)) {
-            self.close(key, at, Closing::Told);
-        }
+        self.leave(horizon);
         if self.state.exchanges.len() >= EXCHANGES_MAX {
-            self.make_room(horizon);
+            let busy = self.sockets.oldest(|socket| !socket.exchanges.is_empty());
+            self.make_room(busy, horizon);
         }
-        for (at, key) in mem::take(&mut self.proving) {
-            let waits = at > horizon.before(PROOF_NS) && self.state.is_to_be_proved(key);
-            match waits && horizon < MonoNs(u64::MAX) {
-                true => self.proving.push((at, key)),
-                false => self.hand_out(key, spans),
-            }
-        }
-        while let Some((at, key)) = self.state.ended.front().copied()
-            && at <= horizon
-        {
-            self.state.ended.pop_front();
-            if horizon < MonoNs(u64::MAX) && self.state.is_to_be_proved(key) {
-                self.proving.push((at, key));
-            } else {
-                self.hand_out(key, spans);
-            }
+        while let Some(key) = self.state.next_due(horizon) {
+            self.hand_out(key, spans);
         }
     }
 
     /// Ends everything that is open and hands it out.
     pub fn finish(&mut self, at: MonoNs, spans: &mut Vec<Span>) {
-        for (at, key) in mem::take(&mut self.closed).into_iter().chain(mem::take(&mut self.held)) {
-            self.close(key, at, Closing::Told);
-        }
+        self.leave(MonoNs(u64::MAX));
         for key in self.sockets.keys() {
             let Some(socket) = self.sockets.get(key) else { continue };
             let open: Vec<_> = socket.exchanges.iter().map(|(_, key)| *key).collect();
@@ -222,14 +200,14 @@ impl Tracker {
             self.forget(gone, socket.at);
         }
         if self.sockets.is_full() {
-            self.make_room(socket.at);
+            let oldest = self.sockets.oldest(|_| true);
+            self.make_room(oldest, socket.at);
         }
         self.sockets.add(socket);
     }
 
-    /// Forgets the sockets that are the least likely to be used again.
-    fn make_room(&mut self, at: MonoNs) {
-        for key in self.sockets.oldest() {
+    fn make_room(&mut self, sockets: Vec<SocketKey>, at: MonoNs) {
+        for key in sockets {
             self.state.tallies.too_many_sockets += 1;
             self.forget(key, at);
         }
@@ -238,7 +216,11 @@ impl Tracker {
     /// Nothing more will be seen of a socket.
     fn forget(&mut self, key: SocketKey, at: MonoNs) {
         self.sockets.unlink(key);
-        self.close(key, at, Closing::OutOfSight);
+        let Some(socket) = self.sockets.get(key) else { return };
+        match socket.closed_at {
+            Some(at) if !socket.connection.is_to_be_read() => self.close(key, at, Closing::Told),
+            _ => self.close(key, at, Closing::OutOfSight),
+        }
     }
 
     fn io(&mut self, io: &Io<'_>) {
@@ -254,12 +236,13 @@ impl Tracker {
         };
         let Some(socket) = self.sockets.get_mut(key) else { return };
         // A step back is two operations at one time, not a loss.
-        let skipped = (1..1 << 31).contains(&io.op.wrapping_sub(socket.next_op));
+        let ahead = io.op.wrapping_sub(socket.next_op);
+        let skipped = if ahead < 1 << 31 { ahead } else { 0 };
         socket.next_op = io.op.wrapping_add(1);
         socket.tgid = io.tgid;
         socket.touched = io.at;
         if io.over && !mem::replace(&mut socket.over, true) {
-            self.held.push_back((io.at, key));
+            self.over.push_back((io.at, key));
         }
         let operation = self.position(key, io, skipped);
         match io.outcome {
@@ -297,15 +280,15 @@ impl Tracker {
         }
     }
 
-    /// Notices missing bytes and says where the operation's first byte stands. `skipped`: the
-    /// operation before it on this socket, at least, was missed.
-    fn position(&mut self, key: SocketKey, io: &Io<'_>, skipped: bool) -> Operation {
+    /// Notices missing bytes and says where the operation's first byte stands. `skipped`: how many
+    /// operations before it on this socket were missed.
+    fn position(&mut self, key: SocketKey, io: &Io<'_>, skipped: u32) -> Operation {
         let (at, nonblocking, task) = (io.at, io.nonblocking, io.task);
         let segment_age_ns = io.tcp_seq.map(|_| io.segment_age_ns).filter(|age| *age < u32::MAX);
         let mut operation = Operation { at, task, tcp_seq: None, nonblocking, segment_age_ns };
         let Some(socket) = self.sockets.get_mut(key) else { return operation };
         let Some(seq) = io.tcp_seq else {
-            if skipped {
+            if skipped > 0 {
                 // Nothing tells in which direction.
                 self.missed(key);
                 self.gap(key, Direction::Inbound, None, at);
@@ -319,7 +302,7 @@ impl Tracker {
         // The FIN takes a sequence number and is counted with the last bytes read, or with the end.
         let fin = match io.outcome {
             Outcome::End => true,
-            _ => io.direction == Direction::Inbound && !skipped && ahead == Some(1),
+            _ => io.direction == Direction::Inbound && skipped == 0 && ahead == Some(1),
         };
         // A step back is two threads on one socket, not a loss.
         let missing = ahead.unwrap_or(0).saturating_sub(u32::from(fin));
@@ -328,16 +311,19 @@ impl Tracker {
         *socket.expected_mut(io.direction) = Some(first.wrapping_add(moved));
         operation.tcp_seq = Some(first);
         let opposite = io.direction.opposite();
-        if missing > 0 || skipped {
+        if missing > 0 || skipped > 0 {
             self.missed(key);
         }
         if missing > 0 {
             self.gap(key, io.direction, Some(u64::from(missing)), at);
-        } else if skipped {
-            // It was in the other direction, if the position in this one is known.
-            if expected.is_none() {
-                self.gap(key, io.direction, None, at);
-            }
+        } else if skipped > 0 && expected.is_none() {
+            self.gap(key, io.direction, None, at);
+        }
+        // A single one was in the other direction, unless bytes are missing in this one (more than the
+        // one that a FIN counts as). Of several, some may have been: the answer to the request
+        // before, say, and the request after it.
+        let inbound = io.direction == Direction::Inbound;
+        if skipped > u32::from(missing > u32::from(inbound)) {
             if let Some(socket) = self.sockets.get_mut(key) {
                 *socket.expected_mut(opposite) = None;
             }
@@ -365,17 +351,72 @@ impl Tracker {
         self.boundary(key, at, |connection, sink| connection.end(direction, sink));
     }
 
+    /// The kernel has closed a connection. `held`: its process still has the socket, and may still
+    /// read from it. (More may also be told of what happened before, because a peer's reset is
+    /// handled within the very operation that provoked it.)
+    fn closed(&mut self, id: SocketId, at: MonoNs, held: bool) {
+        let Some(key) = self.sockets.find(id) else { return };
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.closed_at = Some(at);
+        if held {
+            if !mem::replace(&mut socket.over, true) {
+                self.over.push_back((at, key));
+            }
+        } else if socket.connection.is_to_be_read() {
+            // A half-closed connection is closed as soon as its peer has closed it, too.
+            self.over.push_back((at, key));
+        } else {
+            self.close(key, at, Closing::Told);
+        }
+    }
+
+    /// Closes connections that were over by `horizon` and of which nothing more is waited for.
+    fn leave(&mut self, horizon: MonoNs) {
+        while let Some((at, key)) = state::due(&mut self.over, horizon.before(READ_LATE_NS)) {
+            let Some(socket) = self.sockets.get(key) else { continue };
+            let [read_at, _] = socket.last_moved;
+            if read_at > at {
+                self.over.push_back((read_at, key));
+            } else if socket.over {
+                self.despair(key, at);
+                self.lingering.push_back((at, key));
+            } else {
+                self.close(key, at, Closing::Told);
+            }
+        }
+        while let Some((at, key)) = state::due(&mut self.lingering, horizon.before(LEARNS_NS)) {
+            self.close(key, at, Closing::Told);
+        }
+    }
+
+    /// What is open on a connection that is over waits no longer.
+    fn despair(&mut self, key: SocketKey, at: MonoNs) {
+        let Some(socket) = self.sockets.get(key) else { return };
+        let is_open = |key: ExchangeKey| {
+            self.state.exchanges.get(key).is_some_and(|exchange| exchange.end.is_none())
+        };
+        if socket.exchanges.iter().any(|(_, key)| is_open(*key)) {
+            // A response may be there, and be read some time.
+            let unread = socket.connection.is_to_be_read();
+            self.end_streams(key, at, if unread { Closing::OutOfSight } else { Closing::Told });
+        }
+    }
+
     fn close(&mut self, key: SocketKey, at: MonoNs, how: Closing) {
-        self.boundary(key, at, |connection, sink| match how {
-            Closing::Told => connection.close(sink),
-            Closing::Vanished => connection.vanish(sink),
-            Closing::OutOfSight => connection.lose_sight(sink),
-        });
+        self.end_streams(key, at, how);
         let Some(socket) = self.sockets.get_mut(key) else { return };
         socket.closed = true;
         if socket.exchanges.is_empty() {
             self.sockets.remove(key);
         }
+    }
+
+    fn end_streams(&mut self, key: SocketKey, at: MonoNs, how: Closing) {
+        self.boundary(key, at, |connection, sink| match how {
+            Closing::Told => connection.close(sink),
+            Closing::Vanished => connection.vanish(sink),
+            Closing::OutOfSight => connection.lose_sight(sink),
+        });
     }
 
     /// Feeds the parser something that no task did.
@@ -422,19 +463,20 @@ impl Tracker {
                 let about = (&ends, &mut socket.standing);
                 self.state.request_head(key, about, &head, &self.settings.headers);
             }
-            Message::RequestEnd { exchange, body_bytes, .. } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+            Message::RequestEnd { exchange, body_bytes, end } => {
+                let Some(key) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
                     exchange.request_bytes = body_bytes;
+                    exchange.request_cut = end == End::Aborted;
                 }
             }
             Message::Interim { .. } => {}
             Message::ResponseStart { exchange } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+                let Some(key) = self.open(key, exchange) else { return };
                 self.state.response_start(key, operation);
             }
             Message::ResponseHead { exchange, head } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+                let Some(key) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
                     exchange.status = Some(head.status);
                     let headers = &self.settings.headers;
@@ -442,11 +484,11 @@ impl Tracker {
                 }
             }
             Message::ResponseAdrift { exchange } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+                let Some(key) = self.open(key, exchange) else { return };
                 self.state.adrift(key);
             }
             Message::ResponseEnd { exchange, body_bytes, end } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+                let Some(key) = self.open(key, exchange) else { return };
                 let last = self.sockets.get(socket_key).map(|socket| socket.last_moved);
                 let mut at = at;
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
@@ -461,11 +503,11 @@ impl Tracker {
                 self.state.over(key, at, Some(end));
             }
             Message::Abandoned { exchange } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+                let Some(key) = self.open(key, exchange) else { return };
                 self.state.over(key, at, None);
             }
             Message::Mistaken { exchange } => {
-                let Some((key, _)) = self.open(key, exchange) else { return };
+                let Some(key) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
                     exchange.mistaken = true;
                 }
@@ -476,13 +518,8 @@ impl Tracker {
         }
     }
 
-    fn open(
-        &self,
-        key: SocketKey,
-        number: ExchangeNo,
-    ) -> Option<(ExchangeKey, (Address, Address))> {
-        let socket = self.sockets.get(key)?;
-        Some((socket.exchange(number)?, (socket.local, socket.remote)))
+    fn open(&self, key: SocketKey, number: ExchangeNo) -> Option<ExchangeKey> {
+        self.sockets.get(key)?.exchange(number)
     }
 
     fn request_start(
@@ -512,7 +549,8 @@ impl Tracker {
             task: operation.task,
             nonblocking: operation.nonblocking,
             within: None,
-            answered_by: None,
+            answered_by_its_reader: None,
+            awaited_by: VecDeque::new(),
             request_seq,
             origin: Origin::Unknown,
             joined: false,
@@ -523,13 +561,14 @@ impl Tracker {
             wall: self.state.wall,
             end: None,
             head_seen: false,
-            mistaken: false,
             head_cut: false,
+            mistaken: false,
             responded: false,
             name: "HTTP".into(),
             attributes: super::attributes::Attributes::with_capacity(ATTRIBUTE_BYTES),
             status: None,
             request_bytes: None,
+            request_cut: false,
             response_bytes: None,
             gaps: 0,
             lost_before: self.state.lost,
@@ -543,49 +582,42 @@ impl Tracker {
         }
         let Some(socket) = self.sockets.get_mut(socket_key) else { return };
         socket.exchanges.push_back((number, key));
+        socket.unjoined += 1;
         self.join(key, kind, socket_key);
     }
 
     /// Finds the exchange at the other end of the connection. On TCP the request's first byte has
     /// the same sequence number at both ends. On a Unix stream, which has none, only one exchange
     /// may be without its counterpart at each end.
-    fn join(&mut self, key: ExchangeKey, kind: Kind, socket: SocketKey) {
-        let Some(socket) = self.sockets.get(socket) else { return };
-        let Some(peer) = socket.peer.and_then(|peer| self.sockets.get(peer)) else { return };
-        let exchanges = &self.state.exchanges;
-        let Some(mine) = exchanges.get(key) else { return };
-        let other = match (mine.request_seq, socket.local) {
-            (Some(seq), _) => peer.exchanges.iter().rev().map(|(_, other)| *other).find(|other| {
-                exchanges.get(*other).is_some_and(|other| {
-                    other.kind != kind && !other.joined && other.request_seq == Some(seq)
-                })
-            }),
-            (None, Address::Unix(_)) => {
-                let alone = |socket: &SocketState, kind: Kind| {
-                    let mut open = socket.exchanges.iter().map(|(_, key)| *key).filter(|key| {
-                        exchanges.get(*key).is_some_and(|e| e.kind == kind && !e.joined)
-                    });
-                    open.next().filter(|_| open.next().is_none())
-                };
-                let opposite = if kind == Kind::Client { Kind::Server } else { Kind::Client };
-                let [last_read, _] = socket.last_moved;
-                let is_in_time = |other: &ExchangeKey| {
-                    let Some(other) = exchanges.get(*other) else { return false };
-                    match (other.end, kind) {
-                        (None, _) => true,
-                        // The server may have answered before what the client did is told. Then it
-                        // began after the client had read the previous answer.
-                        (Some(_), Kind::Client) => {
-                            other.start > last_read && other.lost_before == self.state.lost
-                        }
-                        // Who has read the answer has asked before.
-                        (Some((at, _)), _) => mine.start <= at,
-                    }
-                };
-                alone(socket, kind).and_then(|_| alone(peer, opposite)).filter(is_in_time)
-            }
-            (None, Address::Tcp(_)) => None,
+    fn join(&mut self, key: ExchangeKey, kind: Kind, socket_key: SocketKey) {
+        let Some(socket) = self.sockets.get(socket_key) else { return };
+        let Some((peer_key, peer)) =
+            socket.peer.and_then(|key| Some((key, self.sockets.get(key)?)))
+        else {
+            return;
         };
+        let Some(mine) = self.state.exchanges.get(key) else { return };
+        if mine.request_seq.is_none() {
+            let is_unix = matches!(socket.local, Address::Unix(_));
+            if !is_unix || socket.unjoined != 1 || peer.unjoined != 1 {
+                return;
+            }
+        }
+        let [last_read, _] = socket.last_moved;
+        let is_counterpart = |other: &Exchange| {
+            // Who has read the answer has asked before; an answer that was read before this request
+            // began is another one's.
+            let in_time = mine.request_seq.is_some()
+                || other.end.is_none_or(|(at, _)| match kind {
+                    Kind::Client => other.start > last_read,
+                    _ => mine.start <= at,
+                });
+            other.kind != kind && !other.joined && other.request_seq == mine.request_seq && in_time
+        };
+        let other = peer.unjoined_first().find(|other| {
+            let other = self.state.exchanges.get(*other);
+            other.is_some_and(is_counterpart)
+        });
         let Some(other) = other else { return };
         let method = if mine.request_seq.is_some() { Method::TcpSeq } else { Method::UnixPeer };
         let (client, server) = if kind == Kind::Client { (key, other) } else { (other, key) };
@@ -597,13 +629,19 @@ impl Tracker {
         server.joined = true;
         // The request had been sent when it was read: the sender's clock was read later.
         client.start = client.start.min(server.start);
+        for key in [socket_key, peer_key] {
+            if let Some(socket) = self.sockets.get_mut(key) {
+                socket.unjoined = socket.unjoined.saturating_sub(1);
+            }
+        }
     }
 
     /// After a loss on a Unix stream, counterparts of what is there may never come.
     fn disjoin(&mut self, key: SocketKey) {
         let peer = self.sockets.get(key).and_then(|socket| socket.peer);
         for end in [Some(key), peer].into_iter().flatten() {
-            let Some(socket) = self.sockets.get(end) else { continue };
+            let Some(socket) = self.sockets.get_mut(end) else { continue };
+            socket.unjoined = 0;
             for (_, exchange) in &socket.exchanges {
                 if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
                     exchange.joined = true;
@@ -614,10 +652,11 @@ impl Tracker {
 
     fn hand_out(&mut self, key: ExchangeKey, spans: &mut Vec<Span>) {
         let Some(exchange) = self.state.exchanges.get(key) else { return };
-        let (socket_key, number) = (exchange.socket, exchange.number);
+        let (socket_key, number, joined) = (exchange.socket, exchange.number, exchange.joined);
         let lost = exchange.head_cut || exchange.gaps > 0 || self.state.lost > exchange.lost_before;
         if exchange.mistaken {
             // Its bytes are counted as unknown.
+            self.state.tallies.unfinished += 1;
         } else if exchange.head_seen {
             let State { exchanges, ids, lost, .. } = &mut self.state;
             match finish::span(exchanges, ids, self.settings.sampler, *lost, key) {
@@ -635,16 +674,11 @@ impl Tracker {
         self.state.forget(key);
         let Some(socket) = self.sockets.get_mut(socket_key) else { return };
         socket.remove_exchange(number);
+        socket.unjoined = socket.unjoined.saturating_sub(usize::from(!joined));
         if socket.closed && socket.exchanges.is_empty() {
             self.sockets.remove(socket_key);
         }
     }
-}
-
-/// Takes the first entry if its time has come.
-fn due<T>(queue: &mut VecDeque<(MonoNs, T)>, horizon: MonoNs) -> Option<(MonoNs, T)> {
-    let is_due = queue.front().is_some_and(|(at, _)| *at <= horizon);
-    if is_due { queue.pop_front() } else { None }
 }
 
 /// How a connection came to its end.

@@ -7,7 +7,6 @@
 
 mod observed;
 mod traffic;
-mod uring;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +14,8 @@ use std::process::{Child, Command, Stdio};
 
 use observed::Observed;
 use remora::event::Role;
-use remora::probe::{Capture, CaptureError, Options, Source, Verified};
+use remora::platform::btf::Btf;
+use remora::probe::{Capture, CaptureError, Options, Source, Verified, plan};
 use traffic::Family;
 
 /// Says which traffic a process of this program is to make.
@@ -46,7 +46,7 @@ fn syscall_exits_tell_what_happened() {
 
 fn check(source: Source, needs: &str) {
     let Some(mut capture) = start(source, needs) else { return };
-    check_verified(source, &capture);
+    check_programs(source, &capture);
     for family in Family::ALL {
         for age in ["new", "older"] {
             println!("{} {} {age}", source.as_str(), family.name());
@@ -158,14 +158,19 @@ const VERIFIER_STEPS_MAX: u32 = 250_000;
 fn programs_are_easy_to_verify() {
     for source in Source::ALL {
         if let Some(capture) = start(source, source.as_str()) {
-            check_verified(source, &capture);
+            check_programs(source, &capture);
         }
     }
 }
 
-fn check_verified(source: Source, capture: &Capture) {
+fn check_programs(source: Source, capture: &Capture) {
     let programs = capture.programs();
-    assert!(programs.len() > 4, "{programs:?}");
+    let kernel = Btf::from_sys_fs().expect("this kernel has BTF");
+    let mut planned: Vec<_> =
+        plan::probes(source, &kernel).iter().map(|probe| probe.program).collect();
+    planned.sort_unstable();
+    let attached: Vec<_> = programs.iter().map(|one| one.program.as_str()).collect();
+    assert_eq!(attached, planned, "`remora plan` says what is attached");
     for Verified { program, steps, bytes } in programs {
         let (steps, bytes) = (steps.expect("Linux 5.16 or later"), bytes.expect("loaded by us"));
         println!("verified: {} {program} {steps} {bytes}", source.as_str());

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::io::{BufRead, Write as _};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use crate::uring::{self, Ring};
 use libc::{c_int, iovec, mmsghdr, msghdr};
+use remora_tests::uring::{self, Ring, call, done};
 
 /// How much of an operation is copied, and of its end when it is longer.
 pub(crate) const LIMIT: usize = 4096;
@@ -37,25 +37,6 @@ impl Family {
     fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|family| family.name() == name)
     }
-}
-
-/// Makes a syscall and gives its result, or the negative errno.
-pub(crate) fn call(number: libc::c_long, arguments: [usize; 6]) -> i64 {
-    let [a, b, c, d, e, f] = arguments;
-    // SAFETY: the callers in this file pass descriptors, sizes and pointers to buffers that live
-    // through the call.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
-    if result < 0 {
-        -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
-    } else {
-        result
-    }
-}
-
-pub(crate) fn done(number: libc::c_long, arguments: [usize; 6]) -> usize {
-    let result = call(number, arguments);
-    assert!(result >= 0, "syscall {number} failed: {result}");
-    result as usize
 }
 
 fn at<T>(value: &T) -> usize {

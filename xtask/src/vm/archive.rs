@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(bytes.len() % 4, 0);
         let text = String::from_utf8(bytes).expect("nothing binary was put in");
         let entries: Vec<&str> = text.split("070701").skip(1).collect();
-        let names: Vec<&str> = entries.iter().map(|entry| name(entry)).collect();
+        let names: Vec<&str> = entries.iter().map(name).collect();
         assert_eq!(names, ["a", "a/b", "a/b/init", "a/b/sh", "TRAILER!!!"]);
         assert!(entries[2].contains("#!/bin/sh\n"));
         assert_eq!(&entries[3][8..16], format!("{LINK:08x}"));

@@ -72,3 +72,21 @@ pub(super) fn run(command: &mut Command, log: &Path, deadline: Duration) -> Resu
     let _ = reader.join();
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_does_not_end_is_ended() {
+        let log = std::env::temp_dir().join(format!("remora-machine-{}", std::process::id()));
+        let mut endless = Command::new("tail");
+        endless.args(["-f", "/dev/null"]);
+        let said = run(&mut endless, &log, Duration::from_millis(1)).expect("it runs");
+        assert_eq!(said, "vm: deadline\n");
+        let said = run(Command::new("echo").arg("vm: done 1"), &log, Duration::from_secs(60));
+        assert_eq!(said.expect("it runs"), "vm: done 1\n");
+        assert_eq!(std::fs::read_to_string(&log).expect("a log"), "vm: done 1\n");
+        std::fs::remove_file(&log).expect("it is there");
+    }
+}

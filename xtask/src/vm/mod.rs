@@ -38,9 +38,9 @@ const SUITES: [&str; 2] = ["capture", "sources"];
 const DEADLINE: Duration = Duration::from_secs(900);
 
 /// What busybox is asked to be.
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "sh", "mount", "ip", "poweroff", "head", "unshare", "kill", "cat", "dmesg", "cut", "uname",
-    "hostname",
+    "hostname", "timeout",
 ];
 
 /// The first program. Its lines are read by [`outcome`]. (What is skipped is checked in passing.)
@@ -57,7 +57,7 @@ export PATH=/bin REMORA_BIN=/bin/remora RUST_BACKTRACE=1
 echo \"vm: release $(uname -r)\"
 for suite in SUITES; do
     echo \"vm: begin $suite\"
-    /tests/$suite --show-output --skip programs_are_easy_to_verify
+    timeout 400 /tests/$suite --show-output --skip programs_are_easy_to_verify
     echo \"vm: end $suite $?\"
 done
 echo 'vm: the kernel says'
@@ -124,6 +124,7 @@ pub(crate) fn run(root: &Path, remora: &Path, options: &Options<'_>) -> Result<(
         print(kernel, &outcome);
         if !outcome.failures.is_empty() {
             failed += 1;
+            outcome.panics.iter().for_each(|line| println!("  | {line}"));
             println!("  its log: {}", log(kernel).display());
         }
     }

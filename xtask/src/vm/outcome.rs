@@ -31,6 +31,8 @@ pub(super) struct Outcome {
     pub(super) verified: Vec<Verified>,
     /// What is wrong.
     pub(super) failures: Vec<String>,
+    /// What panics said.
+    pub(super) panics: Vec<String>,
     /// Tests that passed.
     pub(super) passed: u32,
     /// Seconds from the kernel's start to the last line.
@@ -49,12 +51,16 @@ const BROKEN: [&str; 8] = [
     "segfault at",
 ];
 
+/// Lines that panics may fill; the log has them all.
+const PANIC_LINES: usize = 100;
+
 impl Outcome {
     /// Reads a log. `suites` are the programs that must have run and succeeded.
     pub(super) fn read(text: &str, suites: &[&str]) -> Self {
         let mut outcome = Self::default();
         let mut missing: Vec<&str> = suites.to_vec();
         let mut is_over = false;
+        let mut is_panic = false;
         for line in text.lines() {
             let line = line.trim_end();
             // The kernel's own lines may come in between; they are told apart by their time.
@@ -78,6 +84,11 @@ impl Outcome {
                     ["deadline"] => outcome.failures.push("it did not end in time".to_owned()),
                     _ => {}
                 }
+            }
+            is_panic |= line.contains("panicked at ");
+            is_panic &= !line.starts_with("stack backtrace");
+            if is_panic && outcome.panics.len() < PANIC_LINES {
+                outcome.panics.push(line.to_owned());
             }
             outcome.test(line);
             outcome.told(line);
@@ -169,6 +180,14 @@ mod tests {
         assert_eq!(outcome.sources["fexit"].spans, Some(130));
         assert_eq!(outcome.sources["socket"].refused.as_deref(), Some("no such type"));
         assert_eq!(outcome.verified[0].steps, 40716);
+    }
+
+    #[test]
+    fn what_a_panic_says_is_kept() {
+        let panic = "thread 'a' panicked at a.rs:1:\nleft: 1\nstack backtrace:\n";
+        let text = GOOD.replace("test b ... ok\n", &format!("test b ... FAILED\n{panic}"));
+        assert_eq!(read(&text).panics, ["thread 'a' panicked at a.rs:1:", "left: 1"]);
+        assert_eq!(read(GOOD).panics, [""; 0]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn facts(exe: &str, args: &str) -> Facts {
         deleted: false,
         exe_id: None,
         args: args.split(' ').map(str::to_owned).collect(),
-        uid: 33,
+        uid: Some(33),
         cgroups: vec!["0::/".into()],
         inner_pid: 42,
         otel_service_name: None,

@@ -158,10 +158,10 @@ const KNOWN_METHODS: [&[u8]; 16] = [
 
 /// Whether these bytes can only begin a request: a whole request line with a well-known method.
 pub(super) fn is_request(bytes: &[u8]) -> bool {
-    let known = |method: &&[u8]| {
+    let is_method = |method: &&[u8]| {
         bytes.strip_prefix(*method).is_some_and(|behind| behind.first() == Some(&b' '))
     };
-    KNOWN_METHODS.iter().any(known)
+    KNOWN_METHODS.iter().any(is_method)
         && memchr::memchr(b'\n', bytes).is_some()
         && may_be_request(bytes)
 }

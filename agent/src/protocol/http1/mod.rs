@@ -201,6 +201,12 @@ impl Connection {
         self.outbound.phase = Phase::Over;
     }
 
+    /// Whether responses are still to be read: they can be when the connection itself is gone.
+    pub fn is_to_be_read(&self) -> bool {
+        let over = matches!(self.inbound.phase, Phase::Over);
+        self.requests == Some(Direction::Outbound) && !self.outstanding.is_empty() && !over
+    }
+
     /// `until_close` is how a body ends that only the stream's end could end.
     fn close_as(&mut self, until_close: End, sink: &mut Sink<'_>) {
         if let Some(requests) = self.requests {
@@ -659,7 +665,13 @@ impl Connection {
             return;
         }
         match self.half(direction).phase {
-            Phase::Length(_) | Phase::Chunked(_) => self.body_over(direction, end, sink),
+            Phase::Length(_) | Phase::Chunked(_) => {
+                if end == End::Unseen {
+                    // More of it may follow.
+                    self.half(direction).body = None;
+                }
+                self.body_over(direction, end, sink);
+            }
             Phase::Unframed { .. } | Phase::Blind | Phase::UntilClose => {
                 self.body_over(direction, End::Unseen, sink);
             }

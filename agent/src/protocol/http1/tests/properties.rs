@@ -252,8 +252,9 @@ proptest! {
         for exchange in &mut exchanges {
             // Content at the start of an operation can look like a message; only framing tells.
             for body in [exchange.body.as_mut(), Some(&mut exchange.response)] {
-                let Some(body) = body else { continue };
-                body.content.iter_mut().for_each(|byte| *byte |= 0x80);
+                for byte in body.into_iter().flat_map(|body| &mut body.content) {
+                    *byte |= 0x80;
+                }
             }
             exchange.pipelined &= pipelines;
         }

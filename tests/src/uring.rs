@@ -1,16 +1,15 @@
 //! Just enough io_uring to send and receive.
+#![expect(unsafe_code, reason = "io_uring is memory shared with the kernel")]
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
-
-use crate::traffic::{call, done};
 
 const SETUP_SQPOLL: u32 = 1 << 1;
 const ENTER_GETEVENTS: usize = 1;
 const ENTER_SQ_WAKEUP: usize = 1 << 1;
 const SQ_NEED_WAKEUP: u32 = 1;
-/// Done by a worker thread.
-pub(crate) const ASYNC: u8 = 1 << 4;
+/// A flag: done by a worker thread.
+pub const ASYNC: u8 = 1 << 4;
 const SEND: u8 = 26;
 const RECV: u8 = 27;
 const OFF_SQES: i64 = 0x1000_0000;
@@ -44,7 +43,8 @@ struct Entry {
     rest: [u64; 3],
 }
 
-pub(crate) struct Ring {
+/// A ring.
+pub struct Ring {
     fd: OwnedFd,
     is_polled: bool,
     rings: usize,
@@ -53,8 +53,8 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// `None` where io_uring is switched off.
-    pub(crate) fn new(is_polled: bool) -> Option<Self> {
+    /// A ring that the kernel polls, or one that is entered. `None` where io_uring is switched off.
+    pub fn new(is_polled: bool) -> Option<Self> {
         let flags = if is_polled { SETUP_SQPOLL } else { 0 };
         let mut params = Params { flags, ..Params::default() };
         let at = std::ptr::from_mut(&mut params) as usize;
@@ -79,8 +79,11 @@ impl Ring {
         unsafe { AtomicU32::from_ptr((self.rings + offset as usize) as *mut u32) }
     }
 
-    /// Begins to send or receive.
-    pub(crate) fn submit(&self, is_send: bool, fd: usize, buffer: &[u8], flags: u8) {
+    /// Begins to send or receive. The buffer lives until [`Self::result`] has told of it.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn submit(&self, is_send: bool, fd: usize, buffer: &[u8], flags: u8) {
         let tail = self.word(self.params.sq[1]);
         let index = tail.load(Ordering::Acquire) & (self.params.sq_entries - 1);
         let entry = Entry {
@@ -108,7 +111,10 @@ impl Ring {
     }
 
     /// Waits for the result of what was begun.
-    pub(crate) fn result(&self) -> i32 {
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn result(&self) -> i32 {
         let head = self.word(self.params.cq[0]);
         let first = head.load(Ordering::Acquire);
         while self.word(self.params.cq[1]).load(Ordering::Acquire) == first {
@@ -125,4 +131,27 @@ impl Ring {
         let fd = self.fd.as_raw_fd() as usize;
         call(libc::SYS_io_uring_enter, [fd, submit, wait, flags, 0, 0])
     }
+}
+
+/// Makes a syscall and gives its result, or the negative errno. Descriptors, sizes and pointers to
+/// buffers that live through the call are the caller's duty.
+pub fn call(number: libc::c_long, arguments: [usize; 6]) -> i64 {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: the caller's promise.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    if result < 0 {
+        -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+    } else {
+        result
+    }
+}
+
+/// Makes a syscall that succeeds.
+///
+/// # Panics
+/// If it does not.
+pub fn done(number: libc::c_long, arguments: [usize; 6]) -> usize {
+    let result = call(number, arguments);
+    assert!(result >= 0, "syscall {number} failed: {result}");
+    result as usize
 }
