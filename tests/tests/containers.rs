@@ -133,9 +133,8 @@ impl Pod {
         let (name, go) = (curl.file_name().expect("a file").to_string_lossy(), go.display());
         let url = format!("http://10.203.1.2:8080/{path}");
         let line = format!("{} -s {url} file://{go}", curl.display());
-        let mut command = self.client.command(&line);
-        let mut client = Program::start(&mut command);
-        agent.logged(&format!("service={name}"));
+        let (mut client, pid) = self.client.start(&mut self.client.command(&line), &name);
+        agent.logged(&format!("pid={pid} service={name}"));
         std::fs::write(go.to_string(), "\n").expect("the client reads it");
         assert_eq!(client.line(), "inner");
         assert_eq!(client.wait(), Some(0));
