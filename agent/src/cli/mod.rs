@@ -195,8 +195,10 @@ fn dispatch(command: Command, color: options::Color) -> Result<(), CliError> {
         Command::Replay(options) => recording::replay(options, color),
         Command::Exercise => doctor::exercise(),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "remora", &mut std::io::stdout());
-            Ok(())
+            // Into memory first: clap would panic at a reader that has seen enough.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "remora", &mut script);
+            table::print(&String::from_utf8_lossy(&script))
         }
         Command::Man { directory } => clap_mangen::generate_to(Cli::command(), directory)
             .map_err(|source| CliError::Write { what: "the man pages", source }),
