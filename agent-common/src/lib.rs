@@ -5,6 +5,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod function;
+
 /// Version of the event layout; stored in recordings, checked when one is replayed.
 pub const WIRE_VERSION: u32 = 1;
 
@@ -26,6 +28,8 @@ pub mod kind {
     pub const CLOSE: u8 = 7;
     /// [`Socket`](super::Socket): the process will send no more on a traced socket (a FIN is out).
     pub const SHUTDOWN: u8 = 8;
+    /// [`Hit`](super::function::Hit): a function probe was hit.
+    pub const HIT: u8 = 9;
 }
 
 /// How many bits of [`Header::cpu`] name the CPU.
@@ -205,6 +209,8 @@ pub mod select {
     pub const UNDECIDED: u32 = 1 << 2;
     /// User space decided against it.
     pub const IGNORED: u32 = 1 << 3;
+    /// Its function probes are told.
+    pub const FUNCTIONS: u32 = 1 << 4;
 }
 
 /// What the kernel keeps for a selected process.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod discover;
 pub mod event;
 pub mod export;
+pub mod function;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod inspect;

@@ -1,4 +1,5 @@
 //! Facts from executables: bytes in, facts out. Attaches nothing and runs nothing.
 
+pub mod address;
 pub mod runtime;
 pub mod tls;

@@ -1,0 +1,227 @@
+//! Function probes: what a hit tells, and the bytecode that says what it reads.
+//!
+//! A probe sits on one instruction, a *site*. The probe's cookie is the site's number, an index of
+//! the map of [`Site`]s; the site names its code, a run of [`Op`]s in the map of code. One
+//! interpreter runs them all, so that what a probe reads is changed by writing a map.
+//!
+//! The machine has one accumulator of 64 bits and [`SLOTS`] slots to keep values in. It only jumps
+//! forward. What it writes is a row of *chunks* behind the [`Hit`]: a [`Chunk`] header, then its
+//! bytes, padded to eight. A chunk is opened by [`op::CHUNK`] and grows by every op that says
+//! "appends", until the next one is opened.
+
+use crate::Header;
+
+/// One hit of a site, followed by `copied` bytes of chunks.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hit {
+    /// Kind [`kind::HIT`](crate::kind::HIT), flags [`hit_flags`]. [`Header::cpu_seq`] is 0: a program
+    /// that can be preempted has no order on its CPU. The ring keeps the order of each thread.
+    pub header: Header,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// The runtime's own id of its unit of work, if [`Hit::task_kind`] says so.
+    pub task: u64,
+    /// The canonical stack pointer: address of the slot that holds the function's return address.
+    /// The same at the entry and at every return of one call; lower for what it calls.
+    pub sp: u64,
+    /// The site's number.
+    pub site: u32,
+    /// Hits of the site's function by this process that were not told since the last that was,
+    /// because the budget or a rate was used up.
+    pub suppressed: u32,
+    /// Bytes of chunks that follow.
+    pub copied: u16,
+    /// One of [`task_kind`](crate::task_kind).
+    pub task_kind: u8,
+    /// Reserved, zero.
+    pub pad: u8,
+    /// Hits of this very thread that found no room since the last that was told.
+    pub lost: u32,
+}
+
+/// Bits of [`Header::flags`] in a [`Hit`]; the first three are what the [`Site`] is.
+pub mod hit_flags {
+    /// The function was entered.
+    pub const ENTRY: u8 = 1;
+    /// The function is about to return.
+    pub const RETURN: u8 = 1 << 1;
+    /// The function is about to jump into another in its place.
+    pub const TAIL_CALL: u8 = 1 << 2;
+    /// Neither: something happened (an exception, a static tracepoint).
+    pub const EVENT: u8 = 1 << 3;
+    /// The scratch was full, or the code ran too long: later chunks are missing.
+    pub const CUT: u8 = 1 << 4;
+}
+
+/// A probed instruction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// Index of its first [`Op`] in the map of code.
+    pub code: u32,
+    /// How many there are; 0: nothing is read.
+    pub ops: u16,
+    /// What it is: [`hit_flags`].
+    pub flags: u8,
+    /// One of [`task_kind`](crate::task_kind): how the task is found.
+    pub task_kind: u8,
+    /// What is added to the stack pointer to have the canonical one: bytes pushed since the entry.
+    pub sp_adjust: i32,
+    /// Its function, an index of the map of functions' budgets.
+    pub function: u32,
+    /// For a goroutine: where its id lies within the `g` structure.
+    pub task_offset: u32,
+    /// What a hit costs the target, measured at start, nanoseconds.
+    pub cost_ns: u32,
+}
+
+/// How many slots the machine has.
+pub const SLOTS: usize = 4;
+
+/// Most [`Op`]s of one site.
+pub const OPS_MAX: usize = 128;
+
+/// Most bytes of chunks of one hit.
+pub const CHUNKS_MAX: usize = 2048;
+
+/// One instruction of the machine.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Op {
+    /// One of [`op`].
+    pub code: u8,
+    /// A register ([`register`]), a slot, or a comparison ([`compare`]).
+    pub a: u8,
+    /// A size in bytes, or how many ops a jump leaves out.
+    pub b: u16,
+    /// A constant.
+    pub imm: i32,
+}
+
+/// What an [`Op`] does. An op that reads memory and fails marks the open chunk
+/// [`chunk_status::FAULT`] and goes on at the next [`CHUNK`](op::CHUNK) or the end;
+/// an address below 4096 fails without being tried, and after two failures in a hit every read does.
+pub mod op {
+    /// The end of the code.
+    pub const END: u8 = 0;
+    /// The accumulator becomes register `a`.
+    pub const REGISTER: u8 = 1;
+    /// The accumulator becomes the canonical stack pointer (DWARF's CFA is 8 above it).
+    pub const STACK_POINTER: u8 = 2;
+    /// The accumulator becomes `imm`, sign-extended.
+    pub const CONSTANT: u8 = 3;
+    /// `imm` is added to the accumulator.
+    pub const ADD: u8 = 4;
+    /// The accumulator becomes the `b` bytes (1, 2, 4 or 8) that it points at, zero-extended.
+    pub const LOAD: u8 = 5;
+    /// Slot `a` becomes the accumulator.
+    pub const SAVE: u8 = 6;
+    /// The accumulator becomes slot `a`.
+    pub const RECALL: u8 = 7;
+    /// Opens chunk number `imm`.
+    pub const CHUNK: u8 = 8;
+    /// Appends the low `b` bytes (1 to 8) of the accumulator.
+    pub const PUT: u8 = 9;
+    /// Appends the `imm` bytes that the accumulator points at; the accumulator stays.
+    pub const COPY: u8 = 10;
+    /// Appends slot `a` times `b` bytes that the accumulator points at, at most `imm`; the chunk is
+    /// marked [`chunk_status::CUT`](super::chunk_status::CUT) if that were more.
+    pub const COPY_COUNTED: u8 = 11;
+    /// Appends the zero-terminated string that the accumulator points at, without its zero, at most
+    /// `imm` bytes.
+    pub const STRING: u8 = 12;
+    /// Leaves out the next `b` ops if the accumulator, compared ([`compare`](super::compare) `a`)
+    /// with `imm` (sign-extended), holds.
+    pub const SKIP_IF: u8 = 13;
+    /// Leaves out the next `b` ops.
+    pub const SKIP: u8 = 14;
+    /// The hit is not told: a condition of the user's does not hold.
+    pub const DROP: u8 = 15;
+    /// Appends the return addresses of the user stack, at most `imm` of them, eight bytes each.
+    pub const STACK: u8 = 16;
+    /// The accumulator is shifted left (`a` 0), right (`a` 1) or right with its sign (`a` 2) by
+    /// `imm` bits.
+    pub const SHIFT: u8 = 17;
+    /// The accumulator and `imm` (sign-extended) are and-ed.
+    pub const AND: u8 = 18;
+}
+
+/// Comparisons of [`op::SKIP_IF`].
+pub mod compare {
+    /// Equal.
+    pub const EQ: u8 = 0;
+    /// Not equal.
+    pub const NE: u8 = 1;
+    /// Less, unsigned.
+    pub const LT: u8 = 2;
+    /// Less or equal, unsigned.
+    pub const LE: u8 = 3;
+    /// Less, signed.
+    pub const LT_SIGNED: u8 = 4;
+    /// Less or equal, signed.
+    pub const LE_SIGNED: u8 = 5;
+    /// Greater, unsigned.
+    pub const GT: u8 = 6;
+    /// Greater or equal, unsigned.
+    pub const GE: u8 = 7;
+    /// Greater, signed.
+    pub const GT_SIGNED: u8 = 8;
+    /// Greater or equal, signed.
+    pub const GE_SIGNED: u8 = 9;
+}
+
+/// Registers, numbered as DWARF numbers them for x86-64 (System V psABI, figure 3.36).
+pub mod register {
+    /// `rax`
+    pub const RAX: u8 = 0;
+    /// `rdx`
+    pub const RDX: u8 = 1;
+    /// `rcx`
+    pub const RCX: u8 = 2;
+    /// `rbx`
+    pub const RBX: u8 = 3;
+    /// `rsi`
+    pub const RSI: u8 = 4;
+    /// `rdi`
+    pub const RDI: u8 = 5;
+    /// `rbp`
+    pub const RBP: u8 = 6;
+    /// `rsp`
+    pub const RSP: u8 = 7;
+    /// `r8`; `r9` to `r15` follow.
+    pub const R8: u8 = 8;
+    /// `r14`, where Go keeps its `g`.
+    pub const R14: u8 = 14;
+    /// `rip`
+    pub const RIP: u8 = 16;
+}
+
+/// What precedes the bytes of a chunk. The bytes are padded to a multiple of eight.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its number, from [`op::CHUNK`].
+    pub number: u16,
+    /// Bits of [`chunk_status`].
+    pub status: u16,
+    /// Its bytes, without padding.
+    pub bytes: u32,
+}
+
+/// Bits of [`Chunk::status`].
+pub mod chunk_status {
+    /// Memory could not be read: the chunk ends before what could not.
+    pub const FAULT: u16 = 1;
+    /// The value was longer than what was asked for.
+    pub const CUT: u16 = 1 << 1;
+}
+
+const _: () = {
+    assert!(size_of::<Hit>() == 56);
+    assert!(size_of::<Site>() == 24);
+    assert!(size_of::<Op>() == 8);
+    assert!(size_of::<Chunk>() == 8);
+};
