@@ -95,7 +95,7 @@ pub(super) fn span(
         start: trace.wall.wall(exchange.start),
         end: trace.wall.wall(end.max(exchange.start)),
         attributes,
-        events: Vec::new(),
+        events: mem::take(&mut exchange.events),
         links: Vec::new(),
         status,
         status_message: String::new(),
@@ -128,7 +128,14 @@ fn parent(
                 }
                 _ => confidence,
             };
-            Some(Parent { span_id: parent.span_id, method, confidence, remote })
+            // It lies within the parent by way of a function's call.
+            let caller = exchange.caller.as_ref().filter(|_| method == Method::Thread);
+            let span_id = caller.map_or(parent.span_id, |(call, _)| *call);
+            Some(Parent { span_id, method, confidence, remote })
+        }
+        Origin::Call { span_id } => {
+            let (method, confidence) = (Method::Thread, Confidence::Exact);
+            Some(Parent { span_id, method, confidence, remote: false })
         }
         Origin::Header => {
             let context = exchange.remote.as_deref()?;
@@ -176,7 +183,7 @@ pub(super) fn adopt(
 }
 
 /// The trace of an exchange: that of its root, decided when it is first asked for.
-fn trace(
+pub(super) fn trace(
     exchanges: &mut SlotMap<ExchangeKey, Exchange>,
     ids: &mut IdSource,
     sampler: Sampler,

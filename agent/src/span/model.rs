@@ -62,6 +62,8 @@ pub enum Kind {
 pub enum Method {
     /// The same thread was serving the parent.
     Thread,
+    /// The parent's call was open on the same stack.
+    Stack,
     /// The same bytes of the same TCP stream, by socket pair and sequence number.
     TcpSeq,
     /// The two ends of one Unix stream.
@@ -75,6 +77,7 @@ impl Method {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Thread => "thread",
+            Self::Stack => "stack",
             Self::TcpSeq => "tcp_seq",
             Self::UnixPeer => "unix_peer",
             Self::Header => "header",
