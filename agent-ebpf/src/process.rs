@@ -31,6 +31,9 @@ static AGENT_TGID: u32 = 0;
 #[map(name = "PORTS")]
 static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
 
+const NOTHING: Selected =
+    Selected { bits: 0, payload_limit: 0, lost: 0, goid_offset: 0, g_tls_offset: 0 };
+
 const CAPTURED: u32 = select::TRACED | select::UNDECIDED;
 
 /// What is kept for `tgid`, if its traffic is to be captured.
@@ -69,7 +72,8 @@ pub fn listens(tgid: u32, port: u16) -> bool {
     }
     // SAFETY: a static that lives as long as the program.
     let payload_limit = unsafe { ptr::read_volatile(&raw const PAYLOAD_LIMIT) };
-    let entry = Selected { bits: select::UNDECIDED | select::FOLLOW, payload_limit, lost: 0 };
+    let bits = select::UNDECIDED | select::FOLLOW;
+    let entry = Selected { bits, payload_limit, ..NOTHING };
     if SELECTED.insert(&tgid, &entry, 0).is_err() {
         emit::count(counter::NO_SELECTION);
     }
@@ -90,9 +94,10 @@ pub fn on_fork(parent: *const u8, child: *const u8) {
     }
     let Some(entry) = SELECTED.get_ptr_mut(&parent_tgid) else { return };
     // SAFETY: a value of the map, copied before the map changes.
-    let Selected { bits, payload_limit, .. } = unsafe { ptr::read(entry) };
+    let parent_entry = unsafe { ptr::read(entry) };
+    let bits = parent_entry.bits;
     if tgid != parent_tgid && bits & select::FOLLOW != 0 {
-        let child = Selected { bits, payload_limit, lost: 0 };
+        let child = Selected { lost: 0, ..parent_entry };
         if SELECTED.insert(&tgid, &child, 0).is_err() {
             emit::count(counter::NO_SELECTION);
         }
@@ -125,12 +130,14 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
             // SAFETY: a static that lives as long as the program.
             let payload_limit = unsafe { ptr::read_volatile(&raw const PAYLOAD_LIMIT) };
             let bits = select::UNDECIDED;
-            if SELECTED.insert(&tgid, &Selected { bits, payload_limit, lost: 0 }, 0).is_err() {
+            if SELECTED.insert(&tgid, &Selected { bits, payload_limit, ..NOTHING }, 0).is_err() {
                 emit::count(counter::NO_SELECTION);
             }
         }
         Some(entry) => {
-            // SAFETY: a value of the map, alive while the program runs.
+            // SAFETY: as above; another program has other tasks.
+            unsafe { (*entry).goid_offset = 0 };
+            // SAFETY: as above.
             let bits = unsafe { &mut (*entry).bits };
             if *bits & select::IGNORED != 0 {
                 if rules == 0 {

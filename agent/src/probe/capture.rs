@@ -12,6 +12,7 @@ use aya::sys::SyscallError;
 use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Pod};
 
 use super::offsets;
+use crate::inspect::runtime::Goroutines;
 use crate::platform::btf::{Btf, BtfError};
 
 /// The object with all programs, built by `cargo xtask build`.
@@ -133,7 +134,7 @@ pub struct Options {
 #[repr(transparent)]
 struct SelectedPod(Selected);
 
-// SAFETY: four integers without padding (agent-common checks the size), any bits are valid.
+// SAFETY: integers without padding (agent-common checks the size), any bits are valid.
 unsafe impl Pod for SelectedPod {}
 
 /// What the kernel has made of an attached program.
@@ -369,7 +370,7 @@ impl Selection {
         payload_limit: u32,
     ) -> Result<(), CaptureError> {
         let bits = select::TRACED | if follow { select::FOLLOW } else { 0 };
-        self.put(tgid, Selected { bits, payload_limit, lost: 0 }, Entry::Any)
+        self.put(tgid, Selected { bits, payload_limit, ..Selected::default() }, Entry::Any)
     }
 
     /// As [`select`](Self::select), for a process that the kernel half has told of and so has put
@@ -382,14 +383,22 @@ impl Selection {
         payload_limit: u32,
     ) -> Result<(), CaptureError> {
         let bits = select::TRACED | if follow { select::FOLLOW } else { 0 };
-        self.put(tgid, Selected { bits, payload_limit, lost: 0 }, Entry::Present)
+        self.put(tgid, Selected { bits, payload_limit, ..Selected::default() }, Entry::Present)
     }
 
     /// Remembers that `tgid`, of which the kernel half has told, is not wanted, until it execs or
     /// exits.
     pub fn ignore(&mut self, tgid: u32) -> Result<(), CaptureError> {
-        let selected = Selected { bits: select::IGNORED, payload_limit: 0, lost: 0 };
+        let selected = Selected { bits: select::IGNORED, ..Selected::default() };
         self.put(tgid, selected, Entry::Present)
+    }
+
+    /// Says where the kernel half finds the goroutines of `tgid`, until it execs.
+    pub fn goroutines(&mut self, tgid: u32, at: Goroutines) -> Result<(), CaptureError> {
+        // Gone already: nothing to find.
+        let Ok(SelectedPod(selected)) = self.selected.get(&tgid, 0) else { return Ok(()) };
+        let Goroutines { goid_offset, g_tls_offset } = at;
+        self.put(tgid, Selected { goid_offset, g_tls_offset, ..selected }, Entry::Present)
     }
 
     /// Forgets `tgid`.

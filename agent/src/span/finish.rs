@@ -120,21 +120,25 @@ fn parent(
             let remote = parent.tgid != exchange.tgid || parent.kind == Kind::Client;
             let confidence = match method {
                 // Among what was lost since may be the parent's answer, and then it was over.
-                Method::Thread if lost > parent.lost_before => Confidence::Inferred,
-                Method::Thread
-                    if !parent.nonblocking && parent.answered_by_its_reader == Some(true) =>
+                _ if method.is_by_task() && lost > parent.lost_before => Confidence::Inferred,
+                _ if method.is_proved_by_answer(parent.nonblocking)
+                    && parent.answered_by_its_reader == Some(true) =>
                 {
                     Confidence::Exact
                 }
                 _ => confidence,
             };
             // It lies within the parent by way of a function's call.
-            let caller = exchange.caller.as_ref().filter(|_| method == Method::Thread);
+            let caller = exchange.caller.as_ref().filter(|_| method.is_by_task());
             let span_id = caller.map_or(parent.span_id, |(call, _)| *call);
             Some(Parent { span_id, method, confidence, remote })
         }
         Origin::Call { span_id } => {
-            let (method, confidence) = (Method::Thread, Confidence::Exact);
+            let method = match exchange.task.kind {
+                agent_common::task_kind::GOROUTINE => Method::Goroutine,
+                _ => Method::Thread,
+            };
+            let confidence = Confidence::Exact;
             Some(Parent { span_id, method, confidence, remote: false })
         }
         Origin::Header => {
@@ -153,7 +157,7 @@ fn local_parent(
 ) -> Option<ExchangeKey> {
     let Origin::Local { key, method, .. } = exchange.origin else { return None };
     let parent = exchanges.get(key)?;
-    let refuted = method == Method::Thread && parent.answered_by_its_reader == Some(false);
+    let refuted = method.is_by_task() && parent.answered_by_its_reader == Some(false);
     if refuted && exchange.trace.is_none() {
         // The request was handed over: its reader was free for something else.
         return None;

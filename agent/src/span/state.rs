@@ -139,6 +139,21 @@ impl State {
         }
     }
 
+    /// A request's head has been read to its end: whoever has done that serves it. (Go's server lets
+    /// another goroutine wait for the next request's first byte.)
+    pub(super) fn head_read(&mut self, key: ExchangeKey, task: TaskId) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let before = exchange.task;
+        if exchange.kind != Kind::Server || before == task || task.id == 0 {
+            return;
+        }
+        exchange.task = task;
+        if self.tasks.current(before) == Some(key) {
+            self.tasks.leave(before, key);
+            self.tasks.enter(task, key);
+        }
+    }
+
     /// A request's head tells what it asks for and who sent it.
     pub(super) fn request_head(
         &mut self,
@@ -198,6 +213,10 @@ impl State {
         if exchange.kind != Kind::Server || operation.task.id == 0 {
             return;
         }
+        if exchange.task.kind != operation.task.kind {
+            // It was found out meanwhile what its tasks are.
+            return;
+        }
         let kept = exchange.task == operation.task;
         exchange.answered_by_its_reader = Some(kept);
         self.proved.extend(mem::take(&mut exchange.awaited_by));
@@ -215,10 +234,10 @@ impl State {
         for _ in 0..PROOF_DEPTH {
             let Origin::Local { key, method, confidence } = exchange.origin else { return None };
             let parent = self.exchanges.get(key).filter(|_| exchange.trace.is_none())?;
-            let open = !parent.nonblocking
+            let open = method.is_proved_by_answer(parent.nonblocking)
                 && parent.answered_by_its_reader.is_none()
                 && parent.end.is_none();
-            if method == Method::Thread && confidence == Confidence::Inferred && open {
+            if confidence == Confidence::Inferred && open {
                 return Some(key);
             }
             exchange = parent;

@@ -491,6 +491,7 @@ impl Tracker {
                 let Some(key) = socket.exchange(exchange) else { return };
                 let ends = Ends { local: socket.local.ip(), peer: socket.remote.ip() };
                 let about = (&ends, &mut socket.standing);
+                self.state.head_read(key, operation.task);
                 self.state.request_head(key, about, &head, &self.settings.headers);
             }
             Message::RequestEnd { exchange, body_bytes, end } => {

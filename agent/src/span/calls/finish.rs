@@ -60,13 +60,11 @@ impl Calls {
 
 /// Whether the answer that proves or refutes the place of a call is still to come.
 fn is_open(belongs: &Belongs, state: &State) -> bool {
-    let Belongs::Request { key, method: Method::Thread, confidence: Confidence::Inferred } =
-        belongs
-    else {
+    let Belongs::Request { key, method, confidence: Confidence::Inferred } = belongs else {
         return false;
     };
     state.exchanges.get(*key).is_some_and(|exchange| {
-        !exchange.nonblocking
+        method.is_proved_by_answer(exchange.nonblocking)
             && !exchange.told_calls
             && exchange.answered_by_its_reader.is_none()
             && exchange.end.is_none()
@@ -85,7 +83,7 @@ fn within(
 ) -> (Option<Trace>, Option<Parent>) {
     let Some(exchange) = state.exchanges.get_mut(key) else { return (None, None) };
     let answered = exchange.answered_by_its_reader;
-    let refuted = method == Method::Thread && answered == Some(false) && !exchange.told_calls;
+    let refuted = method.is_by_task() && answered == Some(false) && !exchange.told_calls;
     if refuted || exchange.mistaken {
         let wall = exchange.wall;
         let trace = exchange.calls_trace.get_or_insert_with(|| {
@@ -96,7 +94,7 @@ fn within(
         return (Some(trace.clone()), None);
     }
     exchange.told_calls = true;
-    let proved = method == Method::Thread && !exchange.nonblocking && answered == Some(true);
+    let proved = method.is_proved_by_answer(exchange.nonblocking) && answered == Some(true);
     let confidence = if proved { Confidence::Exact } else { confidence };
     let parent = Parent { span_id: exchange.span_id, method, confidence, remote: false };
     let State { exchanges, ids, .. } = state;
