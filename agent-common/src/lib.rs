@@ -229,6 +229,10 @@ pub struct Selected {
     pub g_tls_offset: i32,
 }
 
+/// Slots of the map that answers for most processes that they were never selected: a power of two; a
+/// process's slot is given by the low bits of its tgid.
+pub const MAYBE_SLOTS: u32 = 1 << 16;
+
 /// Reasons why the kernel half dropped or could not complete something: indexes of its counters.
 pub mod counter {
     /// Events lost because the ring was full.

@@ -2,10 +2,10 @@
 
 use core::ptr;
 
-use agent_common::{PATH_BYTES, Process, Selected, counter, kind, select};
+use agent_common::{MAYBE_SLOTS, PATH_BYTES, Process, Selected, counter, kind, select};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::maps::{Array, HashMap};
 
 use crate::emit::{self, Slot};
 use crate::offsets::{load, offset};
@@ -13,6 +13,11 @@ use crate::offsets::{load, offset};
 /// The selected processes, by tgid in the initial pid namespace. Its size is set at load time.
 #[map(name = "SELECTED")]
 static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
+
+/// Whether a tgid with these low bits was ever selected: for nearly every other process of the host one
+/// load answers instead of a lookup. Never cleared; a tgid that comes round costs that lookup again.
+#[map(name = "MAYBE")]
+static MAYBE: Array<u8> = Array::with_max_entries(MAYBE_SLOTS, 0);
 
 /// Non-zero while a rule may match programs that start: every exec is then told and captured until
 /// user space has decided. Overridden at load time.
@@ -36,9 +41,26 @@ const NOTHING: Selected =
 
 const CAPTURED: u32 = select::TRACED | select::UNDECIDED;
 
+/// Selects a process, before anything can be missed of it. Counts it if there is no room.
+#[inline(always)]
+fn insert(tgid: u32, entry: &Selected) {
+    if let Some(maybe) = MAYBE.get_ptr_mut(tgid & (MAYBE_SLOTS - 1)) {
+        // SAFETY: a map value. Nobody writes anything else.
+        unsafe { ptr::write_volatile(maybe, 1) };
+    }
+    if SELECTED.insert(&tgid, entry, 0).is_err() {
+        emit::count(counter::NO_SELECTION);
+    }
+}
+
 /// What is kept for `tgid`, if its traffic is to be captured.
 #[inline(always)]
 pub fn selected(tgid: u32) -> Option<*mut Selected> {
+    let maybe = MAYBE.get_ptr(tgid & (MAYBE_SLOTS - 1))?;
+    // SAFETY: a map value. Volatile, since user space writes it too.
+    if unsafe { ptr::read_volatile(maybe) } == 0 {
+        return None;
+    }
     let selected = SELECTED.get_ptr_mut(&tgid)?;
     // SAFETY: a value of the map, alive while the program runs.
     if unsafe { (*selected).bits } & CAPTURED != 0 { Some(selected) } else { None }
@@ -74,9 +96,7 @@ pub fn listens(tgid: u32, port: u16) -> bool {
     let payload_limit = unsafe { ptr::read_volatile(&raw const PAYLOAD_LIMIT) };
     let bits = select::UNDECIDED | select::FOLLOW;
     let entry = Selected { bits, payload_limit, ..NOTHING };
-    if SELECTED.insert(&tgid, &entry, 0).is_err() {
-        emit::count(counter::NO_SELECTION);
-    }
+    insert(tgid, &entry);
     true
 }
 
@@ -98,9 +118,7 @@ pub fn on_fork(parent: *const u8, child: *const u8) {
     let bits = parent_entry.bits;
     if tgid != parent_tgid && bits & select::FOLLOW != 0 {
         let child = Selected { lost: 0, ..parent_entry };
-        if SELECTED.insert(&tgid, &child, 0).is_err() {
-            emit::count(counter::NO_SELECTION);
-        }
+        insert(tgid, &child);
     }
     if bits & CAPTURED == 0 {
         return;
@@ -130,9 +148,7 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
             // SAFETY: a static that lives as long as the program.
             let payload_limit = unsafe { ptr::read_volatile(&raw const PAYLOAD_LIMIT) };
             let bits = select::UNDECIDED;
-            if SELECTED.insert(&tgid, &Selected { bits, payload_limit, ..NOTHING }, 0).is_err() {
-                emit::count(counter::NO_SELECTION);
-            }
+            insert(tgid, &Selected { bits, payload_limit, ..NOTHING });
         }
         Some(entry) => {
             // SAFETY: as above; another program has other tasks.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use agent_common::{Selected, counter, select};
+use agent_common::{MAYBE_SLOTS, Selected, counter, select};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, FExit, Program, ProgramError};
 use aya::sys::SyscallError;
@@ -232,6 +232,7 @@ impl Capture {
             source,
             ring: Ring { ring: take(&mut ebpf, "EVENTS", RingBuf::try_from)? },
             selection: Selection {
+                maybe: take(&mut ebpf, "MAYBE", Array::try_from)?,
                 selected: take(&mut ebpf, "SELECTED", HashMap::try_from)?,
                 ports: take(&mut ebpf, "PORTS", HashMap::try_from)?,
             },
@@ -357,6 +358,8 @@ enum Entry {
 
 /// Which processes the kernel half captures.
 pub struct Selection {
+    /// Which slots may be in `selected`.
+    maybe: Array<MapData, u8>,
     selected: HashMap<MapData, u32, SelectedPod>,
     ports: HashMap<MapData, u16, u32>,
 }
@@ -425,6 +428,9 @@ impl Selection {
     }
 
     fn put(&mut self, tgid: u32, selected: Selected, entry: Entry) -> Result<(), CaptureError> {
+        let map = "MAYBE";
+        let result = self.maybe.set(tgid & (MAYBE_SLOTS - 1), 1, 0);
+        result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })?;
         let map = "SELECTED";
         let result = match self.selected.insert(tgid, SelectedPod(selected), entry as u64) {
             Err(MapError::SyscallError(SyscallError { ref io_error, .. }))
