@@ -9,6 +9,7 @@ mod fuzz;
 mod object;
 mod programs;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod vm;
@@ -38,6 +39,8 @@ enum Task {
     Demo,
     /// Measure what the agent costs, against floors taken in the same run; needs root
     Bench(bench::Options),
+    /// Watch an agent beside a busy server for a long time; needs root
+    Soak(soak::Options),
     /// Run all tests; installs what they need
     Test {
         /// Only what needs neither servers nor backends
@@ -78,6 +81,7 @@ fn main() -> Result<()> {
             demo::run(&root, &remora)
         }
         Task::Bench(options) => bench::run(&root, &options),
+        Task::Soak(options) => soak::run(&root, &options),
         Task::Test { fast } => test::run(&root, fast),
         Task::Vm { kernel, keep } => {
             setup::for_build()?;
