@@ -46,6 +46,9 @@ enum Task {
         /// Only what needs neither servers nor backends
         #[arg(long)]
         fast: bool,
+        /// Also what takes long
+        #[arg(long, conflicts_with = "fast")]
+        all: bool,
     },
     /// Check on other kernels, in emulated machines, that every capture source tells the truth
     Vm {
@@ -82,7 +85,14 @@ fn main() -> Result<()> {
         }
         Task::Bench(options) => bench::run(&root, &options),
         Task::Soak(options) => soak::run(&root, &options),
-        Task::Test { fast } => test::run(&root, fast),
+        Task::Test { fast, all } => test::run(
+            &root,
+            match (fast, all) {
+                (true, _) => test::Scope::Fast,
+                (_, true) => test::Scope::All,
+                _ => test::Scope::Usual,
+            },
+        ),
         Task::Vm { kernel, keep } => {
             setup::for_build()?;
             let given = std::env::var_os("REMORA_BIN").map(std::path::PathBuf::from);
