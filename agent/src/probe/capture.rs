@@ -172,6 +172,7 @@ pub struct Capture {
     asleep: Array<MapData, u32>,
     counters: PerCpuArray<MapData, u64>,
     sequences: PerCpuArray<MapData, u64>,
+    processes_max: u32,
     // Holds the programs and with them their links.
     ebpf: Ebpf,
 }
@@ -239,6 +240,7 @@ impl Capture {
             asleep: take(&mut ebpf, "READER_ASLEEP", Array::try_from)?,
             counters: take(&mut ebpf, "COUNTERS", PerCpuArray::try_from)?,
             sequences: take(&mut ebpf, "SEQUENCES", PerCpuArray::try_from)?,
+            processes_max: options.processes_max,
             ebpf,
         })
     }
@@ -269,6 +271,13 @@ impl Capture {
     /// Which processes are selected.
     pub fn selection(&mut self) -> &mut Selection {
         &mut self.selection
+    }
+
+    /// How many processes the kernel half remembers, wanted or not. Reads the whole map.
+    pub fn selected(&self) -> usize {
+        // It begins anew whenever the process that it stands at is gone: bounded for that.
+        let keys = self.selection.selected.keys().take(self.processes_max as usize);
+        keys.filter(Result::is_ok).count()
     }
 
     /// Asks the kernel half to wake [`wait`](Self::wait) at the next record.

@@ -347,8 +347,9 @@ impl Targets {
             "tracing process"
         );
         announce(&Step::Process { tgid, resource: Arc::new(resource), multiplexes_tasks });
-        self.seen += 1;
-        self.traced.insert(tgid, Target { facts, why, follow });
+        // Another program in a process that is traced already is no other process.
+        let is_new = self.traced.insert(tgid, Target { facts, why, follow }).is_none();
+        self.seen += u64::from(is_new);
         goroutines
     }
 }
