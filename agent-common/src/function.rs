@@ -78,6 +78,42 @@ pub struct Site {
     pub cost_ns: u32,
 }
 
+/// A function's state in the kernel half, shared by all CPUs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Function {
+    /// Most calls told in a window of [`RATE_WINDOW_SHIFT`]; 0: no limit.
+    pub limit: u64,
+    /// The window's number.
+    pub window: u64,
+    /// Calls in it.
+    pub used: u64,
+    /// Calls that were not told since the last that was.
+    pub suppressed: u64,
+}
+
+/// What the kernel half has counted for a function, on each CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Hits that were told.
+    pub told: u64,
+    /// Entries and events that were not, because the budget or the rate was used up.
+    pub suppressed: u64,
+    /// Hits that found no room.
+    pub lost: u64,
+    /// Hits that a condition has dropped ([`op::DROP`]).
+    pub dropped: u64,
+    /// What all hits have cost by [`Site::cost_ns`], nanoseconds.
+    pub cost_ns: u64,
+}
+
+/// A process's budget is for a window of this power of two nanoseconds (134 ms).
+pub const BUDGET_WINDOW_SHIFT: u64 = 27;
+
+/// A function's rate is for a window of this power of two nanoseconds (1.07 s).
+pub const RATE_WINDOW_SHIFT: u64 = 30;
+
 /// How many slots the machine has.
 pub const SLOTS: usize = 4;
 
@@ -223,5 +259,7 @@ const _: () = {
     assert!(size_of::<Hit>() == 56);
     assert!(size_of::<Site>() == 24);
     assert!(size_of::<Op>() == 8);
+    assert!(size_of::<Function>() == 32);
+    assert!(size_of::<Counts>() == 40);
     assert!(size_of::<Chunk>() == 8);
 };
