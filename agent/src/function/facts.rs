@@ -41,6 +41,11 @@ pub enum Role {
         /// Whether calls outside of requests are left out.
         in_request: bool,
     },
+    /// A hit is an event of the span that its task is in the middle of.
+    Event {
+        /// Its name: `exception` for one.
+        name: String,
+    },
 }
 
 /// A probe of a function.
