@@ -125,7 +125,7 @@ pub const CHUNKS_MAX: usize = 2048;
 
 /// One instruction of the machine.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Op {
     /// One of [`op`].
     pub code: u8,

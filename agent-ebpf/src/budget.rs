@@ -238,7 +238,8 @@ impl Spender {
     #[inline(always)]
     fn process(&mut self) -> Option<&'static mut Process> {
         // SAFETY: a typed task pointer; the verifier checks the offset.
-        let leader = unsafe { load::<*mut task_struct>(self.task.cast(), offset!(task_group_leader)) };
+        let leader =
+            unsafe { load::<*mut task_struct>(self.task.cast(), offset!(task_group_leader)) };
         let process = PROCESSES.of(leader)?;
         // SAFETY: the map's value, alive while the program runs.
         Some(unsafe { &mut *process })

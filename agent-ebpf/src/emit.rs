@@ -167,7 +167,9 @@ pub fn add_one(value: *mut u64) {
 pub fn add(value: *mut i64, more: u64) {
     // This target's `AtomicU64` cannot add, but the instruction set can.
     // SAFETY: an aligned word of a map value, alive while the program runs.
-    unsafe { asm!("lock *(u64 *)({value} + 0) += {more}", value = in(reg) value, more = in(reg) more) };
+    unsafe {
+        asm!("lock *(u64 *)({value} + 0) += {more}", value = in(reg) value, more = in(reg) more)
+    };
 }
 
 /// Adds one to a word that others may add to; what it was.

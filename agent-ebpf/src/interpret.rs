@@ -182,7 +182,8 @@ fn step(scratch: &mut Scratch) -> bool {
     let machine = &mut scratch.machine;
     // SAFETY: a part of the scratch. Volatile, so that every step begins with values that the verifier
     // knows nothing about.
-    let (next, left) = unsafe { (ptr::read_volatile(&machine.next), ptr::read_volatile(&machine.left)) };
+    let (next, left) =
+        unsafe { (ptr::read_volatile(&machine.next), ptr::read_volatile(&machine.left)) };
     if left == 0 {
         return false;
     }

@@ -37,9 +37,8 @@ mod x86_64 {
     use super::{COUNT, Registers};
 
     /// Where DWARF's registers 0 to 16 lie in `struct pt_regs`.
-    const OFFSETS: [usize; 17] = [
-        80, 96, 88, 40, 104, 112, 32, 152, 72, 64, 56, 48, 24, 16, 8, 0, 128,
-    ];
+    const OFFSETS: [usize; 17] =
+        [80, 96, 88, 40, 104, 112, 32, 152, 72, 64, 56, 48, 24, 16, 8, 0, 128];
     const RSP: usize = 152;
     const R14: usize = 8;
 
