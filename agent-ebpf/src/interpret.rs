@@ -20,7 +20,7 @@ use aya_ebpf::maps::{Array, PerCpuArray};
 
 use crate::budget::Spender;
 use crate::emit;
-use crate::function::Outcome;
+use crate::function::{self, Outcome};
 use crate::registers::{self, Registers};
 
 /// Scratches of a CPU: one task can interrupt another in the middle of the program, and be interrupted.
@@ -86,7 +86,7 @@ pub fn tell(hit: &mut Hit, site: &Site, registers: Registers, spender: &mut Spen
     let scratch = unsafe { &mut *scratch };
     let machine = &mut scratch.machine;
     registers.copy_to(&mut machine.registers);
-    machine.sp = hit.sp;
+    machine.sp = function::canonical(site, registers);
     machine.accumulator = 0;
     machine.next = site.code;
     machine.left = u32::from(site.ops);

@@ -353,14 +353,17 @@ fn exceptions_are_events_of_what_they_leave() {
     // Outside of any span.
     scene.hit(APP, 30, sp(4), 0);
     assert_eq!(scene.pipeline.call_tallies().homeless, 1);
-    check(&mut scene, expect![[r#"
+    check(
+        &mut scene,
+        expect![[r#"
         app /a 500 !exception
           app f0() (thread exact)
             app f1() (stack exact) !exception ~unwound
               app f2() (stack exact) !exception ~unwound
           app f3() (thread exact) !exception ~unwound
           app f4() (thread exact)
-    "#]]);
+    "#]],
+    );
     let events = |span: &&Span| !span.events.is_empty();
     let raised: Vec<_> = scene.spans.iter().filter(events).map(|span| &*span.name).collect();
     assert_eq!(raised, ["f2", "f3"]);

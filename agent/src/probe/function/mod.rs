@@ -30,6 +30,7 @@ use self::bpf::Attach;
 use self::link::{Closer, Places};
 use self::loader::Loaded;
 use super::capture::{Capture, Shared};
+use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
 use crate::function::site::{CostClass, Site, SiteKind};
 use crate::inspect::address::FileOffset;
@@ -162,10 +163,6 @@ pub struct Point {
     /// How the task is found.
     pub task: TaskSource,
 }
-
-/// A site's number: [`Hit::site`](wire::Hit::site). Never used twice while the agent runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SiteNo(pub u32);
 
 /// What [`FunctionProbes::attach`] has attached, to be detached together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
