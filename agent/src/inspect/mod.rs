@@ -1,6 +1,7 @@
 //! Facts from executables: bytes in, facts out. Attaches nothing and runs nothing.
 
 pub mod address;
+pub mod code;
 pub mod demangle;
 pub mod elf;
 pub mod gopclntab;

@@ -217,6 +217,12 @@ impl Index {
         (address.0 < end).then_some((name, VirtAddr(start)..VirtAddr(end)))
     }
 
+    /// The next address at which something begins.
+    pub fn next_start(&self, address: VirtAddr) -> VirtAddr {
+        let at = self.symbols.partition_point(|raw| raw.address <= address.0);
+        VirtAddr(self.symbols.get(at).map_or(u64::MAX, |raw| raw.address))
+    }
+
     /// The function of another module that is called through a slot of the global offset table.
     pub fn imported(&self, slot: VirtAddr) -> Option<&str> {
         self.imports.name(slot)
