@@ -11,8 +11,10 @@
 //! for a library that many share.
 
 mod bpf;
+pub(crate) mod exercise;
 mod link;
 mod loader;
+pub mod selftest;
 
 use std::collections::HashMap;
 use std::ffi::{CString, NulError};
@@ -225,16 +227,23 @@ impl FunctionProbes {
     /// `capture`'s selection says whose hits are told
     /// ([`Selection::select_functions`](super::Selection::select_functions)).
     pub fn load(capture: &Capture, limits: Limits, costs: HitCosts) -> Result<Self, FunctionError> {
-        Self::load_with(capture.shared(), limits, costs)
+        Self::load_with(capture.shared(), &[], limits, costs)
     }
 
-    fn load_with(shared: &Shared, limits: Limits, costs: HitCosts) -> Result<Self, FunctionError> {
-        let entries = [
+    /// As [`load`](Self::load), with sizes for the maps that nobody else has.
+    fn load_with(
+        shared: &Shared,
+        own: &[(&'static str, u32)],
+        limits: Limits,
+        costs: HitCosts,
+    ) -> Result<Self, FunctionError> {
+        let mut entries = vec![
             (SITES, limits.sites),
             (CODE, limits.ops),
             (FUNCTIONS, limits.functions),
             (COUNTS, limits.functions),
         ];
+        entries.extend_from_slice(own);
         let loaded = loader::load(shared, &entries)?;
         let cpus = aya::util::nr_cpus();
         let cpus =
