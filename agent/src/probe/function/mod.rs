@@ -31,6 +31,7 @@ use agent_common::task_kind;
 use self::bpf::Attach;
 use self::link::{Closer, Places};
 use self::loader::Loaded;
+use self::selftest::SelfTest;
 use super::capture::{Capture, Shared};
 use crate::function::FunctionNo;
 use crate::function::site::{CostClass, Site, SiteKind};
@@ -208,6 +209,7 @@ pub struct FunctionProbes {
     loaded: Loaded,
     limits: Limits,
     costs: HitCosts,
+    sees_threads: bool,
     next_link: u32,
     next_site: usize,
     next_op: usize,
@@ -226,8 +228,8 @@ impl FunctionProbes {
     /// Loads the program beside the capture programs: its records come out of `capture`'s ring, and
     /// `capture`'s selection says whose hits are told
     /// ([`Selection::select_functions`](super::Selection::select_functions)).
-    pub fn load(capture: &Capture, limits: Limits, costs: HitCosts) -> Result<Self, FunctionError> {
-        Self::load_with(capture.shared(), &[], limits, costs)
+    pub fn load(capture: &Capture, limits: Limits, test: &SelfTest) -> Result<Self, FunctionError> {
+        Self::load_with(capture.shared(), &[], limits, test)
     }
 
     /// As [`load`](Self::load), with sizes for the maps that nobody else has.
@@ -235,7 +237,7 @@ impl FunctionProbes {
         shared: &Shared,
         own: &[(&'static str, u32)],
         limits: Limits,
-        costs: HitCosts,
+        test: &SelfTest,
     ) -> Result<Self, FunctionError> {
         let mut entries = vec![
             (SITES, limits.sites),
@@ -253,7 +255,8 @@ impl FunctionProbes {
             closer: Closer::start().map_err(FunctionError::Thread)?,
             loaded,
             limits,
-            costs,
+            costs: test.costs,
+            sees_threads: test.sees_threads,
             next_link: 0,
             next_site: 0,
             next_op: 0,
@@ -298,6 +301,8 @@ impl FunctionProbes {
             Vec::new()
         };
         let (offsets, cookies, semaphores) = (&offsets[..], &cookies[..], &semaphores[..]);
+        // Seen by one thread only, a probe would lie; in all processes it slows those that share the file.
+        let tgid = if self.sees_threads { tgid } else { None };
         let places = Places { path: &path, tgid, offsets, cookies, semaphores };
         let linked = link::attach(self.loaded.program.as_fd(), self.loaded.attach, places);
         let linked =

@@ -69,6 +69,12 @@ pub struct SelfTest {
     pub nop5_is_safe: Option<bool>,
 }
 
+impl SelfTest {
+    /// What is assumed of a host where nothing was tried.
+    pub const ASSUMED: Self =
+        Self { costs: HitCosts::ASSUMED, at_once: true, sees_threads: true, nop5_is_safe: None };
+}
+
 /// Tries it.
 pub fn run() -> Result<SelfTest, SelfTestError> {
     let types = Btf::from_sys_fs()?;
@@ -93,7 +99,7 @@ impl Trial {
         let shared = Shared { maps: Vec::new(), offsets: fields, wake_bytes: u64::MAX };
         let limits = Limits { sites: 8, ops: 64, functions: 2 };
         let entries = [("EVENTS", RING_BYTES), ("SELECTED", 1)];
-        let mut probes = FunctionProbes::load_with(&shared, &entries, limits, HitCosts::ASSUMED)?;
+        let mut probes = FunctionProbes::load_with(&shared, &entries, limits, &SelfTest::ASSUMED)?;
         let unreadable = |source| unusable("EVENTS", io::Error::other(source));
         let ring = RingBuf::try_from(Map::RingBuf(probes.loaded.take("EVENTS")?));
         let child = Exerciser::start().map_err(SelfTestError::Child)?;
