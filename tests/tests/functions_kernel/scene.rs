@@ -10,7 +10,8 @@ use agent_common::kind;
 use remora::function::FunctionNo;
 use remora::function::site::{CostClass, Site, SiteKind};
 use remora::inspect::address::{FileOffset, VirtAddr};
-use remora::probe::function::{FunctionProbes, HitCosts, Limits, Point, TaskSource};
+use remora::probe::function::selftest::SelfTest;
+use remora::probe::function::{FunctionProbes, Limits, Point, TaskSource};
 use remora::probe::{Capture, Options};
 use remora_tests::{Scratch, until};
 
@@ -214,7 +215,7 @@ impl Scene {
             rules: false,
         };
         let capture = Capture::start(&options).expect("this kernel can");
-        let probes = FunctionProbes::load(&capture, Limits::default(), HitCosts::ASSUMED);
+        let probes = FunctionProbes::load(&capture, Limits::default(), &SelfTest::ASSUMED);
         let probes = probes.unwrap_or_else(|error| {
             panic!("{error}: {:?}", std::error::Error::source(&error));
         });

@@ -61,6 +61,7 @@ pub(super) trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for u32 {}
 impl Plain for u64 {}
+impl Plain for agent_common::Selected {}
 impl Plain for agent_common::function::Site {}
 impl Plain for agent_common::function::Op {}
 impl Plain for agent_common::function::Function {}

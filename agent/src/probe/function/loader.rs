@@ -34,6 +34,11 @@ impl Loaded {
         let map = self.maps.get(name).ok_or(FunctionError::NoObject)?;
         Ok(map.fd().as_fd())
     }
+
+    /// Takes one of the object's own maps out.
+    pub(super) fn take(&mut self, name: &'static str) -> Result<MapData, FunctionError> {
+        self.maps.remove(name).ok_or(FunctionError::NoObject)
+    }
 }
 
 /// Loads the program for links of many places, or for single ones where the kernel has no such links.

@@ -11,8 +11,10 @@
 //! for a library that many share.
 
 mod bpf;
+pub(crate) mod exercise;
 mod link;
 mod loader;
+pub mod selftest;
 
 use std::collections::HashMap;
 use std::ffi::{CString, NulError};
@@ -29,6 +31,7 @@ use agent_common::task_kind;
 use self::bpf::Attach;
 use self::link::{Closer, Places};
 use self::loader::Loaded;
+use self::selftest::SelfTest;
 use super::capture::{Capture, Shared};
 use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
@@ -203,6 +206,7 @@ pub struct FunctionProbes {
     loaded: Loaded,
     limits: Limits,
     costs: HitCosts,
+    sees_threads: bool,
     next_link: u32,
     next_site: usize,
     next_op: usize,
@@ -221,17 +225,24 @@ impl FunctionProbes {
     /// Loads the program beside the capture programs: its records come out of `capture`'s ring, and
     /// `capture`'s selection says whose hits are told
     /// ([`Selection::select_functions`](super::Selection::select_functions)).
-    pub fn load(capture: &Capture, limits: Limits, costs: HitCosts) -> Result<Self, FunctionError> {
-        Self::load_with(capture.shared(), limits, costs)
+    pub fn load(capture: &Capture, limits: Limits, test: &SelfTest) -> Result<Self, FunctionError> {
+        Self::load_with(capture.shared(), &[], limits, test)
     }
 
-    fn load_with(shared: &Shared, limits: Limits, costs: HitCosts) -> Result<Self, FunctionError> {
-        let entries = [
+    /// As [`load`](Self::load), with sizes for the maps that nobody else has.
+    fn load_with(
+        shared: &Shared,
+        own: &[(&'static str, u32)],
+        limits: Limits,
+        test: &SelfTest,
+    ) -> Result<Self, FunctionError> {
+        let mut entries = vec![
             (SITES, limits.sites),
             (CODE, limits.ops),
             (FUNCTIONS, limits.functions),
             (COUNTS, limits.functions),
         ];
+        entries.extend_from_slice(own);
         let loaded = loader::load(shared, &entries)?;
         let cpus = aya::util::nr_cpus();
         let cpus =
@@ -241,7 +252,8 @@ impl FunctionProbes {
             closer: Closer::start().map_err(FunctionError::Thread)?,
             loaded,
             limits,
-            costs,
+            costs: test.costs,
+            sees_threads: test.sees_threads,
             next_link: 0,
             next_site: 0,
             next_op: 0,
@@ -286,6 +298,8 @@ impl FunctionProbes {
             Vec::new()
         };
         let (offsets, cookies, semaphores) = (&offsets[..], &cookies[..], &semaphores[..]);
+        // Seen by one thread only, a probe would lie; in all processes it slows those that share the file.
+        let tgid = if self.sees_threads { tgid } else { None };
         let places = Places { path: &path, tgid, offsets, cookies, semaphores };
         let linked = link::attach(self.loaded.program.as_fd(), self.loaded.attach, places);
         let linked =
