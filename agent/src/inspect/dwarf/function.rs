@@ -105,7 +105,8 @@ pub(super) fn describe(
             Some((from, _, value)) => resolver.number(from, Some(value)),
             None => resolver.number(at, None),
         };
-        if about.language == Language::Go && number(&child, gimli::DW_AT_variable_parameter) == Some(1)
+        if about.language == Language::Go
+            && number(&child, gimli::DW_AT_variable_parameter) == Some(1)
             || matches!(
                 child.attr_value(gimli::DW_AT_variable_parameter),
                 Some(AttributeValue::Flag(true))
@@ -189,13 +190,13 @@ pub(super) struct About {
 
 fn about(view: &View<'_>, unit: &Unit<'_>) -> About {
     let root = unit.entry(unit.header.root_offset()).ok();
-    let language = root
-        .as_ref()
-        .and_then(|root| root.attr_value(gimli::DW_AT_language))
-        .map_or(Language::Other, |value| match value {
+    let language = root.as_ref().and_then(|root| root.attr_value(gimli::DW_AT_language)).map_or(
+        Language::Other,
+        |value| match value {
             AttributeValue::Language(language) => Language::of(language),
             _ => Language::Other,
-        });
+        },
+    );
     let dwarf = view.dwarf(Part::Main);
     let producer = root
         .and_then(|root| root.attr_value(gimli::DW_AT_producer))
@@ -351,7 +352,10 @@ impl<'a> Site<'_, 'a> {
             return Ok(pieces);
         }
         // The caller wrote what lies above the return address.
-        if at >= 0 && !(self.about.language == Language::Go && self.prologue.stores.iter().any(|store| store.at == at)) {
+        if at >= 0
+            && !(self.about.language == Language::Go
+                && self.prologue.stores.iter().any(|store| store.at == at))
+        {
             return Ok(Place::Memory(steps));
         }
         Err(Unreadable::NotStored)

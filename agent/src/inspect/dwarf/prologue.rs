@@ -3,7 +3,9 @@
 //! it there proves which register it came in. Bytes in, facts out; what is not recognised proves
 //! nothing.
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register,
+};
 
 use crate::inspect::address::VirtAddr;
 
@@ -198,8 +200,11 @@ impl State {
     /// Something else was written: if nothing was there before, no argument comes there.
     fn write(&mut self, at: i64, bytes: i64) {
         let end = at.saturating_add(bytes);
-        let filled =
-            self.prologue.stores.iter().any(|old| old.at < end && at < old.at + i64::from(old.bytes));
+        let filled = self
+            .prologue
+            .stores
+            .iter()
+            .any(|old| old.at < end && at < old.at + i64::from(old.bytes));
         if !filled {
             self.prologue.other.push((at, end));
         }
