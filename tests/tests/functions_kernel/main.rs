@@ -299,7 +299,8 @@ fn threads_children_and_new_programs_are_told_apart() {
     let mut scene = Scene::start();
     let ops = value(1, register::RDI);
     let point = program.point("probed", SiteKind::Entry, &ops);
-    scene.attach(&program, &[point.clone()]);
+    let points = std::slice::from_ref(&point);
+    let of_one = scene.probes.attach(&program.file(), Some(program.id()), points).expect("it can");
     scene.select(&program);
     assert_eq!(program.number("thread"), 3);
     let told = scene.drain();
@@ -310,7 +311,7 @@ fn threads_children_and_new_programs_are_told_apart() {
     assert!(program.run("fork").ends_with(" 23"));
     assert!(scene.drain().is_empty());
     // One of all processes does, but tells it only of those that are selected.
-    let attached = scene.probes.attach(&program.file(), None, &[point]).expect("it can");
+    let of_all = scene.probes.attach(&program.file(), None, points).expect("it can");
     assert!(program.run("fork").ends_with(" 23"));
     assert!(scene.drain().is_empty(), "a child that is not followed is not selected");
     let follow = scene.capture.selection();
@@ -328,8 +329,9 @@ fn threads_children_and_new_programs_are_told_apart() {
     scene.select(&program);
     assert_eq!(program.number("text x"), -4);
     assert_eq!(scene.drain().len(), 2, "both probes are there still");
-    scene.probes.detach(attached.link);
-    wait("the probe is gone", || {
+    scene.probes.detach(of_one.link);
+    scene.probes.detach(of_all.link);
+    wait("the probes are gone", || {
         scene.drain();
         program.run("text x");
         scene.drain().is_empty()
