@@ -3,15 +3,22 @@
 
 mod scene;
 
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use agent_common::function::{
     CHUNKS_MAX, Chunk, Op, chunk_status, compare, hit_flags, op, register,
 };
 use agent_common::{kind, task_kind};
 use remora::function::FunctionNo;
 use remora::function::site::SiteKind;
-use remora::probe::function::HitCosts;
+use remora::probe::function::{HitCosts, Point};
 use remora_tests::is_root;
 use scene::{Program, Scene, point, wait};
+
+/// Says that this process is the agent, and what it is to probe.
+const AGENT: &str = "REMORA_TEST_AGENT";
 
 fn op(code: u8, a: u8, b: u16, imm: i32) -> Op {
     Op { code, a, b, imm }
@@ -486,4 +493,82 @@ fn a_budget_suppresses_calls_and_counts_them() {
     });
     program.run("times 1000");
     assert_eq!(scene.drain().len(), 2000);
+}
+
+#[test]
+fn a_function_goes_and_the_others_stay() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::start();
+    let of = |number: u32, point: Point| Point { function: FunctionNo(number), ..point };
+    let points = [
+        of(0, program.point("probed", SiteKind::Entry, &[])),
+        of(0, program.point("probed_return", SiteKind::Return, &[])),
+        of(1, program.point("depth", SiteKind::Entry, &[])),
+        of(1, program.point("depth_return", SiteKind::Return, &[])),
+    ];
+    let attached = scene.probes.attach(&program.file(), Some(program.id()), &points);
+    let attached = attached.expect("it can");
+    let sites: Vec<u32> = attached.sites.iter().map(|site| site.0).collect();
+    scene.select(&program);
+    program.run("depth 0");
+    program.run("text x");
+    let told = |scene: &mut Scene| scene.drain().iter().map(|hit| hit.hit.site).collect::<Vec<_>>();
+    assert_eq!(told(&mut scene), [sites[2], sites[3], sites[0], sites[1]]);
+    for _ in 0..3 {
+        // Those that are not there any more change nothing.
+        let gone = HashSet::from([FunctionNo(0), FunctionNo(7)]);
+        scene.probes.detach_functions(attached.link, &gone).expect("it can");
+        program.run("text x");
+        program.run("depth 1");
+        assert_eq!(told(&mut scene), [sites[2], sites[2], sites[3], sites[3]]);
+    }
+    scene.probes.detach_functions(attached.link, &HashSet::from([FunctionNo(1)])).expect("it can");
+    wait("all are gone", || {
+        program.run("depth 1");
+        scene.drain().is_empty()
+    });
+}
+
+#[test]
+fn a_killed_agent_leaves_nothing() {
+    if !is_root() {
+        return;
+    }
+    if let Ok(place) = std::env::var(AGENT) {
+        // The agent's side: attaches, says so, and waits to be killed.
+        let (tgid, offset) = place.split_once(' ').expect("two numbers");
+        let tgid: u32 = tgid.parse().expect("a number");
+        let offset: u64 = offset.parse().expect("a number");
+        let mut scene = Scene::start();
+        let file = std::path::PathBuf::from(format!("/proc/{tgid}/exe"));
+        let points: Vec<_> =
+            (0..1000).map(|index| point(offset + 3 * index, SiteKind::Entry, &[])).collect();
+        scene.probes.attach(&file, Some(tgid), &points).expect("it can");
+        scene.capture.selection().select_functions(tgid).expect("room for one");
+        println!("attached");
+        loop {
+            std::thread::park();
+        }
+    }
+    let mut program = Program::start();
+    let clean = program.text("many", 3000);
+    let mut agent = Command::new(std::env::current_exe().expect("it runs"))
+        .args(["--exact", "a_killed_agent_leaves_nothing", "--nocapture"])
+        .env(AGENT, format!("{} {}", program.id(), program.offset("many")))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it can be started");
+    let output = BufReader::new(agent.stdout.take().expect("piped"));
+    let attached =
+        output.lines().map(|line| line.expect("text")).any(|line| line.ends_with("attached"));
+    assert!(attached);
+    assert_ne!(program.text("many", 3000), clean, "breakpoints are there");
+    assert_eq!(program.run("many"), "many");
+    agent.kill().expect("it is ours");
+    agent.wait().expect("it is ours");
+    wait("the text is as it was", || program.text("many", 3000) == clean);
+    assert_eq!(program.run("many"), "many");
 }
