@@ -13,9 +13,9 @@ use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap};
 
-use crate::emit;
 use crate::offsets::{load, offset};
 use crate::storage::TaskStorage;
+use crate::{atomic, emit};
 
 /// Windows are this power of two nanoseconds long: about 134 ms.
 const WINDOW_SHIFT: u64 = agent_common::function::BUDGET_WINDOW_SHIFT;
@@ -164,7 +164,7 @@ impl Spender {
             function.window = window;
             function.used = 0;
         }
-        emit::fetch_add_one(&raw mut function.used) < function.limit
+        atomic::fetch_add_one(&raw mut function.used) < function.limit
     }
 
     /// Hits of this function that were not told since this was last asked.
@@ -176,7 +176,7 @@ impl Spender {
         if unsafe { ptr::read_volatile(suppressed) } == 0 {
             return 0;
         }
-        let taken = emit::swap(suppressed, 0);
+        let taken = atomic::swap(suppressed, 0);
         if taken > u64::from(u32::MAX) { u32::MAX } else { taken as u32 }
     }
 
