@@ -397,6 +397,8 @@ impl Agent {
         Summary {
             intake: self.pipeline.intake(),
             tallies: self.pipeline.tallies(),
+            calls: self.pipeline.call_tallies(),
+            functions: self.functions.as_ref().map_or(0, Functions::len),
             counters,
             unrecorded: self.recording.failures(),
             processes: self.targets.seen(),
