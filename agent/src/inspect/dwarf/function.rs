@@ -112,7 +112,11 @@ pub(super) fn describe(
                 Some(AttributeValue::Flag(true))
             )
         {
-            results.push((name, ty));
+            // Go's compiler lists the results of a function with deferred calls twice (1.26).
+            let again = results.iter().any(|(known, _): &(Arc<str>, _)| *known == name);
+            if !(again && name.starts_with("~r")) {
+                results.push((name, ty));
+            }
         } else {
             parameters.push((name, ty, child));
         }
