@@ -25,7 +25,8 @@ pub struct Hit {
     /// The runtime's own id of its unit of work, if [`Hit::task_kind`] says so.
     pub task: u64,
     /// The canonical stack pointer: address of the slot that holds the function's return address.
-    /// The same at the entry and at every return of one call; lower for what it calls.
+    /// The same at the entry and at every return of one call; lower for what it calls. For a goroutine
+    /// less the upper end of its stack (wrapping), because Go moves stacks.
     pub sp: u64,
     /// The site's number.
     pub site: u32,

@@ -65,26 +65,28 @@ pub fn on_hit(ctx: *mut c_void) {
         return;
     };
     let registers = Registers::new(ctx);
-    let sp = registers.stack_pointer().wrapping_add_signed(i64::from(site.sp_adjust));
+    let task = Task::of(site, registers);
+    let sp = canonical(site, registers).wrapping_sub(task.stack_end);
     let now_ns = emit::now_ns();
-    if !spender.spend(site.flags, tgid, sp, site.cost_ns, now_ns) {
+    // No two open calls of a process have the same: a goroutine's stack has less than 4 GiB.
+    let call = sp ^ task.id.rotate_left(32);
+    if !spender.spend(site.flags, tgid, call, site.cost_ns, now_ns) {
         if site.flags & (hit_flags::ENTRY | hit_flags::EVENT) != 0 {
             // SAFETY: a map value, alive while the program runs.
             emit::add_one(unsafe { &raw mut (*counts).suppressed });
         }
         return;
     }
-    let (task, task_kind) = task(site, registers);
     let mut hit = Hit {
         header: emit::header_unnumbered(Slot::FUNCTION, kind::HIT, site.flags, now_ns),
         tgid,
         tid: pid_tgid as u32,
-        task,
+        task: task.id,
         sp,
         site: number,
         suppressed: 0,
         copied: 0,
-        task_kind,
+        task_kind: task.kind,
         pad: 0,
         lost: spender.thread.lost,
     };
@@ -130,16 +132,43 @@ pub enum Outcome {
     Lost,
 }
 
-/// The unit of work that hit the site, and its kind.
+/// The address of the slot that holds the function's return address.
 #[inline(always)]
-fn task(site: &Site, registers: Registers) -> (u64, u8) {
-    if site.task_kind != task_kind::GOROUTINE {
-        return (0, task_kind::THREAD);
+pub fn canonical(site: &Site, registers: Registers) -> u64 {
+    registers.stack_pointer().wrapping_add_signed(i64::from(site.sp_adjust))
+}
+
+/// The unit of work that hit a site.
+struct Task {
+    id: u64,
+    kind: u8,
+    /// The upper end of its stack if that may move to another place while calls are open, else 0.
+    stack_end: u64,
+}
+
+impl Task {
+    #[inline(always)]
+    fn of(site: &Site, registers: Registers) -> Self {
+        let thread = Self { id: 0, kind: task_kind::THREAD, stack_end: 0 };
+        if site.task_kind != task_kind::GOROUTINE {
+            return thread;
+        }
+        let g = registers.goroutine();
+        let Some(id) = word(g.wrapping_add(u64::from(site.task_offset))) else { return thread };
+        let Some(stack_end) = word(g.wrapping_add(G_STACK_END)) else { return thread };
+        if id == 0 { thread } else { Self { id, kind: task_kind::GOROUTINE, stack_end } }
     }
-    let mut id = 0u64;
-    let from = registers.goroutine().wrapping_add(u64::from(site.task_offset));
-    let to = (&raw mut id).cast();
-    // SAFETY: `id` is eight bytes; the helper checks the user address.
-    let result = unsafe { bpf_probe_read_user(to, size_of::<u64>() as u32, from as *const _) };
-    if result == 0 { (id, task_kind::GOROUTINE) } else { (0, task_kind::THREAD) }
+}
+
+/// `g.stack.hi`: the stack's bounds come first in `g` (Go's `runtime/runtime2.go`).
+const G_STACK_END: u64 = 8;
+
+/// Eight bytes of the process's memory.
+#[inline(always)]
+fn word(address: u64) -> Option<u64> {
+    let mut word = 0u64;
+    let to = (&raw mut word).cast();
+    // SAFETY: `word` is eight bytes; the helper checks the user address.
+    let result = unsafe { bpf_probe_read_user(to, size_of::<u64>() as u32, address as *const _) };
+    if result == 0 { Some(word) } else { None }
 }

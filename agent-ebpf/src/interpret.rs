@@ -19,7 +19,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 
 use crate::budget::Spender;
-use crate::function::Outcome;
+use crate::function::{self, Outcome};
 use crate::registers::{self, Registers};
 use crate::{atomic, emit};
 
@@ -86,7 +86,7 @@ pub fn tell(hit: &mut Hit, site: &Site, registers: Registers, spender: &mut Spen
     let scratch = unsafe { &mut *scratch };
     let machine = &mut scratch.machine;
     registers.copy_to(&mut machine.registers);
-    machine.sp = hit.sp;
+    machine.sp = function::canonical(site, registers);
     machine.accumulator = 0;
     machine.next = site.code;
     machine.left = u32::from(site.ops);

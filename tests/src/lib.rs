@@ -51,6 +51,11 @@ pub fn is_root() -> bool {
     root
 }
 
+/// Whether everything is to be tested that can be, however long that takes: `cargo xtask test --all`.
+pub fn takes_its_time() -> bool {
+    std::env::var_os("REMORA_TEST_ALL").is_some()
+}
+
 /// A directory of this test's own, removed at its end.
 pub struct Scratch {
     path: PathBuf,

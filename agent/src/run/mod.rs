@@ -331,6 +331,7 @@ impl Agent {
             counters,
             unrecorded: self.recording.failures(),
             processes: self.targets.seen(),
+            alive: (self.targets.len(), self.capture.selected()),
             sizes: self.pipeline.sizes(),
             accounts,
         }

@@ -22,6 +22,9 @@ pub struct Summary {
     pub unrecorded: u64,
     /// Processes that were traced.
     pub processes: u64,
+    /// Processes that are traced now, and those that the kernel half remembers: also the ones that
+    /// were looked at and are not wanted.
+    pub alive: (usize, usize),
     /// Sockets and exchanges that are remembered.
     pub sizes: (usize, usize),
     /// Destinations, and what became of the spans there.
@@ -84,6 +87,8 @@ impl Summary {
             ("remora_parents_disputed_total", self.tallies.disputed),
             ("remora_spans_unsampled_total", self.tallies.unsampled),
             ("remora_spans_total", self.tallies.spans),
+            ("remora_processes", self.alive.0 as u64),
+            ("remora_selected_processes", self.alive.1 as u64),
             ("remora_sockets", self.sizes.0 as u64),
             ("remora_open_exchanges", self.sizes.1 as u64),
         ]

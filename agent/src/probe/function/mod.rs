@@ -35,6 +35,7 @@ use self::link::{Closer, Linked, Places};
 use self::loader::Loaded;
 use self::selftest::SelfTest;
 use super::capture::{Capture, Shared};
+use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
 use crate::function::site::{CostClass, Site, SiteKind};
 use crate::inspect::address::FileOffset;
@@ -169,10 +170,6 @@ pub struct Point {
     /// How the task is found.
     pub task: TaskSource,
 }
-
-/// A site's number: [`Hit::site`](wire::Hit::site). Never used twice while the agent runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SiteNo(pub u32);
 
 /// What [`FunctionProbes::attach`] has attached, to be detached together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

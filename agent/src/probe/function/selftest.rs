@@ -109,7 +109,7 @@ impl Trial {
     fn run(mut self) -> Result<SelfTest, SelfTestError> {
         let plain = self.child.calls()?;
         let tgid = self.child.child.id();
-        let selected = Selected { bits: select::FUNCTIONS, payload_limit: 0, lost: 0 };
+        let selected = Selected { bits: select::FUNCTIONS, ..Selected::default() };
         let map = self.probes.loaded.map("SELECTED")?;
         bpf::update(map.as_fd(), &tgid, &[selected])
             .map_err(|source| unusable("SELECTED", source))?;

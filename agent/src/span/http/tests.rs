@@ -153,6 +153,14 @@ fn outcomes() {
     assert_eq!(outcome(Kind::Server, Some(200), Some(End::Unseen)), unset);
     assert_eq!(outcome(Kind::Client, Some(200), Some(End::Aborted)), error("connection_closed"));
     assert_eq!(outcome(Kind::Client, None, None), error("connection_closed"));
+    // "HTTP/1.1 000" and "HTTP/1.1 099" are responses, but those are no codes.
+    for status in [0, 99] {
+        assert_eq!(outcome(Kind::Server, Some(status), complete), error("invalid_status"));
+        let mut attributes = Attributes::default();
+        let head = ResponseHead { status, minor_version: 1, headers: &[], truncated: false };
+        response(&mut attributes, &head, &HeaderCapture::default());
+        assert_eq!(attributes, Attributes::default());
+    }
 }
 
 #[test]
