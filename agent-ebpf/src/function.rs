@@ -68,7 +68,9 @@ pub fn on_hit(ctx: *mut c_void) {
     let task = Task::of(site, registers);
     let sp = canonical(site, registers).wrapping_sub(task.stack_end);
     let now_ns = emit::now_ns();
-    if !spender.spend(site.flags, tgid, sp, site.cost_ns, now_ns) {
+    // No two open calls of a process have the same: a goroutine's stack has less than 4 GiB.
+    let call = sp ^ task.id.rotate_left(32);
+    if !spender.spend(site.flags, tgid, call, site.cost_ns, now_ns) {
         if site.flags & (hit_flags::ENTRY | hit_flags::EVENT) != 0 {
             // SAFETY: a map value, alive while the program runs.
             emit::add_one(unsafe { &raw mut (*counts).suppressed });
