@@ -215,6 +215,11 @@ impl<'a, P: Program> Walk<'a, P> {
         }
         walk.add_region(entry.0..entry.0.saturating_add(size))?;
         walk.blocks.insert(entry.0, Block { state: State::at_entry(), way: Way::Certain });
+        if let Some((address, depth)) = program.recovery(entry)
+            && walk.is_inside(address.0)
+        {
+            walk.edge(address.0, State::with_frame(depth), Way::Certain);
+        }
         Ok(walk)
     }
 
@@ -464,7 +469,7 @@ impl<'a, P: Program> Walk<'a, P> {
     fn computed(&mut self, jump: &Instruction, state: &State) -> Result<Next, Refusal> {
         let address = VirtAddr(jump.ip());
         let Some((table, base, most)) = state.jump_table(jump) else {
-            if state.stack_pointer() == Some(0) && !state.is_computed(jump) {
+            if state.stack_pointer() == Some(0) && state.is_pointer(jump) {
                 return Ok(self.end(address, Ending::TailCall, state));
             }
             self.refuse(Refusal::UnresolvedJump(address));
