@@ -7,7 +7,7 @@ use gimli::{AttributeValue, DwAt};
 
 use super::location::{self, Frame};
 use super::place::{Piece, Place, Step, Unreadable};
-use super::prologue::{self, Prologue};
+use super::prologue::{self, Prologue, Source};
 use super::resolve::{Resolver, children, number};
 use super::types::{Shape, TypeNo, Types};
 use super::units::{Attr, Die, Entry, Part, Unit, View};
@@ -365,29 +365,34 @@ impl<'a> Site<'_, 'a> {
         Err(Unreadable::NotStored)
     }
 
-    /// The registers that are stored into a place.
+    /// What is stored into a place.
     fn stored(&self, at: i64, bytes: u64) -> Option<Place> {
         if bytes == 0 || bytes > 64 {
             return None;
         }
-        if bytes <= 8 {
-            let store = self.prologue.register(at, bytes)?;
-            return Some(Place::register(store.register));
-        }
         let mut pieces = Vec::new();
         let mut done = 0;
         while done < bytes {
-            let part = (bytes - done).min(8);
-            let store = self.prologue.register(at.checked_add(done as i64)?, part);
-            let place = match store {
-                Some(store) => Ok(Place::register(store.register)),
-                // Vector registers are not followed.
-                None => Err(Unreadable::NotStored),
-            };
-            pieces.push(Piece { bytes: part, place });
-            done += part;
+            match self.prologue.stored(at.checked_add(done as i64)?) {
+                Some(store) => {
+                    let part = u64::from(store.bytes).min(bytes - done);
+                    pieces.push(Piece { bytes: part, place: Ok(place_of(store.from)) });
+                    done += part;
+                }
+                // Padding, or a vector register, which is not followed.
+                None => {
+                    done += 1;
+                    match pieces.last_mut() {
+                        Some(Piece { bytes, place: Err(_) }) => *bytes += 1,
+                        _ => pieces.push(Piece { bytes: 1, place: Err(Unreadable::NotStored) }),
+                    }
+                }
+            }
         }
-        pieces.iter().any(|piece| piece.place.is_ok()).then_some(Place::Pieces(pieces))
+        match pieces.as_slice() {
+            [Piece { place, .. }] => place.clone().ok(),
+            _ => pieces.iter().any(|piece| piece.place.is_ok()).then_some(Place::Pieces(pieces)),
+        }
     }
 
     /// An address that is itself kept in the frame.
@@ -397,14 +402,26 @@ impl<'a> Site<'_, 'a> {
             [Step::Cfa, Step::Add(at), Step::Load(load), ..] => (*at, 3, *load),
             _ => return Ok(()),
         };
-        match self.prologue.register(at, load.into()) {
-            Some(store) if !optimized && load == 8 => {
-                steps.splice(..used, [Step::Register(store.register)]);
+        match self.prologue.stored(at) {
+            Some(store) if !optimized && load == 8 && store.bytes == 8 => {
+                let address = match store.from {
+                    Source::Register(number) => vec![Step::Register(number)],
+                    Source::Caller(at) => vec![Step::Cfa, Step::Add(at), Step::Load(8)],
+                };
+                steps.splice(..used, address);
                 Ok(())
             }
             None if at >= 0 => Ok(()),
             _ => Err(Unreadable::NotStored),
         }
+    }
+}
+
+/// Where an argument comes in.
+fn place_of(source: Source) -> Place {
+    match source {
+        Source::Register(number) => Place::register(number),
+        Source::Caller(at) => Place::Memory(vec![Step::Cfa, Step::Add(at)]),
     }
 }
 
