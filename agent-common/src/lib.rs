@@ -223,7 +223,15 @@ pub struct Selected {
     pub payload_limit: u32,
     /// Events of this process that found the ring full.
     pub lost: u64,
+    /// Where a goroutine's id lies in the `g` structure of Go's runtime; 0: the program is not Go.
+    pub goid_offset: u32,
+    /// Where the pointer to the running `g` lies, from the thread's base of thread-local storage.
+    pub g_tls_offset: i32,
 }
+
+/// Slots of the map that answers for most processes that they were never selected: a power of two; a
+/// process's slot is given by the low bits of its tgid.
+pub const MAYBE_SLOTS: u32 = 1 << 16;
 
 /// Reasons why the kernel half dropped or could not complete something: indexes of its counters.
 pub mod counter {
@@ -250,6 +258,6 @@ const _: () = {
     assert!(size_of::<Io>() == 64);
     assert!(size_of::<Socket>() == 72);
     assert!(size_of::<Process>() == 40 + PATH_BYTES);
-    assert!(size_of::<Selected>() == 16);
+    assert!(size_of::<Selected>() == 24);
     assert!(align_of::<Io>() == 8 && align_of::<Socket>() == 8 && align_of::<Process>() == 8);
 };

@@ -5,13 +5,14 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use agent_common::{Selected, counter, select};
+use agent_common::{MAYBE_SLOTS, Selected, counter, select};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, FExit, Program, ProgramError};
 use aya::sys::SyscallError;
 use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Pod};
 
 use super::offsets;
+use crate::inspect::runtime::Goroutines;
 use crate::platform::btf::{Btf, BtfError};
 
 /// The object with all programs, built by `cargo xtask build`.
@@ -133,7 +134,7 @@ pub struct Options {
 #[repr(transparent)]
 struct SelectedPod(Selected);
 
-// SAFETY: four integers without padding (agent-common checks the size), any bits are valid.
+// SAFETY: integers without padding (agent-common checks the size), any bits are valid.
 unsafe impl Pod for SelectedPod {}
 
 /// What the kernel has made of an attached program.
@@ -232,6 +233,7 @@ impl Capture {
             source,
             ring: Ring { ring: take(&mut ebpf, "EVENTS", RingBuf::try_from)? },
             selection: Selection {
+                maybe: take(&mut ebpf, "MAYBE", Array::try_from)?,
                 selected: take(&mut ebpf, "SELECTED", HashMap::try_from)?,
                 ports: take(&mut ebpf, "PORTS", HashMap::try_from)?,
             },
@@ -365,6 +367,8 @@ enum Entry {
 
 /// Which processes the kernel half captures.
 pub struct Selection {
+    /// Which slots may be in `selected`.
+    maybe: Array<MapData, u8>,
     selected: HashMap<MapData, u32, SelectedPod>,
     ports: HashMap<MapData, u16, u32>,
 }
@@ -378,7 +382,7 @@ impl Selection {
         payload_limit: u32,
     ) -> Result<(), CaptureError> {
         let bits = select::TRACED | if follow { select::FOLLOW } else { 0 };
-        self.put(tgid, Selected { bits, payload_limit, lost: 0 }, Entry::Any)
+        self.put(tgid, Selected { bits, payload_limit, ..Selected::default() }, Entry::Any)
     }
 
     /// As [`select`](Self::select), for a process that the kernel half has told of and so has put
@@ -391,14 +395,22 @@ impl Selection {
         payload_limit: u32,
     ) -> Result<(), CaptureError> {
         let bits = select::TRACED | if follow { select::FOLLOW } else { 0 };
-        self.put(tgid, Selected { bits, payload_limit, lost: 0 }, Entry::Present)
+        self.put(tgid, Selected { bits, payload_limit, ..Selected::default() }, Entry::Present)
     }
 
     /// Remembers that `tgid`, of which the kernel half has told, is not wanted, until it execs or
     /// exits.
     pub fn ignore(&mut self, tgid: u32) -> Result<(), CaptureError> {
-        let selected = Selected { bits: select::IGNORED, payload_limit: 0, lost: 0 };
+        let selected = Selected { bits: select::IGNORED, ..Selected::default() };
         self.put(tgid, selected, Entry::Present)
+    }
+
+    /// Says where the kernel half finds the goroutines of `tgid`, until it execs.
+    pub fn goroutines(&mut self, tgid: u32, at: Goroutines) -> Result<(), CaptureError> {
+        // Gone already: nothing to find.
+        let Ok(SelectedPod(selected)) = self.selected.get(&tgid, 0) else { return Ok(()) };
+        let Goroutines { goid_offset, g_tls_offset } = at;
+        self.put(tgid, Selected { goid_offset, g_tls_offset, ..selected }, Entry::Present)
     }
 
     /// Forgets `tgid`.
@@ -425,6 +437,9 @@ impl Selection {
     }
 
     fn put(&mut self, tgid: u32, selected: Selected, entry: Entry) -> Result<(), CaptureError> {
+        let map = "MAYBE";
+        let result = self.maybe.set(tgid & (MAYBE_SLOTS - 1), 1, 0);
+        result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })?;
         let map = "SELECTED";
         let result = match self.selected.insert(tgid, SelectedPod(selected), entry as u64) {
             Err(MapError::SyscallError(SyscallError { ref io_error, .. }))

@@ -62,6 +62,10 @@ pub enum Kind {
 pub enum Method {
     /// The same thread was serving the parent.
     Thread,
+    /// The same goroutine was serving the parent.
+    Goroutine,
+    /// The parent's call was open on the same stack.
+    Stack,
     /// The same bytes of the same TCP stream, by socket pair and sequence number.
     TcpSeq,
     /// The two ends of one Unix stream.
@@ -75,10 +79,29 @@ impl Method {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Thread => "thread",
+            Self::Goroutine => "goroutine",
+            Self::Stack => "stack",
             Self::TcpSeq => "tcp_seq",
             Self::UnixPeer => "unix_peer",
             Self::Header => "header",
         }
+    }
+}
+
+impl Method {
+    /// Whether the answer to a request proves what was done for it: its reader has written it, and has
+    /// served nothing else meanwhile. A thread is free to if its socket does not block.
+    pub(super) fn is_proved_by_answer(self, nonblocking: bool) -> bool {
+        match self {
+            Self::Thread => !nonblocking,
+            Self::Goroutine => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the parent's task is what it was found by.
+    pub(super) fn is_by_task(self) -> bool {
+        matches!(self, Self::Thread | Self::Goroutine)
     }
 }
 

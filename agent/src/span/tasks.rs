@@ -73,7 +73,7 @@ impl Tasks {
 /// What links a request that `task` makes to the server exchange that is current for it: the rule
 /// table of the links within a process. `None` leaves the parent unknown.
 ///
-/// * A runtime's own task id is exact.
+/// * A goroutine waits in what it calls, whatever its sockets: as a thread on a blocking socket.
 /// * A thread is exact where its server socket blocks: it cannot have served anything else between.
 ///   Until the process has shown that its threads answer what they read, that remains to be proved
 ///   by the parent's own answer.
@@ -84,16 +84,17 @@ pub(super) fn within(
     process: &Process,
     nonblocking: bool,
 ) -> Option<(Method, Confidence)> {
-    if task.kind != task_kind::THREAD {
-        // No method of this kind is emitted by the kernel half.
+    if process.interleaves || process.hands_off {
         return None;
     }
-    if process.multiplexes_tasks || process.interleaves || process.hands_off {
-        return None;
-    }
-    if !nonblocking {
+    let method = match task.kind {
+        task_kind::THREAD if !process.multiplexes_tasks => Method::Thread,
+        task_kind::GOROUTINE => Method::Goroutine,
+        _ => return None,
+    };
+    if method.is_proved_by_answer(nonblocking) {
         let confidence = if process.keeps { Confidence::Exact } else { Confidence::Inferred };
-        return Some((Method::Thread, confidence));
+        return Some((method, confidence));
     }
     (process.open_servers == 1).then_some((Method::Thread, Confidence::Inferred))
 }
