@@ -249,8 +249,10 @@ pub mod counter {
     pub const NO_SELECTION: u32 = 5;
     /// Calls of `io_uring_enter` while the capture source cannot see what io_uring does.
     pub const IO_URING_UNSEEN: u32 = 6;
+    /// Hits of function probes for which no state or scratch could be had.
+    pub const NO_SCRATCH: u32 = 7;
     /// How many counters there are.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 8;
 }
 
 const _: () = {

@@ -161,6 +161,8 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
                 }
                 *bits = select::UNDECIDED;
             }
+            // They were those of another program.
+            *bits &= !select::FUNCTIONS;
         }
     }
     // SAFETY: typed task pointer; the leader carries the process's start.

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::site::SiteKind;
+use super::value::Reader;
 
 /// A probed function, or a place where something is noticed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +42,11 @@ pub enum Role {
         /// Whether calls outside of requests are left out.
         in_request: bool,
     },
+    /// A hit is an event of the span that its task is in the middle of.
+    Event {
+        /// Its name: `exception` for one.
+        name: String,
+    },
 }
 
 /// A probe of a function.
@@ -52,4 +58,6 @@ pub struct SiteFacts {
     pub kind: SiteKind,
     /// The probed function that a tail call jumps to, if it is one.
     pub into: Option<u32>,
+    /// Reads what a hit holds.
+    pub reader: Option<Reader>,
 }

@@ -3,6 +3,7 @@
 
 pub mod facts;
 pub mod site;
+pub mod value;
 
 /// A function that is probed, numbered from 0 in the order in which they were chosen; an index of the
 /// kernel half's map of budgets. Never used twice while the agent runs.

@@ -2,11 +2,11 @@
 #![expect(unsafe_code, reason = "marks the wire types as plain data for aya, and calls poll(2)")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use agent_common::{MAYBE_SLOTS, Selected, counter, select};
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, FExit, Program, ProgramError};
 use aya::sys::SyscallError;
 use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Pod};
@@ -173,9 +173,24 @@ pub struct Capture {
     counters: PerCpuArray<MapData, u64>,
     sequences: PerCpuArray<MapData, u64>,
     processes_max: u32,
+    shared: Shared,
     // Holds the programs and with them their links.
     ebpf: Ebpf,
 }
+
+/// What the program of function probes has in common with the capture programs.
+#[derive(Debug)]
+pub(in crate::probe) struct Shared {
+    /// Maps, by name.
+    pub(in crate::probe) maps: Vec<(&'static str, OwnedFd)>,
+    /// Where fields lie in the kernel's structures.
+    pub(in crate::probe) offsets: Vec<u32>,
+    /// Fill of the ring at which the reader is woken.
+    pub(in crate::probe) wake_bytes: u64,
+}
+
+/// Maps of [`Shared`].
+const SHARED: [&str; 5] = ["EVENTS", "SELECTED", "COUNTERS", "SEQUENCES", "READER_ASLEEP"];
 
 const LIFECYCLE: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
 
@@ -229,7 +244,10 @@ impl Capture {
             attach_tracepoint(&mut ebpf, name, name, &kernel.btf)?;
         }
         attach(&mut ebpf, source, kernel)?;
+        let maps = SHARED.into_iter().map(|name| Ok((name, another_fd(&ebpf, name)?)));
+        let maps = maps.collect::<Result<_, CaptureError>>()?;
         Ok(Self {
+            shared: Shared { maps, offsets: kernel.offsets.clone(), wake_bytes },
             source,
             ring: Ring { ring: take(&mut ebpf, "EVENTS", RingBuf::try_from)? },
             selection: Selection {
@@ -243,6 +261,11 @@ impl Capture {
             processes_max: options.processes_max,
             ebpf,
         })
+    }
+
+    /// What the program of function probes needs.
+    pub(in crate::probe) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Which source was attached.
@@ -413,6 +436,14 @@ impl Selection {
         self.put(tgid, Selected { goid_offset, g_tls_offset, ..selected }, Entry::Present)
     }
 
+    /// Has the hits of function probes told of `tgid`, beside what else is told of it, until it execs
+    /// or exits. Selecting it again in another way undoes this.
+    pub fn select_functions(&mut self, tgid: u32) -> Result<(), CaptureError> {
+        let known = self.selected.get(&tgid, 0).map_or(Selected::default(), |selected| selected.0);
+        let bits = known.bits | select::FUNCTIONS;
+        self.put(tgid, Selected { bits, ..known }, Entry::Any)
+    }
+
     /// Forgets `tgid`.
     pub fn deselect(&mut self, tgid: u32) {
         // Gone already is as good: the kernel half removes exited processes itself.
@@ -451,6 +482,17 @@ impl Selection {
         };
         result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })
     }
+}
+
+fn another_fd(ebpf: &Ebpf, map: &'static str) -> Result<OwnedFd, CaptureError> {
+    let found = ebpf.map(map).ok_or(CaptureError::NoObject)?;
+    let fd = match found {
+        Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => {
+            data.fd().as_fd().try_clone_to_owned()
+        }
+        _ => return Err(CaptureError::NoObject),
+    };
+    fd.map_err(|source| CaptureError::Map { map, source: Box::new(MapError::IoError(source)) })
 }
 
 fn take<T>(

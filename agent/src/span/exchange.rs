@@ -69,6 +69,8 @@ pub(super) struct Exchange {
     pub(super) calls_trace: Option<Trace>,
     /// What happened within it, outside of any call.
     pub(super) events: Vec<SpanEvent>,
+    /// The type of an exception that has left every call within it.
+    pub(super) raised: Option<String>,
     /// Whether the task that read the request (server) has written the response's head: then it has
     /// served nothing else meanwhile. `None`: there is no answer yet.
     pub(super) answered_by_its_reader: Option<bool>,

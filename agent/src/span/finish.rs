@@ -57,8 +57,14 @@ pub(super) fn span(
     }
     let mut attributes = mem::take(&mut exchange.attributes);
     let (status, error_type) = http::outcome(exchange.kind, exchange.status, how);
-    if let Some(error_type) = error_type {
-        attributes.text("error.type", &error_type);
+    // An exception that has left every call that was seen may have been caught above; that the request
+    // failed is for its answer to say.
+    match (&exchange.raised, error_type) {
+        (Some(raised), Some(_)) if exchange.kind == Kind::Server => {
+            attributes.text("error.type", raised);
+        }
+        (_, Some(error_type)) => attributes.text("error.type", &error_type),
+        (_, None) => {}
     }
     if let Some(bytes) = exchange.request_bytes {
         attributes.int("http.request.body.size", bytes as i64);

@@ -584,6 +584,7 @@ impl Tracker {
             told_calls: false,
             calls_trace: None,
             events: Vec::new(),
+            raised: None,
             answered_by_its_reader: None,
             awaited_by: VecDeque::new(),
             request_seq,

@@ -34,7 +34,8 @@ fn scene() -> Scene {
 
 impl Scene {
     fn function(&mut self, number: u32, role: Role) {
-        let site = |kind, place, into| SiteFacts { number: number * 3 + place, kind, into };
+        let site =
+            |kind, place, into| SiteFacts { number: number * 3 + place, kind, into, reader: None };
         let sites = vec![
             site(SiteKind::Entry, 0, None),
             site(SiteKind::Return, 1, None),
@@ -327,4 +328,44 @@ fn exits_end_what_is_open() {
               app f1() (stack exact) ~exit
         "#]],
     );
+}
+
+#[test]
+fn exceptions_are_events_of_what_they_leave() {
+    let mut scene = scene();
+    let role = Role::Event { name: "exception".to_owned() };
+    let sites = vec![SiteFacts { number: 30, kind: SiteKind::Event, into: None, reader: None }];
+    let (name, module) = ("throw".to_owned(), "libc++".to_owned());
+    let facts = FunctionFacts { number: 10, name, module, source: None, role, sites };
+    scene.step(&Step::Function(Arc::new(facts)));
+    let s = scene.outside(1);
+    scene.asked(APP, s, "/a");
+    // Caught in f0, which f1 and f2 have not survived; then nobody catches another one.
+    scene.enter(APP, 0, sp(1));
+    scene.enter(APP, 1, sp(2));
+    scene.enter(APP, 2, sp(3));
+    scene.hit(APP, 30, sp(4), 0);
+    scene.leave(APP, 0, sp(1));
+    scene.enter(APP, 3, sp(1));
+    scene.hit(APP, 30, sp(4), 0);
+    scene.enter(APP, 4, sp(0));
+    scene.leave(APP, 4, sp(0));
+    scene.write(APP, s, "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n");
+    // Outside of any span.
+    scene.hit(APP, 30, sp(4), 0);
+    assert_eq!(scene.pipeline.call_tallies().homeless, 1);
+    check(
+        &mut scene,
+        expect![[r#"
+        app /a 500 !exception
+          app f0() (thread exact)
+            app f1() (stack exact) !exception ~unwound
+              app f2() (stack exact) !exception ~unwound
+          app f3() (thread exact) !exception ~unwound
+          app f4() (thread exact)
+    "#]],
+    );
+    let events = |span: &&Span| !span.events.is_empty();
+    let raised: Vec<_> = scene.spans.iter().filter(events).map(|span| &*span.name).collect();
+    assert_eq!(raised, ["f2", "f3"]);
 }

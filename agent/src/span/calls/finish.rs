@@ -114,7 +114,7 @@ pub(super) fn release(belongs: &Belongs, state: &mut State) {
 }
 
 fn span(call: Ended, trace: &Trace, request: Option<Parent>) -> Span {
-    let Ended { frame, resource, task, at, inferred } = call;
+    let Ended { frame, resource, task, at, inferred, failed } = call;
     let parent = match frame.above {
         Some(span_id) => Some(Parent {
             span_id,
@@ -134,6 +134,9 @@ fn span(call: Ended, trace: &Trace, request: Option<Parent>) -> Span {
     if let Some(reason) = inferred {
         attributes.bool("remora.end.inferred", true);
         attributes.text("remora.end.reason", reason);
+    }
+    if let Some(failed) = &failed {
+        attributes.text("error.type", &failed.kind);
     }
     if let Some(parent) = parent {
         parent.describe(&mut attributes);
@@ -158,7 +161,7 @@ fn span(call: Ended, trace: &Trace, request: Option<Parent>) -> Span {
         attributes,
         events: frame.events,
         links: Vec::new(),
-        status: StatusCode::Unset,
-        status_message: String::new(),
+        status: if failed.is_some() { StatusCode::Error } else { StatusCode::Unset },
+        status_message: failed.and_then(|failed| failed.message).unwrap_or_default(),
     }
 }

@@ -15,19 +15,26 @@ use super::exchange::{ExchangeKey, Trace};
 use super::model::{Confidence, Kind, Method, Resource, SpanEvent, SpanId};
 use super::sampler::Sampler;
 use super::state::State;
-use super::tasks;
+use super::{redact, tasks};
 use crate::event::Hit;
 use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid};
 use crate::function::facts::{FunctionFacts, Role};
 use crate::function::site::SiteKind;
+use crate::function::value::{Failure, Reader, Value};
 use crate::platform::clock::MonoNs;
-use stack::{Gone, Stacks};
+use stack::{Gone, Stacks, UNWOUND};
 
 /// Most calls that are open at one time, over all tasks; entries beyond are counted.
 const OPEN_MAX: usize = 1 << 18;
 
 /// Most sites that are known.
 const SITES_MAX: u32 = 1 << 20;
+
+/// Most events of a span, the OpenTelemetry SDKs' bound; more are counted.
+const EVENTS_MAX: usize = 128;
+
+/// The event's name that the semantic conventions give an exception.
+const EXCEPTION: &str = "exception";
 
 /// W3C's "sampled" flag.
 const SAMPLED: u8 = 1;
@@ -41,9 +48,13 @@ pub(super) struct Frame {
     belongs: Belongs,
     /// The call that it lies within; `None` if it lies directly within what it belongs to.
     above: Option<SpanId>,
-    /// What was read at its entry.
+    /// What was read at its entry, and then at its return.
     attributes: Attributes,
+    /// What its result says of a failure.
+    failure: Option<Failure>,
     events: Vec<SpanEvent>,
+    /// The type of an exception that was raised within it and has not been seen to be caught.
+    raised: Option<String>,
     /// Hits of its task that were lost since it began.
     lost: u32,
     /// Calls of the function that were left out before it.
@@ -100,6 +111,10 @@ pub struct CallTallies {
     pub too_many: u64,
     /// Calls in traces that the sampler leaves out.
     pub unsampled: u64,
+    /// Events that happened outside of any span.
+    pub homeless: u64,
+    /// Events beyond what a span takes.
+    pub too_many_events: u64,
 }
 
 /// Open calls, and those that are over and wait to be handed out.
@@ -125,6 +140,8 @@ struct Ended {
     at: MonoNs,
     /// Why its return was not seen, if it was not.
     inferred: Option<&'static str>,
+    /// Why it failed: an exception has left it, or its result says so.
+    failed: Option<Failure>,
 }
 
 impl Calls {
@@ -179,21 +196,22 @@ impl Calls {
         };
         let function = Arc::clone(function);
         let Some(site) = function.facts.sites.get(*index) else { return };
+        let reader = site.reader.as_ref();
         match site.kind {
-            SiteKind::Entry => self.entry(hit, &function, state, sampler),
-            SiteKind::Return => self.returned(hit, &function, state),
+            SiteKind::Entry => self.entry(hit, (&function, reader), state, sampler),
+            SiteKind::Return => self.returned(hit, (&function, reader), state),
             SiteKind::TailCall => match site.into {
                 Some(into) => self.jump(hit, &function, into),
-                None => self.returned(hit, &function, state),
+                None => self.returned(hit, (&function, reader), state),
             },
-            SiteKind::Event => {}
+            SiteKind::Event => self.event(hit, &function, state),
         }
     }
 
     fn entry(
         &mut self,
         hit: &Hit<'_>,
-        function: &Arc<Function>,
+        (function, reader): (&Arc<Function>, Option<&Reader>),
         state: &mut State,
         sampler: Sampler,
     ) {
@@ -206,7 +224,7 @@ impl Calls {
             self.tallies.too_many += 1;
             return;
         }
-        let Role::Call { in_request, .. } = function.facts.role;
+        let in_request = matches!(function.facts.role, Role::Call { in_request: true, .. });
         let place = self.place(hit.task, state);
         let is_within = matches!(&place, Some(Place { belongs: Belongs::Request { .. }, .. }));
         let (belongs, above) = match place {
@@ -230,8 +248,10 @@ impl Calls {
             span_id: state.ids.span(),
             belongs,
             above,
-            attributes: Attributes::default(),
+            attributes: reader.map(|reader| values(reader, hit)).unwrap_or_default(),
+            failure: None,
             events: Vec::new(),
+            raised: None,
             lost: 0,
             suppressed: hit.suppressed,
             jumped: None,
@@ -244,7 +264,12 @@ impl Calls {
         }
     }
 
-    fn returned(&mut self, hit: &Hit<'_>, function: &Arc<Function>, state: &mut State) {
+    fn returned(
+        &mut self,
+        hit: &Hit<'_>,
+        (function, reader): (&Arc<Function>, Option<&Reader>),
+        state: &mut State,
+    ) {
         let Some(stacks) = self.tasks.get_mut(&hit.task) else {
             self.tallies.unentered += 1;
             return;
@@ -252,14 +277,21 @@ impl Calls {
         let mut gone = std::mem::take(&mut self.gone);
         let is_it = |frame: &Frame| Arc::ptr_eq(&frame.function, function);
         let returned = stacks.returned(hit.sp, hit.at, is_it, &mut gone);
-        self.leave(&mut gone, hit.task, state);
-        self.gone = gone;
         self.tallies.unentered += u64::from(returned.call.is_none());
-        let mut parent = None;
-        for frame in returned.call.into_iter().chain(returned.jumped) {
-            parent = self.end(frame, hit.task, hit.at, None, parent, state).or(parent);
+        let mut outward = Outward::default();
+        self.leave_each(&mut gone, hit.task, &mut outward, state);
+        self.gone = gone;
+        let mut returned_call = returned.call;
+        if let (Some(frame), Some(reader)) = (&mut returned_call, reader) {
+            frame.attributes.append(&values(reader, hit));
+            frame.failure = reader.failure(hit.chunks);
         }
-        self.need_span(hit.task, parent);
+        for frame in returned_call.into_iter().chain(returned.jumped) {
+            // What was raised within has been caught.
+            outward.raised = None;
+            self.end(frame, hit.task, hit.at, None, &mut outward, state);
+        }
+        self.tell_caller(hit.task, outward);
     }
 
     fn jump(&mut self, hit: &Hit<'_>, function: &Arc<Function>, into: u32) {
@@ -267,6 +299,40 @@ impl Calls {
         match top.filter(|top| top.sp == hit.sp && Arc::ptr_eq(&top.function, function)) {
             Some(frame) => frame.jumped = Some((hit.at, into)),
             None => self.tallies.unentered += 1,
+        }
+    }
+
+    /// Something happened: an event of the innermost span of its task.
+    fn event(&mut self, hit: &Hit<'_>, function: &Arc<Function>, state: &mut State) {
+        let Role::Event { name } = &function.facts.role else { return };
+        let mut attributes = Attributes::default();
+        if hit.suppressed > 0 {
+            attributes.int("remora.suppressed", i64::from(hit.suppressed));
+        }
+        let event = SpanEvent { name: name.clone(), time: state.wall.wall(hit.at), attributes };
+        let events = match self.place(hit.task, state) {
+            Some(Place { call: Some(_), .. }) => self
+                .tasks
+                .get_mut(&hit.task)
+                .and_then(Stacks::innermost_told)
+                .map(|frame| (&mut frame.events, Some(&mut frame.raised))),
+            // Whether it is caught will not be seen.
+            Some(Place { belongs: Belongs::Request { key, .. }, call: None }) => {
+                state.exchanges.get_mut(key).map(|exchange| (&mut exchange.events, None))
+            }
+            _ => None,
+        };
+        let Some((events, raised)) = events else {
+            self.tallies.homeless += 1;
+            return;
+        };
+        if let Some(raised) = raised.filter(|_| name == EXCEPTION) {
+            *raised = Some(EXCEPTION.to_owned());
+        }
+        if events.len() < EVENTS_MAX {
+            events.push(event);
+        } else {
+            self.tallies.too_many_events += 1;
         }
     }
 
@@ -291,11 +357,12 @@ impl Calls {
         }
     }
 
-    /// As [`need`](Self::need), if that call is the one named.
-    fn need_span(&mut self, task: TaskId, span: Option<SpanId>) {
+    /// What the calls that ended have to say to the one that they lay within.
+    fn tell_caller(&mut self, task: TaskId, outward: Outward) {
         let call = self.tasks.get_mut(&task).and_then(Stacks::innermost_told);
-        if let Some(call) = call.filter(|call| Some(call.span_id) == span) {
+        if let Some(call) = call.filter(|call| Some(call.span_id) == outward.needed) {
             call.needed = true;
+            call.raised = outward.raised.or(call.raised.take());
         }
     }
 
@@ -322,52 +389,107 @@ impl Calls {
 
     fn forget(&mut self, task: TaskId, at: MonoNs, reason: &'static str, state: &mut State) {
         let Some(mut stacks) = self.tasks.remove(&task) else { return };
-        let mut parent = None;
+        let mut outward = Outward::default();
         for frame in stacks.take() {
             let mut gone = Gone::new(frame, at);
-            if gone.reason == "unwound" {
+            if gone.reason == UNWOUND {
                 gone.reason = reason;
             }
-            let inferred = Some(gone.reason);
-            parent = self.end(gone.frame, task, gone.at, inferred, parent, state).or(parent);
+            self.end(gone.frame, task, gone.at, Some(gone.reason), &mut outward, state);
         }
     }
 
     fn leave(&mut self, gone: &mut Vec<Gone>, task: TaskId, state: &mut State) {
-        let mut parent = None;
-        for Gone { frame, at, reason } in gone.drain(..) {
-            parent = self.end(frame, task, at, Some(reason), parent, state).or(parent);
-        }
-        self.need_span(task, parent);
+        let mut outward = Outward::default();
+        self.leave_each(gone, task, &mut outward, state);
+        self.tell_caller(task, outward);
     }
 
-    /// A call is over; `needed` is named by what ended within it. Returns whom it names itself, if it
-    /// becomes a span.
+    fn leave_each(
+        &mut self,
+        gone: &mut Vec<Gone>,
+        task: TaskId,
+        outward: &mut Outward,
+        state: &mut State,
+    ) {
+        for Gone { frame, at, reason } in gone.drain(..) {
+            self.end(frame, task, at, Some(reason), outward, state);
+        }
+    }
+
+    /// A call is over. `outward` is what those that ended within it have to say, and then what it has
+    /// to say to the one that it lay within.
     fn end(
         &mut self,
-        frame: Frame,
+        mut frame: Frame,
         task: TaskId,
         at: MonoNs,
         inferred: Option<&'static str>,
-        needed: Option<SpanId>,
+        outward: &mut Outward,
         state: &mut State,
-    ) -> Option<SpanId> {
+    ) {
         self.open = self.open.saturating_sub(1);
-        let Role::Call { min_ns, .. } = frame.function.facts.role;
-        let is_needed = frame.needed || needed == Some(frame.span_id) || !frame.events.is_empty();
+        if outward.needed == Some(frame.span_id) {
+            frame.needed = true;
+            frame.raised = outward.raised.take().or(frame.raised.take());
+        }
+        let min_ns = match frame.function.facts.role {
+            Role::Call { min_ns, .. } => min_ns,
+            Role::Event { .. } => 0,
+        };
+        let is_needed = frame.needed || !frame.events.is_empty();
         let short = at.since(frame.start) < min_ns && !is_needed;
         let process = state.processes.get(&task.tgid);
         let Some(process) = process.filter(|_| !frame.silent && !short) else {
             self.tallies.left_out += 1;
             finish::release(&frame.belongs, state);
-            return None;
+            return;
         };
         self.tallies.inferred += u64::from(inferred.is_some());
         let resource = Arc::clone(&process.resource);
-        let above = frame.above;
-        self.ended.push_back(Ended { frame, resource, task, at, inferred });
-        above
+        // It went through this call and was not caught in it.
+        let raised = frame.raised.take().filter(|_| inferred == Some(UNWOUND));
+        outward.raised = raised.clone();
+        let failed = raised.map(|kind| Failure { kind: kind.into(), message: None });
+        let failed = failed.or(frame.failure.take());
+        outward.needed = frame.above;
+        if frame.above.is_none()
+            && let Belongs::Request { key, .. } = &frame.belongs
+            && let Some(raised) = outward.raised.take()
+            && let Some(exchange) = state.exchanges.get_mut(*key)
+        {
+            exchange.raised = Some(raised);
+        }
+        self.ended.push_back(Ended { frame, resource, task, at, inferred, failed });
     }
+}
+
+/// What calls that have ended say to the one that they lay within.
+#[derive(Default)]
+struct Outward {
+    /// The call that a span names as its parent.
+    needed: Option<SpanId>,
+    /// The type of an exception that has left them.
+    raised: Option<String>,
+}
+
+/// What a hit has read, as attributes.
+fn values(reader: &Reader, hit: &Hit<'_>) -> Attributes {
+    let mut attributes = Attributes::default();
+    for (key, value) in reader.read(hit.chunks) {
+        match value {
+            Value::Int(number) => attributes.int(&key, number),
+            Value::Uint(number) => match i64::try_from(number) {
+                Ok(number) => attributes.int(&key, number),
+                // OTLP's integers have a sign.
+                Err(_) => attributes.text(&key, &number.to_string()),
+            },
+            Value::Bool(truth) => attributes.bool(&key, truth),
+            Value::Text(text) => attributes.text(&key, &redact::value(&key, &text)),
+            Value::Unavailable(_) => attributes.text(&key, &value.to_string()),
+        }
+    }
+    attributes
 }
 
 /// The request that `task` serves, and since when.

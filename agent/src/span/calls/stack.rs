@@ -21,6 +21,9 @@ const ABOVE: u64 = 1 << 16;
 /// Most stacks of one task that are remembered.
 const LANES_MAX: usize = 64;
 
+/// Why a return was not seen: an exception, a `longjmp` or the like has left the call.
+pub(super) const UNWOUND: &str = "unwound";
+
 /// The stacks of a task.
 #[derive(Default)]
 pub(super) struct Stacks {
@@ -177,7 +180,7 @@ impl Gone {
         match frame.jumped {
             Some((jumped, _)) => Self { frame, at: jumped, reason: "tail_call" },
             None if frame.lost > 0 => Self { frame, at, reason: "lost" },
-            None => Self { frame, at, reason: "unwound" },
+            None => Self { frame, at, reason: UNWOUND },
         }
     }
 }
