@@ -41,7 +41,7 @@ pub fn compile_file(source: &Path, out: &Path, flags: &[&str]) -> bool {
     compiler.args(["-o".as_ref(), out.as_os_str()]);
     // Libraries come behind what needs them.
     let (libraries, flags): (Vec<&str>, Vec<&str>) =
-        flags.iter().partition(|flag| flag.starts_with("-l") && flag.len() > 2);
+        flags.iter().partition(|flag| flag.starts_with("-l") && !flag.contains('='));
     compiler.args(flags).arg(source).args(libraries);
     let output = match compiler.output() {
         Ok(output) => output,

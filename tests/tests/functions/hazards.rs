@@ -98,7 +98,7 @@ hazards! {
         [], ["lookup", "behind", "constant", "choose", "compute"], AllOrNone;
     /// Functions without a return of their own.
     return_thunks_elsewhere: "thunks.c"
-        [O2, "-mfunction-return=thunk-extern", "-fcf-protection=none"],
+        [O2, "-mfunction-return=thunk-extern", "-DEXTERN", "-fcf-protection=none"],
         [], ["work", "choose"], Exact;
     return_thunks: "thunks.c"
         [O2, "-mfunction-return=thunk", "-mindirect-branch=thunk", "-fcf-protection=none"],

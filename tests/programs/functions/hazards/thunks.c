@@ -1,9 +1,11 @@
 // Functions that return and jump through thunks, as compilers make them against speculation.
 #include "scene.h"
 
+#ifdef EXTERN
 // What `-mfunction-return=thunk-extern` leaves to the program.
 __asm__(".text\n.globl __x86_return_thunk\n.type __x86_return_thunk, @function\n"
         "__x86_return_thunk:\n  ret\n.size __x86_return_thunk, .-__x86_return_thunk\n");
+#endif
 
 static long works, chooses;
 
