@@ -540,7 +540,8 @@ impl Tracker {
             Message::Mistaken { exchange } => {
                 let Some(key) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.mistaken = true;
+                    // Unless what names it as its parent has left already.
+                    exchange.mistaken = exchange.trace.is_none();
                 }
                 self.state.over(key, at, None);
             }
