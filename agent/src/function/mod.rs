@@ -1,6 +1,9 @@
 //! Functions of running programs: which are meant, where their probes go, what is read there and what
 //! that says. Pure: it attaches nothing and reads no process.
 
+pub mod facts;
+pub mod pattern;
+pub mod plan;
 pub mod site;
 pub mod value;
 

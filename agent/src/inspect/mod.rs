@@ -1,6 +1,11 @@
 //! Facts from executables: bytes in, facts out. Attaches nothing and runs nothing.
 
 pub mod address;
+pub mod code;
+pub mod demangle;
 pub mod dwarf;
+pub mod elf;
+pub mod gopclntab;
 pub mod runtime;
+pub mod symbols;
 pub mod tls;

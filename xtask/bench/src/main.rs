@@ -2,10 +2,13 @@
 //! project's targets. Started by `cargo xtask bench`, which has built everything.
 //!
 //! A child of its own, started as `remora-bench exerciser`, does the operations that are measured.
+//! `cargo xtask soak` starts it to watch an agent for a long time.
 
 mod agent;
+mod callee;
 mod exerciser;
 mod floor;
+mod functions;
 mod load;
 mod overhead;
 mod pipeline;
@@ -15,10 +18,12 @@ mod report;
 mod scale;
 mod servers;
 mod sink;
+mod soak;
 mod socket;
 mod start;
 mod statistics;
 mod sys;
+mod uprobe;
 mod verdicts;
 
 use std::path::PathBuf;
@@ -63,9 +68,16 @@ impl Settings {
 
 fn main() -> Result<ExitCode> {
     let argument = std::env::args().nth(1).context("started without settings: use cargo xtask")?;
-    if argument == "exerciser" {
-        exerciser::serve()?;
-        return Ok(ExitCode::SUCCESS);
+    let rest = std::env::args().nth(2).unwrap_or_default();
+    match argument.as_str() {
+        "callee" => return callee::serve().map(|()| ExitCode::SUCCESS),
+        "exerciser" => return exerciser::serve().map(|()| ExitCode::SUCCESS),
+        "visitor" => return soak::visit(&rest).map(|()| ExitCode::SUCCESS),
+        "soak" => {
+            let settings = serde_json::from_str(&rest).context("cannot read the settings")?;
+            return soak::run(&settings).map(|()| ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     let settings: Settings = serde_json::from_str(&argument).context("cannot read the settings")?;
     let mut report = Report::new(settings.quick);
@@ -74,6 +86,9 @@ fn main() -> Result<ExitCode> {
     }
     if settings.wants("socket") {
         socket::run(&settings, &mut report)?;
+    }
+    if settings.wants("functions") {
+        functions::run(&settings, &mut report)?;
     }
     if settings.wants("overhead") {
         overhead::run(&settings, &mut report)?;

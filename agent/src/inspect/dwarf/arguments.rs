@@ -10,14 +10,8 @@ use super::returns::{Class, Repr, classify, passing, repr};
 use super::types::{Passing, Shape, TypeNo, Types};
 
 /// System V psABI, 3.2.3: registers of integer arguments, in order.
-const REGISTERS: [u8; 6] = [
-    register::RDI,
-    register::RSI,
-    register::RDX,
-    register::RCX,
-    register::R8,
-    register::R8 + 1,
-];
+const REGISTERS: [u8; 6] =
+    [register::RDI, register::RSI, register::RDX, register::RCX, register::R8, register::R8 + 1];
 
 /// Where an argument may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +62,8 @@ pub(super) fn registers(
         .map(|ty| {
             let expected = Expected { before };
             // What does not fit goes to the stack as a whole and takes none; Rust's pairs are two.
-            let pair = language == Language::Rust
-                && matches!(repr(types, *ty, 0), Ok(Repr::Two(..)));
+            let pair =
+                language == Language::Rust && matches!(repr(types, *ty, 0), Ok(Repr::Two(..)));
             before = before.zip(taken(types, *ty, language)).map(|(before, own)| {
                 let fits = before + own <= REGISTERS.len() || pair;
                 if fits { before + own } else { before }
@@ -95,7 +89,8 @@ fn taken(types: &Types, ty: TypeNo, language: Language) -> Option<usize> {
         }),
         Language::C | Language::Cpp => {
             let shape = &types.bare(ty).1.shape;
-            if matches!(shape, Shape::Struct { .. } | Shape::Union { .. }) && language == Language::Cpp
+            if matches!(shape, Shape::Struct { .. } | Shape::Union { .. })
+                && language == Language::Cpp
             {
                 match passing(types, ty, 0) {
                     Passing::Reference => return Some(1),

@@ -1,7 +1,10 @@
 //! Whether a function's code returns the address of a result that it wrote into memory. Calling
 //! conventions say so; LLVM does not keep to them for functions that nothing outside calls.
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{
+    Decoder, DecoderOptions, FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register,
+};
 
 use crate::inspect::address::VirtAddr;
 

@@ -106,13 +106,18 @@ pub(super) fn describe(
             Some((from, _, value)) => resolver.number(from, Some(value)),
             None => resolver.number(at, None),
         };
-        if about.language == Language::Go && number(&child, gimli::DW_AT_variable_parameter) == Some(1)
+        if about.language == Language::Go
+            && number(&child, gimli::DW_AT_variable_parameter) == Some(1)
             || matches!(
                 child.attr_value(gimli::DW_AT_variable_parameter),
                 Some(AttributeValue::Flag(true))
             )
         {
-            results.push((name, ty));
+            // Go's compiler lists the results of a function with deferred calls twice (1.26).
+            let again = results.iter().any(|(known, _): &(Arc<str>, _)| *known == name);
+            if !(again && name.starts_with("~r")) {
+                results.push((name, ty));
+            }
         } else {
             parameters.push((name, ty, child));
         }
@@ -213,13 +218,13 @@ pub(super) struct About {
 
 fn about(view: &View<'_>, unit: &Unit<'_>) -> About {
     let root = unit.entry(unit.header.root_offset()).ok();
-    let language = root
-        .as_ref()
-        .and_then(|root| root.attr_value(gimli::DW_AT_language))
-        .map_or(Language::Other, |value| match value {
+    let language = root.as_ref().and_then(|root| root.attr_value(gimli::DW_AT_language)).map_or(
+        Language::Other,
+        |value| match value {
             AttributeValue::Language(language) => Language::of(language),
             _ => Language::Other,
-        });
+        },
+    );
     let dwarf = view.dwarf(Part::Main);
     let producer = root
         .and_then(|root| root.attr_value(gimli::DW_AT_producer))
@@ -351,7 +356,12 @@ impl<'a> Site<'_, 'a> {
     }
 
     /// Turns places in the frame into what will be stored there.
-    fn at_entry(&self, place: Place, bytes: u64, optimized: Option<Expected>) -> Result<Place, Unreadable> {
+    fn at_entry(
+        &self,
+        place: Place,
+        bytes: u64,
+        optimized: Option<Expected>,
+    ) -> Result<Place, Unreadable> {
         Ok(match place {
             Place::Memory(steps) => self.memory_at_entry(steps, bytes, optimized)?,
             Place::Value(mut steps) => {
@@ -393,7 +403,10 @@ impl<'a> Site<'_, 'a> {
             return Ok(found);
         }
         // The caller wrote what lies above the return address.
-        if at >= 0 && !(self.about.language == Language::Go && self.prologue.stores.iter().any(|store| store.at == at)) {
+        if at >= 0
+            && !(self.about.language == Language::Go
+                && self.prologue.stores.iter().any(|store| store.at == at))
+        {
             return Ok(Place::Memory(steps));
         }
         Err(Unreadable::NotStored)
@@ -430,7 +443,11 @@ impl<'a> Site<'_, 'a> {
     }
 
     /// An address that is itself kept in the frame.
-    fn replace(&self, steps: &mut Vec<Step>, optimized: Option<Expected>) -> Result<(), Unreadable> {
+    fn replace(
+        &self,
+        steps: &mut Vec<Step>,
+        optimized: Option<Expected>,
+    ) -> Result<(), Unreadable> {
         let (at, used, load) = match steps.as_slice() {
             [Step::Cfa, Step::Load(load), ..] => (0, 2, *load),
             [Step::Cfa, Step::Add(at), Step::Load(load), ..] => (*at, 3, *load),

@@ -3,7 +3,9 @@
 //! it there proves which register it came in. Bytes in, facts out; what is not recognised proves
 //! nothing.
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register,
+};
 
 use crate::inspect::address::VirtAddr;
 
@@ -200,7 +202,8 @@ impl State {
     fn load(&mut self, instruction: &Instruction) {
         let at = self.address(instruction).filter(|at| *at >= 0);
         let size = instruction.memory_size().size();
-        let to = index(instruction.op0_register()).filter(|_| !high_byte(instruction.op0_register()));
+        let to =
+            index(instruction.op0_register()).filter(|_| !high_byte(instruction.op0_register()));
         self.forget(instruction);
         if let (Some(to), Some(at), 1 | 2 | 4 | 8) = (to, at, size) {
             self.registers[to] = Holds::Entry(Source::Caller(at), size as u8);
@@ -220,8 +223,11 @@ impl State {
     /// Something else was written: if nothing was there before, no argument comes there.
     fn write(&mut self, at: i64, bytes: i64) {
         let end = at.saturating_add(bytes);
-        let filled =
-            self.prologue.stores.iter().any(|old| old.at < end && at < old.at + i64::from(old.bytes));
+        let filled = self
+            .prologue
+            .stores
+            .iter()
+            .any(|old| old.at < end && at < old.at + i64::from(old.bytes));
         if !filled {
             self.prologue.other.push((at, end));
         }

@@ -150,12 +150,7 @@ impl<'v, 'a> Resolver<'v, 'a> {
         })
     }
 
-    fn enumeration(
-        &mut self,
-        die: Die,
-        unit: &Unit<'a>,
-        to: Option<Attr<'a>>,
-    ) -> Shape {
+    fn enumeration(&mut self, die: Die, unit: &Unit<'a>, to: Option<Attr<'a>>) -> Shape {
         let mut names = Vec::new();
         let mut signed = false;
         for child in children(unit, die.entry) {

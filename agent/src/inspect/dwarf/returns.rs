@@ -217,9 +217,11 @@ pub(super) fn classify(
         | Shape::Enum { .. } => is(Class::Integer),
         // `long double` is not in a vector register, but as unreadable.
         Shape::Float => is(Class::Float),
-        Shape::Struct { members } | Shape::Union { members } => members
-            .iter()
-            .try_for_each(|member| classify(types, member.ty, at + member.offset, classes, depth + 1)),
+        Shape::Struct { members } | Shape::Union { members } => {
+            members.iter().try_for_each(|member| {
+                classify(types, member.ty, at + member.offset, classes, depth + 1)
+            })
+        }
         Shape::Array { of, count: Some(count) } if *count <= 16 => {
             let stride = types.size(*of);
             (0..*count).try_for_each(|n| {
@@ -429,7 +431,9 @@ pub(super) fn repr(types: &Types, ty: TypeNo, depth: u32) -> Result<Repr, Unread
             Repr::Nothing => Repr::Nothing,
             other => Repr::Memory { floats: has_floats(other) },
         },
-        Shape::Variants { tag, variants } => enumeration(types, tag.as_ref(), variants, bytes, depth)?,
+        Shape::Variants { tag, variants } => {
+            enumeration(types, tag.as_ref(), variants, bytes, depth)?
+        }
         _ => return Err(Unreadable::Convention),
     })
 }

@@ -140,8 +140,7 @@ fn open(path: &Path) -> Result<File, FileError> {
 type Elf<'a> = object::File<'a, &'a ReadCache<&'a File>>;
 
 fn parse<'a>(path: &Path, cache: &'a ReadCache<&'a File>) -> Result<Elf<'a>, FileError> {
-    object::File::parse(cache)
-        .map_err(|source| FileError::Format { path: path.to_owned(), source })
+    object::File::parse(cache).map_err(|source| FileError::Format { path: path.to_owned(), source })
 }
 
 /// Reads the sections, each in one piece and not through the cache, which would keep a second copy.

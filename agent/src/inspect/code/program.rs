@@ -1,0 +1,106 @@
+//! What the follower of code asks about the program that the code is part of.
+
+use crate::inspect::address::{FileOffset, VirtAddr};
+use crate::inspect::demangle;
+use crate::inspect::elf::Module;
+use crate::inspect::symbols::Index;
+use std::ops::Range;
+
+/// A program as far as machine code needs it.
+pub trait Program {
+    /// At most `length` bytes at an address; fewer where the program ends.
+    fn read(&self, address: VirtAddr, length: usize) -> Vec<u8>;
+    /// Where code is in the file.
+    fn offset(&self, address: VirtAddr) -> Option<FileOffset>;
+    /// What an address outside the function is.
+    fn whereabouts(&self, address: VirtAddr) -> Whereabouts;
+    /// Whether what lies at an address stays as it is in the file while the program runs.
+    fn is_constant(&self, address: VirtAddr) -> bool;
+    /// The address in this program that the loader writes into a place.
+    fn relocated(&self, slot: VirtAddr) -> Option<VirtAddr>;
+    /// Where a Go function goes on after a recovered panic, and how many bytes its frame has there.
+    fn recovery(&self, function: VirtAddr) -> Option<(VirtAddr, u32)>;
+    /// Where the call at an address goes on when it throws, if it is caught.
+    fn landing_pad(&self, call: VirtAddr) -> Option<VirtAddr>;
+}
+
+/// What lies at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// A function starts there.
+    Start,
+    /// The thunk that some kernels and programs return through: as good as `ret`.
+    ReturnThunk,
+    /// The seldom used piece of a function.
+    Piece(Range<VirtAddr>),
+    /// The midst of another function.
+    Midst,
+    /// Code that no symbol names, up to the next one that a symbol does.
+    Unnamed(Range<VirtAddr>),
+    /// No code.
+    Nowhere,
+}
+
+/// A module with its symbols.
+#[derive(Clone, Copy, Debug)]
+pub struct Binary<'a> {
+    module: &'a Module,
+    index: &'a Index,
+}
+
+impl<'a> Binary<'a> {
+    /// A module with its symbols.
+    pub fn new(module: &'a Module, index: &'a Index) -> Self {
+        Self { module, index }
+    }
+}
+
+impl Program for Binary<'_> {
+    fn read(&self, address: VirtAddr, length: usize) -> Vec<u8> {
+        self.module.read(address, length).unwrap_or_default()
+    }
+
+    fn offset(&self, address: VirtAddr) -> Option<FileOffset> {
+        self.module.code_offset(address)
+    }
+
+    fn whereabouts(&self, address: VirtAddr) -> Whereabouts {
+        let code =
+            |section: &&crate::inspect::elf::Section| section.is_code() && section.holds(address);
+        let Some(section) = self.module.sections().iter().find(code) else {
+            return Whereabouts::Nowhere;
+        };
+        // Stubs of the procedure linkage table have no symbols, but are what is jumped to.
+        if section.name.starts_with(".plt") {
+            return Whereabouts::Start;
+        }
+        match self.index.holding(address) {
+            Some((name, range)) if demangle::is_cold(name) => Whereabouts::Piece(range),
+            Some(("__x86_return_thunk", range)) if range.start == address => {
+                Whereabouts::ReturnThunk
+            }
+            Some((_, range)) if range.start == address => Whereabouts::Start,
+            Some(_) => Whereabouts::Midst,
+            None => {
+                let end = VirtAddr(section.address.0.saturating_add(section.size));
+                Whereabouts::Unnamed(address..self.index.next_start(address).min(end))
+            }
+        }
+    }
+
+    fn is_constant(&self, address: VirtAddr) -> bool {
+        self.module.segment_of(address).is_some_and(|segment| !segment.writable)
+    }
+
+    fn relocated(&self, slot: VirtAddr) -> Option<VirtAddr> {
+        self.index.relocated(slot)
+    }
+
+    fn recovery(&self, function: VirtAddr) -> Option<(VirtAddr, u32)> {
+        self.index.recovery(function)
+    }
+
+    fn landing_pad(&self, _call: VirtAddr) -> Option<VirtAddr> {
+        None
+    }
+}

@@ -1,0 +1,1 @@
+//! Sites in real programs, made here.
