@@ -53,7 +53,7 @@ pub fn integers(a: i8, b: u8, c: i16, d: u32, e: i64, f: u128, g: bool, h: char)
 pub fn texts(text: &str, owned: String, borrowed: &String, list: &[u32], vec: Vec<i64>) -> String {
     arg!("texts", text, "{text}");
     arg!("texts", owned, "{owned}");
-    arg!("texts", borrowed, "{borrowed:?}");
+    arg!("texts", borrowed, "{borrowed}");
     arg!("texts", list, "{list:?}");
     arg!("texts", vec, "{vec:?}");
     format!("{text}{owned}")
