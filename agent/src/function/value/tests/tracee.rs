@@ -174,12 +174,7 @@ impl Tracer {
         let Some(under) = self.under.get(&address).copied() else { return };
         registers.rip = address;
         set_registers(thread, &registers);
-        let stopped = Stopped {
-            registers,
-            memory: &self.memory,
-            adjust: 0,
-            reads: Cell::new(0),
-        };
+        let stopped = Stopped { registers, memory: &self.memory, adjust: 0, reads: Cell::new(0) };
         let more = hit(address - self.bias, &stopped);
         for address in more {
             self.set(address);
