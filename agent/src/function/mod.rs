@@ -1,6 +1,7 @@
 //! Functions of running programs: which are meant, where their probes go, what is read there and what
 //! that says. Pure: it attaches nothing and reads no process.
 
+pub mod pattern;
 pub mod site;
 
 /// A function that is probed, numbered from 0 in the order in which they were chosen; an index of the

@@ -8,3 +8,4 @@ pub mod gopclntab;
 pub mod runtime;
 pub mod symbols;
 pub mod tls;
+pub mod usdt;
