@@ -1,7 +1,7 @@
 //! Function probes: what a hit tells, and the bytecode that says what it reads.
 //!
-//! A probe sits on one instruction, a *site*. The probe's cookie is the site's number, an index of
-//! the map of [`Site`]s; the site names its code, a run of [`Op`]s in the map of code. One
+//! A probe sits on one instruction, a *site*. The probe's [`cookie`] holds the site's number, an index
+//! of the map of [`Site`]s; the site names its code, a run of [`Op`]s in the map of code. One
 //! interpreter runs them all, so that what a probe reads is changed by writing a map.
 //!
 //! The machine has one accumulator of 64 bits and [`SLOTS`] slots to keep values in. It only jumps
@@ -25,7 +25,8 @@ pub struct Hit {
     /// The runtime's own id of its unit of work, if [`Hit::task_kind`] says so.
     pub task: u64,
     /// The canonical stack pointer: address of the slot that holds the function's return address.
-    /// The same at the entry and at every return of one call; lower for what it calls.
+    /// The same at the entry and at every return of one call; lower for what it calls. For a goroutine
+    /// less the upper end of its stack (wrapping), because Go moves stacks.
     pub sp: u64,
     /// The site's number.
     pub site: u32,
@@ -78,6 +79,53 @@ pub struct Site {
     pub cost_ns: u32,
 }
 
+/// What a probe's cookie holds: the number of its site in the low 32 bits, then the number of its link,
+/// then the link's generation: 0 or 1, changed each time a link is replaced.
+pub mod cookie {
+    /// Where the link's number begins.
+    pub const LINK_SHIFT: u32 = 32;
+    /// Its bits.
+    pub const LINK_MASK: u32 = (1 << 30) - 1;
+    /// Where the generation begins.
+    pub const GENERATION_SHIFT: u32 = 62;
+}
+
+/// A function's state in the kernel half, shared by all CPUs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Function {
+    /// Most calls told in a window of [`RATE_WINDOW_SHIFT`]; 0: no limit.
+    pub limit: u64,
+    /// The window's number.
+    pub window: u64,
+    /// Calls in it.
+    pub used: u64,
+    /// Calls that were not told since the last that was.
+    pub suppressed: u64,
+}
+
+/// What the kernel half has counted for a function, on each CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Hits that were told.
+    pub told: u64,
+    /// Entries and events that were not, because the budget or the rate was used up.
+    pub suppressed: u64,
+    /// Hits that found no room.
+    pub lost: u64,
+    /// Hits that a condition has dropped ([`op::DROP`]).
+    pub dropped: u64,
+    /// What all hits have cost by [`Site::cost_ns`], nanoseconds.
+    pub cost_ns: u64,
+}
+
+/// A process's budget is for a window of this power of two nanoseconds (134 ms).
+pub const BUDGET_WINDOW_SHIFT: u64 = 27;
+
+/// A function's rate is for a window of this power of two nanoseconds (1.07 s).
+pub const RATE_WINDOW_SHIFT: u64 = 30;
+
 /// How many slots the machine has.
 pub const SLOTS: usize = 4;
 
@@ -89,7 +137,7 @@ pub const CHUNKS_MAX: usize = 2048;
 
 /// One instruction of the machine.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Op {
     /// One of [`op`].
     pub code: u8,
@@ -223,5 +271,7 @@ const _: () = {
     assert!(size_of::<Hit>() == 56);
     assert!(size_of::<Site>() == 24);
     assert!(size_of::<Op>() == 8);
+    assert!(size_of::<Function>() == 32);
+    assert!(size_of::<Counts>() == 40);
     assert!(size_of::<Chunk>() == 8);
 };

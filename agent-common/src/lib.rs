@@ -211,6 +211,9 @@ pub mod select {
     pub const IGNORED: u32 = 1 << 3;
     /// Its function probes are told.
     pub const FUNCTIONS: u32 = 1 << 4;
+    /// Those of the program that it is about to become are: its next exec makes this
+    /// [`FUNCTIONS`].
+    pub const FUNCTIONS_NEXT: u32 = 1 << 5;
 }
 
 /// What the kernel keeps for a selected process.
@@ -223,7 +226,15 @@ pub struct Selected {
     pub payload_limit: u32,
     /// Events of this process that found the ring full.
     pub lost: u64,
+    /// Where a goroutine's id lies in the `g` structure of Go's runtime; 0: the program is not Go.
+    pub goid_offset: u32,
+    /// Where the pointer to the running `g` lies, from the thread's base of thread-local storage.
+    pub g_tls_offset: i32,
 }
+
+/// Slots of the map that answers for most processes that they were never selected: a power of two; a
+/// process's slot is given by the low bits of its tgid.
+pub const MAYBE_SLOTS: u32 = 1 << 16;
 
 /// Reasons why the kernel half dropped or could not complete something: indexes of its counters.
 pub mod counter {
@@ -241,8 +252,10 @@ pub mod counter {
     pub const NO_SELECTION: u32 = 5;
     /// Calls of `io_uring_enter` while the capture source cannot see what io_uring does.
     pub const IO_URING_UNSEEN: u32 = 6;
+    /// Hits of function probes for which no state or scratch could be had.
+    pub const NO_SCRATCH: u32 = 7;
     /// How many counters there are.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 8;
 }
 
 const _: () = {
@@ -250,6 +263,6 @@ const _: () = {
     assert!(size_of::<Io>() == 64);
     assert!(size_of::<Socket>() == 72);
     assert!(size_of::<Process>() == 40 + PATH_BYTES);
-    assert!(size_of::<Selected>() == 16);
+    assert!(size_of::<Selected>() == 24);
     assert!(align_of::<Io>() == 8 && align_of::<Socket>() == 8 && align_of::<Process>() == 8);
 };

@@ -41,6 +41,10 @@ impl Slot {
     pub const EXEC: Self = Self(8);
     /// Exits.
     pub const EXIT: Self = Self(9);
+    /// Function probes. Only its place in [`Header::cpu`] and its sum of records are used: one task
+    /// can interrupt another one in the middle of this program.
+    #[allow(dead_code, reason = "of one of the two objects")]
+    pub const FUNCTION: Self = Self(10);
 
     /// Its place in the maps.
     #[inline(always)]
@@ -50,7 +54,7 @@ impl Slot {
 }
 
 /// How many slots there are.
-const SLOTS: u32 = 10;
+const SLOTS: u32 = 11;
 /// How many of them have a scratch. Set at load time to what the source needs.
 const SCRATCHES: u32 = 6;
 
@@ -155,11 +159,17 @@ pub fn count(which: u32) {
 
 /// Adds one to a word that others may add to.
 #[inline(always)]
-fn add_one(value: *mut u64) {
+pub fn add_one(value: *mut u64) {
+    add(value.cast(), 1);
+}
+
+/// Adds to a word that others may add to.
+#[inline(always)]
+pub fn add(value: *mut i64, more: u64) {
     // This target's `AtomicU64` cannot add, but the instruction set can.
     // SAFETY: an aligned word of a map value, alive while the program runs.
     unsafe {
-        asm!("lock *(u64 *)({value} + 0) += {one}", value = in(reg) value, one = in(reg) 1u64)
+        asm!("lock *(u64 *)({value} + 0) += {more}", value = in(reg) value, more = in(reg) more)
     };
 }
 
@@ -189,6 +199,17 @@ pub fn header(slot: Slot, kind: u8, flags: u8) -> Header {
     }
     let cpu = (cpu() & ((1 << SLOT_SHIFT) - 1)) | (slot.0 << SLOT_SHIFT);
     Header { kind, flags, cpu: cpu as u16, cpu_seq, ts_ns: now_ns() }
+}
+
+/// The header of a record without a number, of a program that can be interrupted by itself.
+#[allow(dead_code, reason = "of one of the two objects")]
+#[inline(always)]
+pub fn header_unnumbered(slot: Slot, kind: u8, flags: u8, ts_ns: u64) -> Header {
+    if let Some(records) = SEQUENCES.get_ptr_mut(slot.0) {
+        add_one(records);
+    }
+    let cpu = (cpu() & ((1 << SLOT_SHIFT) - 1)) | (slot.0 << SLOT_SHIFT);
+    Header { kind, flags, cpu: cpu as u16, cpu_seq: 0, ts_ns }
 }
 
 /// Writes the record that starts at `record`, `bytes` long. False if the ring was full.

@@ -17,6 +17,7 @@ mod process;
 mod sock;
 mod socket;
 mod syscall;
+mod task;
 
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};

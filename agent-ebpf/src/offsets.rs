@@ -97,6 +97,8 @@ pub struct Offsets {
     pub inode_number: u32,
     /// `linux_binprm.filename`
     pub binprm_filename: u32,
+    /// `task_struct.thread.fsbase` of x86-64; 0 elsewhere
+    pub task_tls_base: u32,
 }
 
 /// Overridden at load time.
@@ -146,6 +148,7 @@ pub static OFFSETS: Offsets = Offsets {
     inode_mode: 0,
     inode_number: 0,
     binprm_filename: 0,
+    task_tls_base: 0,
 };
 
 /// Reads one offset. Volatile, because the compiler must not fold the zero it sees here; the

@@ -1,12 +1,12 @@
 //! One socket operation of a selected process: filter, identify, copy, emit.
 
-use agent_common::{Io, counter, io_flags, kind, task_kind};
+use agent_common::{Io, counter, io_flags, kind};
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 
 use crate::emit::Slot;
 use crate::sock::Sock;
 use crate::syscall::{Buffer, Syscall};
-use crate::{emit, payload, process, socket};
+use crate::{emit, payload, process, socket, task};
 
 /// Which way bytes move.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -114,6 +114,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
             });
         }
     }
+    let (task_kind, task) = task::current(selected);
     let header = emit::header(slot, kind::IO, flags);
     let age = header.ts_ns.saturating_sub(segment_ns);
     let segment_age_ns = if age > u64::from(u32::MAX) { u32::MAX } else { age as u32 };
@@ -122,13 +123,13 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
         socket: state.id,
         tgid,
         tid: pid_tgid as u32,
-        task: 0,
+        task,
         len,
         op: state.next_op(),
         tcp_seq,
         segment_age_ns,
         copied: copied as u16,
-        task_kind: task_kind::THREAD,
+        task_kind,
         pad: 0,
         syscall: number,
     };

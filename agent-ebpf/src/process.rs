@@ -2,10 +2,10 @@
 
 use core::ptr;
 
-use agent_common::{PATH_BYTES, Process, Selected, counter, kind, select};
+use agent_common::{MAYBE_SLOTS, PATH_BYTES, Process, Selected, counter, kind, select};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::maps::{Array, HashMap};
 
 use crate::emit::{self, Slot};
 use crate::offsets::{load, offset};
@@ -13,6 +13,11 @@ use crate::offsets::{load, offset};
 /// The selected processes, by tgid in the initial pid namespace. Its size is set at load time.
 #[map(name = "SELECTED")]
 static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
+
+/// Whether a tgid with these low bits was ever selected: for nearly every other process of the host one
+/// load answers instead of a lookup. Never cleared; a tgid that comes round costs that lookup again.
+#[map(name = "MAYBE")]
+static MAYBE: Array<u8> = Array::with_max_entries(MAYBE_SLOTS, 0);
 
 /// Non-zero while a rule may match programs that start: every exec is then told and captured until
 /// user space has decided. Overridden at load time.
@@ -31,11 +36,31 @@ static AGENT_TGID: u32 = 0;
 #[map(name = "PORTS")]
 static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
 
+const NOTHING: Selected =
+    Selected { bits: 0, payload_limit: 0, lost: 0, goid_offset: 0, g_tls_offset: 0 };
+
 const CAPTURED: u32 = select::TRACED | select::UNDECIDED;
+
+/// Selects a process, before anything can be missed of it. Counts it if there is no room.
+#[inline(always)]
+fn insert(tgid: u32, entry: &Selected) {
+    if let Some(maybe) = MAYBE.get_ptr_mut(tgid & (MAYBE_SLOTS - 1)) {
+        // SAFETY: a map value. Nobody writes anything else.
+        unsafe { ptr::write_volatile(maybe, 1) };
+    }
+    if SELECTED.insert(&tgid, entry, 0).is_err() {
+        emit::count(counter::NO_SELECTION);
+    }
+}
 
 /// What is kept for `tgid`, if its traffic is to be captured.
 #[inline(always)]
 pub fn selected(tgid: u32) -> Option<*mut Selected> {
+    let maybe = MAYBE.get_ptr(tgid & (MAYBE_SLOTS - 1))?;
+    // SAFETY: a map value. Volatile, since user space writes it too.
+    if unsafe { ptr::read_volatile(maybe) } == 0 {
+        return None;
+    }
     let selected = SELECTED.get_ptr_mut(&tgid)?;
     // SAFETY: a value of the map, alive while the program runs.
     if unsafe { (*selected).bits } & CAPTURED != 0 { Some(selected) } else { None }
@@ -69,10 +94,9 @@ pub fn listens(tgid: u32, port: u16) -> bool {
     }
     // SAFETY: a static that lives as long as the program.
     let payload_limit = unsafe { ptr::read_volatile(&raw const PAYLOAD_LIMIT) };
-    let entry = Selected { bits: select::UNDECIDED | select::FOLLOW, payload_limit, lost: 0 };
-    if SELECTED.insert(&tgid, &entry, 0).is_err() {
-        emit::count(counter::NO_SELECTION);
-    }
+    let bits = select::UNDECIDED | select::FOLLOW;
+    let entry = Selected { bits, payload_limit, ..NOTHING };
+    insert(tgid, &entry);
     true
 }
 
@@ -90,12 +114,11 @@ pub fn on_fork(parent: *const u8, child: *const u8) {
     }
     let Some(entry) = SELECTED.get_ptr_mut(&parent_tgid) else { return };
     // SAFETY: a value of the map, copied before the map changes.
-    let Selected { bits, payload_limit, .. } = unsafe { ptr::read(entry) };
+    let parent_entry = unsafe { ptr::read(entry) };
+    let bits = parent_entry.bits;
     if tgid != parent_tgid && bits & select::FOLLOW != 0 {
-        let child = Selected { bits, payload_limit, lost: 0 };
-        if SELECTED.insert(&tgid, &child, 0).is_err() {
-            emit::count(counter::NO_SELECTION);
-        }
+        let child = Selected { lost: 0, ..parent_entry };
+        insert(tgid, &child);
     }
     if bits & CAPTURED == 0 {
         return;
@@ -125,18 +148,24 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
             // SAFETY: a static that lives as long as the program.
             let payload_limit = unsafe { ptr::read_volatile(&raw const PAYLOAD_LIMIT) };
             let bits = select::UNDECIDED;
-            if SELECTED.insert(&tgid, &Selected { bits, payload_limit, lost: 0 }, 0).is_err() {
-                emit::count(counter::NO_SELECTION);
-            }
+            insert(tgid, &Selected { bits, payload_limit, ..NOTHING });
         }
         Some(entry) => {
-            // SAFETY: a value of the map, alive while the program runs.
+            // SAFETY: as above; another program has other tasks.
+            unsafe { (*entry).goid_offset = 0 };
+            // SAFETY: as above.
             let bits = unsafe { &mut (*entry).bits };
             if *bits & select::IGNORED != 0 {
                 if rules == 0 {
                     return;
                 }
                 *bits = select::UNDECIDED;
+            }
+            // They were those of another program.
+            let next = *bits & select::FUNCTIONS_NEXT != 0;
+            *bits &= !(select::FUNCTIONS | select::FUNCTIONS_NEXT);
+            if next {
+                *bits |= select::FUNCTIONS;
             }
         }
     }

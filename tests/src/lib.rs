@@ -5,6 +5,7 @@ pub mod agent;
 pub mod answer;
 pub mod backend;
 pub mod certificates;
+pub mod compile;
 pub mod kernel;
 pub mod load;
 pub mod oracle;
@@ -49,6 +50,11 @@ pub fn is_root() -> bool {
         println!("skipped: needs root");
     }
     root
+}
+
+/// Whether everything is to be tested that can be, however long that takes: `cargo xtask test --all`.
+pub fn takes_its_time() -> bool {
+    std::env::var_os("REMORA_TEST_ALL").is_some()
 }
 
 /// A directory of this test's own, removed at its end.

@@ -46,8 +46,10 @@ pub(crate) fn as_shipped(root: &Path, selection: &[&str]) -> Result<PathBuf> {
     Ok(target(root).join(&triple).join("release"))
 }
 
-/// Builds the agent's eBPF object to `target/ebpf/remora.bpf.o` and checks it.
+/// Builds the agent's eBPF objects to `target/ebpf/{remora,functions}.bpf.o` and checks them; where the
+/// first is.
 pub(crate) fn ebpf(root: &Path) -> Result<PathBuf> {
+    ebpf_object(root, "functions")?;
     ebpf_object(root, "remora")
 }
 

@@ -9,6 +9,7 @@ mod fuzz;
 mod object;
 mod programs;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod vm;
@@ -38,11 +39,16 @@ enum Task {
     Demo,
     /// Measure what the agent costs, against floors taken in the same run; needs root
     Bench(bench::Options),
+    /// Watch an agent beside a busy server for a long time; needs root
+    Soak(soak::Options),
     /// Run all tests; installs what they need
     Test {
         /// Only what needs neither servers nor backends
         #[arg(long)]
         fast: bool,
+        /// Also what takes long
+        #[arg(long, conflicts_with = "fast")]
+        all: bool,
     },
     /// Check on other kernels, in emulated machines, that every capture source tells the truth
     Vm {
@@ -78,7 +84,15 @@ fn main() -> Result<()> {
             demo::run(&root, &remora)
         }
         Task::Bench(options) => bench::run(&root, &options),
-        Task::Test { fast } => test::run(&root, fast),
+        Task::Soak(options) => soak::run(&root, &options),
+        Task::Test { fast, all } => test::run(
+            &root,
+            match (fast, all) {
+                (true, _) => test::Scope::Fast,
+                (_, true) => test::Scope::All,
+                _ => test::Scope::Usual,
+            },
+        ),
         Task::Vm { kernel, keep } => {
             setup::for_build()?;
             let given = std::env::var_os("REMORA_BIN").map(std::path::PathBuf::from);

@@ -19,8 +19,20 @@ struct Report {
     elsewhere: Vec<String>,
 }
 
-/// Runs everything, or with `fast` what needs neither root nor servers.
-pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
+/// How much is tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// What needs neither root nor servers.
+    Fast,
+    /// What every change has to pass.
+    Usual,
+    /// Also what takes long.
+    All,
+}
+
+/// Runs the tests.
+pub(crate) fn run(root: &Path, scope: Scope) -> Result<()> {
+    let fast = scope == Scope::Fast;
     let mut report = Report::default();
     setup::for_build()?;
     if !fast {
@@ -48,6 +60,9 @@ pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
     let remora = target(root).join("release/remora");
     let mut tests = cargo();
     tests.current_dir(root).args(["test", "--no-fail-fast"]).args(packages);
+    if scope == Scope::All {
+        tests.env("REMORA_TEST_ALL", "1");
+    }
     if let Some(backends) = backends {
         tests.env("REMORA_BIN", &remora);
         report.step("backends", || {

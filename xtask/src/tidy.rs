@@ -35,6 +35,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // The second: floors of benchmarks, which the agent's own loader does not know.
     ("aya", &["agent/src/probe/", "xtask/bench/src/floor.rs"]),
     ("aya_ebpf", &["agent-ebpf/src/"]),
+    ("aya_obj", &["agent/src/probe/"]),
     ("bytes", &["agent/src/export/", "tests/src/sink"]),
     ("clap", &["agent/src/cli/", "xtask/src/"]),
     ("clap_complete", &["agent/src/cli/"]),
@@ -53,9 +54,12 @@ const HOMES: &[(&str, &[&str])] = &[
 /// The files that may hold `unsafe`, and why.
 const UNSAFE: &[(&str, &str)] = &[
     ("agent-ebpf/src/", "the kernel half reads kernel and user memory; the verifier checks it"),
+    ("agent/src/function/value/tests/tracee.rs", "ptrace: stops programs at breakpoints"),
     ("agent/src/platform/clock.rs", "clock_gettime"),
     ("agent/src/platform/memory.rs", "malloc_trim"),
     ("agent/src/probe/capture.rs", "plain-data marks for maps, and poll"),
+    ("agent/src/probe/function/bpf.rs", "calls of bpf(2) and perf_event_open(2) that aya lacks"),
+    ("agent/src/probe/function/exercise.rs", "calls of functions written in assembly"),
     ("agent/src/run/launch.rs", "a descriptor across exec, and kill"),
     ("agent/src/run/signals.rs", "signalfd"),
     ("tests/src/kernel.rs", "asks bpf(2) what is left"),

@@ -13,6 +13,7 @@ use super::table::{json_lines, print};
 use super::{CliError, output};
 use crate::platform::btf::{Btf, VMLINUX};
 use crate::platform::privileges;
+use crate::probe::function::{HitCosts, selftest};
 use crate::probe::{Capture, CaptureError, Options, Source};
 
 /// Flags of `remora doctor`.
@@ -61,6 +62,7 @@ pub(super) fn doctor(options: &Doctor) -> Result<(), CliError> {
         rows.push(row);
         works.extend(good.then_some(source));
     }
+    rows.extend(functions());
     if !options.no_cost && !works.is_empty() {
         rows.extend(cost(&works).map_err(|source| CliError::Read { what: "the cost", source })?);
     }
@@ -175,8 +177,59 @@ fn try_source(source: Source) -> (Row, bool) {
     (row, good)
 }
 
+/// Function probes, found by trying them on a child.
+fn functions() -> Vec<Row> {
+    let name = "function probes";
+    let test = match selftest::run() {
+        Ok(test) => test,
+        Err(error) => {
+            return vec![Row::Check {
+                name: name.to_owned(),
+                state: State::Missing,
+                detail: one_line(&error),
+                without: "functions cannot be traced; requests are not affected".to_owned(),
+                remedy: "use Linux 6.6 or later with CONFIG_UPROBE_EVENTS=y".to_owned(),
+            }];
+        }
+    };
+    let HitCosts { emulated_ns, stepped_ns } = test.costs;
+    let cost = format!(
+        "tried on a child: a hit costs {emulated_ns} ns, {stepped_ns} ns where the kernel must step"
+    );
+    let at_once = Row::Check {
+        name: "probes attached at once".to_owned(),
+        state: if test.at_once { State::Good } else { State::Missing },
+        detail: "uprobe_multi".to_owned(),
+        without: "a few functions only, slow to attach and detach".to_owned(),
+        remedy: "use Linux 6.6 or later".to_owned(),
+    };
+    let threads = Row::Check {
+        name: "probes of one process".to_owned(),
+        state: if test.sees_threads { State::Good } else { State::Missing },
+        detail: "see all its threads".to_owned(),
+        without: "probes are set in every process that runs the same file".to_owned(),
+        remedy: "use Linux 6.6.33, 6.10 or later".to_owned(),
+    };
+    let (state, detail) = match test.nop5_is_safe {
+        Some(true) => (State::Good, "a probe there changes nothing; none is ever set"),
+        Some(false) => (State::Unknown, "a probe there would change the program; none is ever set"),
+        None => (State::Unknown, "not tried; no probe is ever set there"),
+    };
+    vec![
+        check(name, State::Good, cost),
+        at_once,
+        threads,
+        check("five-byte NOPs", state, detail.to_owned()),
+    ]
+}
+
 /// An error in one line, without the verifier's log that it may lead up to.
 fn told(error: &CaptureError) -> String {
+    one_line(error)
+}
+
+/// As [`told`], whatever the error.
+fn one_line(error: &dyn std::error::Error) -> String {
     let text = output::chain(error);
     let line = text.lines().next().unwrap_or_default();
     let line = line.split(". Verifier output:").next().unwrap_or(line);

@@ -63,6 +63,9 @@ enum Command {
     /// Do socket operations on demand (used by `doctor`)
     #[command(hide = true)]
     Exercise,
+    /// Call functions on demand (used where function probes are tried)
+    #[command(hide = true)]
+    ExerciseFunctions,
     /// Wait for a byte on a descriptor, then become a program (used by `exec`)
     #[command(hide = true)]
     Hold {
@@ -194,6 +197,8 @@ fn dispatch(command: Command, color: options::Color) -> Result<(), CliError> {
         Command::Record(options) => recording::record(options),
         Command::Replay(options) => recording::replay(options, color),
         Command::Exercise => doctor::exercise(),
+        Command::ExerciseFunctions => crate::probe::function::exercise::run()
+            .map_err(|source| CliError::Read { what: "what to call", source }),
         Command::Completions { shell } => {
             // Into memory first: clap would panic at a reader that has seen enough.
             let mut script = Vec::new();

@@ -104,12 +104,6 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
     let inner_pid = field("NSpid")
         .and_then(|ids| ids.split_whitespace().last()?.parse().ok())
         .unwrap_or(tgid.0);
-    let exe = directory.join("exe");
-    let link = std::fs::read_link(&exe).unwrap_or_default();
-    let path = link.to_string_lossy();
-    let deleted = path.ends_with(" (deleted)");
-    let exe_path = PathBuf::from(path.trim_end_matches(" (deleted)"));
-    let exe_id = exe_id(proc, tgid);
     let args = list(&bytes(&directory, "cmdline").unwrap_or_default());
     let cgroup = bytes(&directory, "cgroup").unwrap_or_default();
     let cgroups = String::from_utf8_lossy(&cgroup).lines().map(str::to_owned).collect();
@@ -120,6 +114,21 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
             (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned())
         })
     };
+    let cwd = std::fs::read_link(directory.join("cwd")).unwrap_or_default();
+    // Last, as it is what goes first when a process exits: what was read before is whole if it is
+    // still there.
+    let link = match std::fs::read_link(directory.join("exe")) {
+        Ok(link) => link,
+        Err(_) if !text(&directory, tgid, "status")?.contains("\nVmSize:") => {
+            return Err(ProcessError::Gone { tgid });
+        }
+        // Not ours to see.
+        Err(_) => PathBuf::new(),
+    };
+    let path = link.to_string_lossy();
+    let deleted = path.ends_with(" (deleted)");
+    let exe_path = PathBuf::from(path.trim_end_matches(" (deleted)"));
+    let exe_id = exe_id(proc, tgid);
     let facts = Facts {
         tgid,
         parent: before.parent,
@@ -134,7 +143,7 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
         inner_pid,
         otel_service_name: variable(b"OTEL_SERVICE_NAME"),
         otel_resource_attributes: variable(b"OTEL_RESOURCE_ATTRIBUTES"),
-        cwd: std::fs::read_link(directory.join("cwd")).unwrap_or_default(),
+        cwd,
     };
     // The id may have become another process while its files were read.
     let after = stat(&directory, tgid)?;

@@ -14,6 +14,15 @@ pub struct Tid(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub u64);
 
+/// A probed instruction, numbered while the agent runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SiteNo(pub u32);
+
+/// A place on a stack, which grows downwards: what is called lies lower. For a goroutine, whose stack
+/// may move, it is counted from its stack's upper end, wrapping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackPointer(pub u64);
+
 /// A unit of work, as the runtime itself tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TaskId {

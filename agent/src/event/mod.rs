@@ -5,11 +5,12 @@ pub mod ids;
 
 use std::fmt;
 
+use agent_common::function::hit_flags;
 use agent_common::{SLOT_SHIFT, SUFFIX_BYTES, family, io_flags, kind, socket_flags, task_kind};
 
 use crate::platform::clock::MonoNs;
 use crate::protocol::{Direction, Segment};
-use ids::{Address, SocketId, TaskId, Tgid, Tid};
+use ids::{Address, SiteNo, SocketId, StackPointer, TaskId, Tgid, Tid};
 
 /// What happened.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +54,8 @@ pub enum Event<'a> {
         /// The program's path as given to the kernel, possibly cut.
         path: &'a [u8],
     },
+    /// A function probe was hit.
+    Hit(Hit<'a>),
     /// A process ended.
     Exit {
         /// When.
@@ -91,6 +94,29 @@ pub struct Io<'a> {
     pub over: bool,
     /// What came of it.
     pub outcome: Outcome<'a>,
+}
+
+/// A hit of a function probe.
+#[derive(Clone, Copy, Debug)]
+pub struct Hit<'a> {
+    /// When.
+    pub at: MonoNs,
+    /// In which process.
+    pub tgid: Tgid,
+    /// By which task.
+    pub task: TaskId,
+    /// The address of the slot that holds the function's return address.
+    pub sp: StackPointer,
+    /// The probe.
+    pub site: SiteNo,
+    /// Hits of the same function that were left out since the last one that was told.
+    pub suppressed: u32,
+    /// Hits of this thread that were lost since the last one that was told.
+    pub lost: u32,
+    /// Whether some of what was to be read did not fit.
+    pub cut: bool,
+    /// What was read: a row of `agent_common::function::Chunk`s.
+    pub chunks: &'a [u8],
 }
 
 /// What came of an operation.
@@ -200,6 +226,7 @@ pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
             let id = socket(at, flags, body).ok_or(short)?.id;
             Event::Closed { id, at, held: flags & socket_flags::HELD != 0 }
         }
+        kind::HIT => Event::Hit(hit(at, flags, body).ok_or(short)?),
         kind::FORK | kind::EXEC | kind::EXIT => process(kind, at, body).ok_or(short)?,
         other => return Err(DecodeError::UnknownKind(other)),
     };
@@ -244,6 +271,27 @@ fn io(at: MonoNs, flags: u8, body: &[u8]) -> Option<Io<'_>> {
         nonblocking: flags & io_flags::NONBLOCKING != 0,
         over: flags & io_flags::OVER != 0,
         outcome,
+    })
+}
+
+fn hit(at: MonoNs, flags: u8, body: &[u8]) -> Option<Hit<'_>> {
+    let (fixed, chunks) = body.split_first_chunk::<40>()?;
+    let (tgid, tid) = (Tgid(u32_at(fixed, 0)), u32_at(fixed, 4));
+    let task = match (fixed[34], u64_at(fixed, 8)) {
+        // A thread that runs no task of its runtime's at the moment.
+        (_, 0) => TaskId { tgid, kind: task_kind::THREAD, id: u64::from(tid) },
+        (kind, id) => TaskId { tgid, kind, id },
+    };
+    Some(Hit {
+        at,
+        tgid,
+        task,
+        sp: StackPointer(u64_at(fixed, 16)),
+        site: SiteNo(u32_at(fixed, 24)),
+        suppressed: u32_at(fixed, 28),
+        lost: u32_at(fixed, 36),
+        cut: flags & hit_flags::CUT != 0,
+        chunks: chunks.get(..usize::from(u16_at(fixed, 32)))?,
     })
 }
 

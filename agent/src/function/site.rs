@@ -1,5 +1,7 @@
 //! Where the probes of a function go.
 
+use serde::{Deserialize, Serialize};
+
 use crate::inspect::address::{FileOffset, VirtAddr};
 
 /// All the probes of one function.
@@ -28,7 +30,7 @@ pub struct Site {
 }
 
 /// What a hit of a site means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SiteKind {
     /// The function was entered.
     Entry,

@@ -23,7 +23,14 @@ pub(crate) fn check(spans: &[Span], real_times: bool) {
         assert_eq!(parent.trace_id, span.trace_id, "{span:?} below {parent:?}");
         assert_ne!(parent.span_id, span.span_id, "its own parent");
         match link.method.as_str() {
-            "thread" => assert_eq!((parent.kind, span.kind), (Kind::Server, Kind::Client)),
+            "thread" | "goroutine" | "resume" => assert!(matches!(
+                (parent.kind, span.kind),
+                (Kind::Server, Kind::Client | Kind::Internal) | (Kind::Internal, Kind::Client)
+            )),
+            "stack" => {
+                assert_eq!((parent.kind, span.kind), (Kind::Internal, Kind::Internal));
+                assert!(span.end <= parent.end || !real_times, "{span:?} ends behind {parent:?}");
+            }
             _ => assert_eq!((parent.kind, span.kind), (Kind::Client, Kind::Server)),
         }
         if !real_times {

@@ -1,5 +1,6 @@
 //! Records as the kernel half writes them, from the structs that both halves share.
 
+use agent_common::function::Hit;
 use agent_common::{Header, Io, Process, Socket};
 
 /// An operation and its payload.
@@ -53,5 +54,22 @@ fn header(header: &Header) -> Vec<u8> {
     record.extend(header.cpu.to_ne_bytes());
     record.extend(header.cpu_seq.to_ne_bytes());
     record.extend(header.ts_ns.to_ne_bytes());
+    record
+}
+
+/// A hit of a function probe, with what it read.
+pub fn hit(hit: &Hit, chunks: &[u8]) -> Vec<u8> {
+    let mut record = header(&hit.header);
+    record.extend(hit.tgid.to_ne_bytes());
+    record.extend(hit.tid.to_ne_bytes());
+    record.extend(hit.task.to_ne_bytes());
+    record.extend(hit.sp.to_ne_bytes());
+    record.extend(hit.site.to_ne_bytes());
+    record.extend(hit.suppressed.to_ne_bytes());
+    record.extend(hit.copied.to_ne_bytes());
+    record.extend([hit.task_kind, hit.pad]);
+    record.extend(hit.lost.to_ne_bytes());
+    assert_eq!(record.len(), size_of::<Hit>());
+    record.extend(chunks);
     record
 }

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod code;
 pub mod demangle;
+pub mod dwarf;
 pub mod elf;
 pub mod gopclntab;
 pub mod runtime;

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use object::{Object, ObjectSection, ReadCache, ReadRef};
+use object::elf;
+use object::read::elf::ProgramHeader;
+use object::{Object, ObjectSection, ObjectSymbol, ReadCache, ReadRef};
 
 use crate::discover::process::Facts;
 
@@ -18,12 +20,23 @@ pub struct Runtime {
     /// Whether it schedules tasks of its own over threads, so that a thread says nothing about the
     /// request it works for.
     pub multiplexes_tasks: bool,
+    /// Where its goroutines are found, if it has any and that is known.
+    pub goroutines: Option<Goroutines>,
+}
+
+/// Where the id of the goroutine is that runs on a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goroutines {
+    /// Offset of `goid` in the runtime's `g` structure.
+    pub goid_offset: u32,
+    /// Where the pointer to the running `g` lies, from the base of thread-local storage.
+    pub g_tls_offset: i32,
 }
 
 impl Runtime {
     fn new(name: &'static str, version: &str, language: &'static str) -> Self {
         let multiplexes_tasks = name == "go";
-        Self { name, version: version.to_owned(), language, multiplexes_tasks }
+        Self { name, version: version.to_owned(), language, multiplexes_tasks, goroutines: None }
     }
 }
 
@@ -42,16 +55,59 @@ pub fn detect(proc: &Path, facts: &Facts) -> Option<Runtime> {
         "dotnet" => return Some(Runtime::new("dotnet", "", "dotnet")),
         _ => {}
     }
-    let file = std::fs::File::open(proc.join(facts.tgid.0.to_string()).join("exe")).ok()?;
+    go(&proc.join(facts.tgid.0.to_string()).join("exe"))
+}
+
+/// Go's runtime, if that is what an executable has.
+pub fn go(executable: &Path) -> Option<Runtime> {
+    let file = std::fs::File::open(executable).ok()?;
     let cache = ReadCache::new(file);
-    let version = go_version(&cache)?;
-    Some(Runtime::new("go", &version, "go"))
+    let elf = object::File::parse(&cache).ok()?;
+    let version = go_version(&elf)?;
+    let goroutines = goroutines(&elf, &version);
+    Some(Runtime { goroutines, ..Runtime::new("go", &version, "go") })
+}
+
+/// Where a Go program's goroutines are found. `goid` moved with fields before it: `syscallbp` came with
+/// 1.23, `gobuf.ret` went with 1.25 (each version's own debug information says so); a version that is not
+/// known has goroutines that are not known.
+fn goroutines<'data>(
+    elf: &object::File<'data, impl ReadRef<'data>>,
+    version: &str,
+) -> Option<Goroutines> {
+    let mut parts = version.split(|c: char| !c.is_ascii_digit());
+    let (major, minor) = (parts.next()?, parts.next()?.parse::<u32>().ok()?);
+    let goid_offset = match (major, minor) {
+        ("1", 17..=22 | 25..=26) => 152,
+        ("1", 23..=24) => 160,
+        _ => return None,
+    };
+    if elf.architecture() != object::Architecture::X86_64 {
+        return None;
+    }
+    // The linker of Go makes a block for it alone, right below the base. A C linker puts it somewhere in
+    // the executable's block, which ends at the base.
+    let mut g_tls_offset = -8;
+    if let Some((size, align)) = thread_local_block(elf).filter(|(size, _)| *size != 8) {
+        let tlsg = elf.symbols().find(|symbol| symbol.name() == Ok("runtime.tlsg"))?;
+        let block = size.next_multiple_of(align.max(1));
+        g_tls_offset = i32::try_from(tlsg.address()).ok()? - i32::try_from(block).ok()?;
+    }
+    Some(Goroutines { goid_offset, g_tls_offset })
+}
+
+/// Size and alignment of an executable's thread-local storage, if it has any.
+fn thread_local_block<'data>(elf: &object::File<'data, impl ReadRef<'data>>) -> Option<(u64, u64)> {
+    let object::File::Elf64(elf) = elf else { return None };
+    let endian = elf.endian();
+    let block =
+        elf.elf_program_headers().iter().find(|header| header.p_type(endian) == elf::PT_TLS)?;
+    Some((block.p_memsz(endian), block.p_align(endian)))
 }
 
 /// Version of Go that built an executable, from `.go.buildinfo` (`debug/buildinfo` of Go's standard
 /// library): since Go 1.18 the version stands behind the 32-byte header, with its length.
-fn go_version<'data>(file: impl ReadRef<'data>) -> Option<String> {
-    let elf = object::File::parse(file).ok()?;
+fn go_version<'data>(elf: &object::File<'data, impl ReadRef<'data>>) -> Option<String> {
     let section = elf.section_by_name(".go.buildinfo")?;
     let data = section.data().ok()?;
     if !data.starts_with(b"\xff Go buildinf:") {

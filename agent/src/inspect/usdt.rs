@@ -146,9 +146,8 @@ fn next_note(data: &[u8]) -> Option<(Option<Note<'_>>, &[u8])> {
 }
 
 fn parse(description: &[u8]) -> Option<Note<'_>> {
-    let word = |at: usize| {
-        description.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
-    };
+    let word =
+        |at: usize| description.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     let mut strings = description.get(24..)?.split(|byte| *byte == 0);
     let mut string = || std::str::from_utf8(strings.next()?).ok();
     Some(Note {
@@ -290,14 +289,17 @@ mod tests {
         let mut data = note(b"GNU\0", 3, b"other");
         data.extend(note(b"stapsdt\0", 3, &description));
         let found: Vec<_> = notes(&data).collect();
-        assert_eq!(found, [Note {
-            address: 0x1000,
-            base: 0x2000,
-            semaphore: 0,
-            provider: "php",
-            name: "request__startup",
-            arguments: "8@%rdi -4@-16(%rbp)",
-        }]);
+        assert_eq!(
+            found,
+            [Note {
+                address: 0x1000,
+                base: 0x2000,
+                semaphore: 0,
+                provider: "php",
+                name: "request__startup",
+                arguments: "8@%rdi -4@-16(%rbp)",
+            }]
+        );
         // Every cut is harmless.
         for length in 0..data.len() {
             assert!(notes(&data[..length]).count() <= 1);

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crate::event::ids::Tgid;
 use crate::event::{self, DecodeError, Event, Position};
+use crate::function::facts::FunctionFacts;
 use crate::platform::clock::{MonoNs, WallOffset};
+use crate::span::calls::CallTallies;
 use crate::span::model::{Resource, Span};
 use crate::span::tracker::{Settings, Tallies, Tracker};
 
@@ -27,6 +29,8 @@ pub enum Step<'a> {
         /// Whether its threads say nothing about its requests.
         multiplexes_tasks: bool,
     },
+    /// A function is probed.
+    Function(Arc<FunctionFacts>),
     /// A record of the kernel half.
     Record(&'a [u8]),
     /// Spans that ended before this moment are to be handed out.
@@ -68,6 +72,7 @@ impl Pipeline {
             Step::Process { tgid, resource, multiplexes_tasks } => {
                 self.tracker.process(*tgid, Arc::clone(resource), *multiplexes_tasks);
             }
+            Step::Function(facts) => self.tracker.function(facts),
             Step::Record(record) => {
                 let decoded = event::decode(record);
                 self.record(decoded);
@@ -82,7 +87,10 @@ impl Pipeline {
         self.intake.events += 1;
         match decoded {
             Ok((position, event)) => {
-                self.follow(position);
+                // A probe that can be preempted keeps no order on its CPU; its losses come with the hits.
+                if !matches!(event, Event::Hit(_)) {
+                    self.follow(position);
+                }
                 self.tracker.event(&event);
             }
             Err(error) => {
@@ -131,6 +139,11 @@ impl Pipeline {
     /// What the tracker counted.
     pub fn tallies(&self) -> Tallies {
         self.tracker.tallies()
+    }
+
+    /// What was counted of functions' calls.
+    pub fn call_tallies(&self) -> CallTallies {
+        self.tracker.call_tallies()
     }
 
     /// Sockets and exchanges that are remembered.

@@ -26,6 +26,7 @@ const PROCESS: u8 = 2;
 const RECORD: u8 = 3;
 const COLLECT: u8 = 4;
 const FINISH: u8 = 5;
+const FUNCTION: u8 = 6;
 
 /// Why a recording cannot be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +100,10 @@ impl<W: Write> Recorder<W> {
                 };
                 let json = serde_json::to_vec(&announced).map_err(io::Error::from)?;
                 self.body(PROCESS, &json);
+            }
+            Step::Function(facts) => {
+                let json = serde_json::to_vec(&**facts).map_err(io::Error::from)?;
+                self.body(FUNCTION, &json);
             }
             Step::Record(record) => self.body(RECORD, record),
             Step::Collect(at) => self.body(COLLECT, &at.0.to_le_bytes()),
@@ -192,6 +197,7 @@ fn step(entry: &[u8]) -> Option<Step<'_>> {
                 multiplexes_tasks: announced.multiplexes_tasks,
             }
         }
+        FUNCTION => Step::Function(Arc::new(serde_json::from_slice(body).ok()?)),
         RECORD => Step::Record(body),
         COLLECT => Step::Collect(MonoNs(number()?)),
         FINISH => Step::Finish(MonoNs(number()?)),

@@ -1,5 +1,6 @@
 //! Whole scenes without a kernel: raw records in, trees of spans out.
 
+mod calls;
 mod corners;
 mod order;
 mod trees;
@@ -386,7 +387,11 @@ fn line(span: &Span) -> String {
     };
     let arrow = if span.kind == Kind::Client { "→ " } else { "" };
     let status = text("http.response.status_code");
-    let mut line = format!("{} {arrow}/{path} {status}", span.resource.service_name);
+    let service = &span.resource.service_name;
+    let mut line = match span.kind {
+        Kind::Internal => format!("{service} {}()", span.name),
+        _ => format!("{service} {arrow}/{path} {status}"),
+    };
     if let Some(parent) = span.parent {
         line += &format!(" ({} {})", parent.method.as_str(), parent.confidence.as_str());
     }

@@ -2,16 +2,17 @@
 #![expect(unsafe_code, reason = "marks the wire types as plain data for aya, and calls poll(2)")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use agent_common::{Selected, counter, select};
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use agent_common::{MAYBE_SLOTS, Selected, counter, select};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, FExit, Program, ProgramError};
 use aya::sys::SyscallError;
 use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Pod};
 
 use super::offsets;
+use crate::inspect::runtime::Goroutines;
 use crate::platform::btf::{Btf, BtfError};
 
 /// The object with all programs, built by `cargo xtask build`.
@@ -133,7 +134,7 @@ pub struct Options {
 #[repr(transparent)]
 struct SelectedPod(Selected);
 
-// SAFETY: four integers without padding (agent-common checks the size), any bits are valid.
+// SAFETY: integers without padding (agent-common checks the size), any bits are valid.
 unsafe impl Pod for SelectedPod {}
 
 /// What the kernel has made of an attached program.
@@ -171,9 +172,25 @@ pub struct Capture {
     asleep: Array<MapData, u32>,
     counters: PerCpuArray<MapData, u64>,
     sequences: PerCpuArray<MapData, u64>,
+    processes_max: u32,
+    shared: Shared,
     // Holds the programs and with them their links.
     ebpf: Ebpf,
 }
+
+/// What the program of function probes has in common with the capture programs.
+#[derive(Debug)]
+pub(in crate::probe) struct Shared {
+    /// Maps, by name.
+    pub(in crate::probe) maps: Vec<(&'static str, OwnedFd)>,
+    /// Where fields lie in the kernel's structures.
+    pub(in crate::probe) offsets: Vec<u32>,
+    /// Fill of the ring at which the reader is woken.
+    pub(in crate::probe) wake_bytes: u64,
+}
+
+/// Maps of [`Shared`].
+const SHARED: [&str; 5] = ["EVENTS", "SELECTED", "COUNTERS", "SEQUENCES", "READER_ASLEEP"];
 
 const LIFECYCLE: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
 
@@ -227,18 +244,28 @@ impl Capture {
             attach_tracepoint(&mut ebpf, name, name, &kernel.btf)?;
         }
         attach(&mut ebpf, source, kernel)?;
+        let maps = SHARED.into_iter().map(|name| Ok((name, another_fd(&ebpf, name)?)));
+        let maps = maps.collect::<Result<_, CaptureError>>()?;
         Ok(Self {
+            shared: Shared { maps, offsets: kernel.offsets.clone(), wake_bytes },
             source,
             ring: Ring { ring: take(&mut ebpf, "EVENTS", RingBuf::try_from)? },
             selection: Selection {
+                maybe: take(&mut ebpf, "MAYBE", Array::try_from)?,
                 selected: take(&mut ebpf, "SELECTED", HashMap::try_from)?,
                 ports: take(&mut ebpf, "PORTS", HashMap::try_from)?,
             },
             asleep: take(&mut ebpf, "READER_ASLEEP", Array::try_from)?,
             counters: take(&mut ebpf, "COUNTERS", PerCpuArray::try_from)?,
             sequences: take(&mut ebpf, "SEQUENCES", PerCpuArray::try_from)?,
+            processes_max: options.processes_max,
             ebpf,
         })
+    }
+
+    /// What the program of function probes needs.
+    pub(in crate::probe) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Which source was attached.
@@ -267,6 +294,13 @@ impl Capture {
     /// Which processes are selected.
     pub fn selection(&mut self) -> &mut Selection {
         &mut self.selection
+    }
+
+    /// How many processes the kernel half remembers, wanted or not. Reads the whole map.
+    pub fn selected(&self) -> usize {
+        // It begins anew whenever the process that it stands at is gone: bounded for that.
+        let keys = self.selection.selected.keys().take(self.processes_max as usize);
+        keys.filter(Result::is_ok).count()
     }
 
     /// Asks the kernel half to wake [`wait`](Self::wait) at the next record.
@@ -356,6 +390,8 @@ enum Entry {
 
 /// Which processes the kernel half captures.
 pub struct Selection {
+    /// Which slots may be in `selected`.
+    maybe: Array<MapData, u8>,
     selected: HashMap<MapData, u32, SelectedPod>,
     ports: HashMap<MapData, u16, u32>,
 }
@@ -369,7 +405,7 @@ impl Selection {
         payload_limit: u32,
     ) -> Result<(), CaptureError> {
         let bits = select::TRACED | if follow { select::FOLLOW } else { 0 };
-        self.put(tgid, Selected { bits, payload_limit, lost: 0 }, Entry::Any)
+        self.put(tgid, Selected { bits, payload_limit, ..Selected::default() }, Entry::Any)
     }
 
     /// As [`select`](Self::select), for a process that the kernel half has told of and so has put
@@ -381,15 +417,40 @@ impl Selection {
         follow: bool,
         payload_limit: u32,
     ) -> Result<(), CaptureError> {
-        let bits = select::TRACED | if follow { select::FOLLOW } else { 0 };
-        self.put(tgid, Selected { bits, payload_limit, lost: 0 }, Entry::Present)
+        let known = self.selected.get(&tgid, 0).map_or(0, |selected| selected.0.bits);
+        let bits =
+            select::TRACED | if follow { select::FOLLOW } else { 0 } | (known & select::FUNCTIONS);
+        self.put(tgid, Selected { bits, payload_limit, ..Selected::default() }, Entry::Present)
     }
 
     /// Remembers that `tgid`, of which the kernel half has told, is not wanted, until it execs or
     /// exits.
     pub fn ignore(&mut self, tgid: u32) -> Result<(), CaptureError> {
-        let selected = Selected { bits: select::IGNORED, payload_limit: 0, lost: 0 };
+        let selected = Selected { bits: select::IGNORED, ..Selected::default() };
         self.put(tgid, selected, Entry::Present)
+    }
+
+    /// Says where the kernel half finds the goroutines of `tgid`, until it execs.
+    pub fn goroutines(&mut self, tgid: u32, at: Goroutines) -> Result<(), CaptureError> {
+        // Gone already: nothing to find.
+        let Ok(SelectedPod(selected)) = self.selected.get(&tgid, 0) else { return Ok(()) };
+        let Goroutines { goid_offset, g_tls_offset } = at;
+        self.put(tgid, Selected { goid_offset, g_tls_offset, ..selected }, Entry::Present)
+    }
+
+    /// As [`select_functions`](Self::select_functions), of the program that `tgid` is about to become.
+    pub fn select_next_functions(&mut self, tgid: u32) -> Result<(), CaptureError> {
+        let known = self.selected.get(&tgid, 0).map_or(Selected::default(), |selected| selected.0);
+        let bits = known.bits | select::FUNCTIONS_NEXT;
+        self.put(tgid, Selected { bits, ..known }, Entry::Any)
+    }
+
+    /// Has the hits of function probes told of `tgid`, beside what else is told of it, until it execs
+    /// or exits. Selecting it again in another way undoes this.
+    pub fn select_functions(&mut self, tgid: u32) -> Result<(), CaptureError> {
+        let known = self.selected.get(&tgid, 0).map_or(Selected::default(), |selected| selected.0);
+        let bits = known.bits | select::FUNCTIONS;
+        self.put(tgid, Selected { bits, ..known }, Entry::Any)
     }
 
     /// Forgets `tgid`.
@@ -416,6 +477,9 @@ impl Selection {
     }
 
     fn put(&mut self, tgid: u32, selected: Selected, entry: Entry) -> Result<(), CaptureError> {
+        let map = "MAYBE";
+        let result = self.maybe.set(tgid & (MAYBE_SLOTS - 1), 1, 0);
+        result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })?;
         let map = "SELECTED";
         let result = match self.selected.insert(tgid, SelectedPod(selected), entry as u64) {
             Err(MapError::SyscallError(SyscallError { ref io_error, .. }))
@@ -427,6 +491,17 @@ impl Selection {
         };
         result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })
     }
+}
+
+fn another_fd(ebpf: &Ebpf, map: &'static str) -> Result<OwnedFd, CaptureError> {
+    let found = ebpf.map(map).ok_or(CaptureError::NoObject)?;
+    let fd = match found {
+        Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => {
+            data.fd().as_fd().try_clone_to_owned()
+        }
+        _ => return Err(CaptureError::NoObject),
+    };
+    fd.map_err(|source| CaptureError::Map { map, source: Box::new(MapError::IoError(source)) })
 }
 
 fn take<T>(

@@ -2,6 +2,7 @@
 //! programs, hands out the raw records and the maps behind them.
 
 mod capture;
+pub mod function;
 mod offsets;
 pub mod plan;
 

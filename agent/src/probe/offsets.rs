@@ -3,7 +3,7 @@
 use crate::platform::btf::{Btf, BtfError};
 
 /// Struct and member, in the order of `agent_ebpf::offsets::Offsets`.
-const FIELDS: [(&str, &str); 44] = [
+const FIELDS: [(&str, &str); 45] = [
     ("sock", "__sk_common.skc_family"),
     ("sock", "__sk_common.skc_num"),
     ("sock", "__sk_common.skc_dport"),
@@ -48,10 +48,11 @@ const FIELDS: [(&str, &str); 44] = [
     ("inode", "i_mode"),
     ("inode", "i_ino"),
     ("linux_binprm", "filename"),
+    ("task_struct", "thread.fsbase"),
 ];
 
-/// What a kernel may be built without: the kernel half sees 0 and does without.
-const OPTIONAL: [(&str, &str); 1] = [("task_struct", "io_uring")];
+/// What a kernel may be built without, or an architecture lacks: the kernel half sees 0 and does without.
+const OPTIONAL: [(&str, &str); 2] = [("task_struct", "io_uring"), ("task_struct", "thread.fsbase")];
 
 /// Resolves every field.
 pub(super) fn resolve(btf: &Btf) -> Result<Vec<u32>, BtfError> {

@@ -11,7 +11,7 @@ use crate::discover::resource::{self, Host};
 use crate::discover::rules::Rules;
 use crate::event::Event;
 use crate::event::ids::{Address, Tgid};
-use crate::inspect::runtime;
+use crate::inspect::runtime::{self, Goroutines};
 use crate::pipeline::Step;
 use crate::probe::{CaptureError, Selection};
 use crate::span::model::Resource;
@@ -49,6 +49,7 @@ struct Target {
     facts: Facts,
     why: Why,
     follow: bool,
+    goroutines: Option<Goroutines>,
 }
 
 /// The traced processes.
@@ -203,6 +204,12 @@ impl Targets {
         }
     }
 
+    /// Whether the children of a traced process are traced, and where its goroutines are found; `None`
+    /// if it is not traced.
+    pub(super) fn about(&self, tgid: Tgid) -> Option<(bool, Option<Goroutines>)> {
+        self.traced.get(&tgid).map(|target| (target.follow, target.goroutines))
+    }
+
     /// How many processes are traced.
     pub(super) fn len(&self) -> usize {
         self.traced.len()
@@ -291,8 +298,7 @@ impl Targets {
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), CaptureError> {
         selection.select(facts.tgid.0, follow, self.payload_limit)?;
-        self.settle(selection, facts, why, follow, announce);
-        Ok(())
+        self.settle(selection, facts, why, follow, announce)
     }
 
     /// As [`select`](Self::select), for a process that the kernel half has told of.
@@ -305,8 +311,7 @@ impl Targets {
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), CaptureError> {
         selection.confirm(facts.tgid.0, follow, self.payload_limit)?;
-        self.settle(selection, facts, why, follow, announce);
-        Ok(())
+        self.settle(selection, facts, why, follow, announce)
     }
 
     fn settle(
@@ -316,24 +321,30 @@ impl Targets {
         why: Why,
         follow: bool,
         announce: &mut dyn FnMut(&Step<'_>),
-    ) {
+    ) -> Result<(), CaptureError> {
         // It may have ended, and its id be another process's, since the facts were read.
         if process::start_ticks(&self.proc, facts.tgid) != Some(facts.start_ticks) {
             selection.deselect(facts.tgid.0);
         }
+        let tgid = facts.tgid;
         // Announced all the same: records of it may be on their way.
-        self.announce(facts, why, follow, announce);
+        match self.announce(facts, why, follow, announce) {
+            Some(at) => selection.goroutines(tgid.0, at),
+            None => Ok(()),
+        }
     }
 
+    /// Tells the pipeline of a process; returns where its goroutines are found.
     fn announce(
         &mut self,
         facts: Facts,
         why: Why,
         follow: bool,
         announce: &mut dyn FnMut(&Step<'_>),
-    ) {
+    ) -> Option<Goroutines> {
         let runtime = runtime::detect(&self.proc, &facts);
         let resource: Resource = resource::resource(&facts, runtime.as_ref(), &self.host);
+        let goroutines = runtime.as_ref().and_then(|runtime| runtime.goroutines);
         let multiplexes_tasks = runtime.is_some_and(|runtime| runtime.multiplexes_tasks);
         let tgid = facts.tgid;
         tracing::info!(
@@ -343,8 +354,10 @@ impl Targets {
             "tracing process"
         );
         announce(&Step::Process { tgid, resource: Arc::new(resource), multiplexes_tasks });
-        self.seen += 1;
-        self.traced.insert(tgid, Target { facts, why, follow });
+        // Another program in a process that is traced already is no other process.
+        let is_new = self.traced.insert(tgid, Target { facts, why, follow, goroutines }).is_none();
+        self.seen += u64::from(is_new);
+        goroutines
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slotmap::new_key_type;
 
 use super::attributes::Attributes;
-use super::model::{Confidence, Kind, Method, Name, Resource, SpanId, TraceId};
+use super::model::{Confidence, Kind, Method, Name, Resource, SpanEvent, SpanId, TraceId};
 use super::propagation::RemoteContext;
 use crate::event::ids::{TaskId, Tgid};
 use crate::platform::clock::{MonoNs, WallOffset};
@@ -28,6 +28,8 @@ pub(super) enum Origin {
     Local { key: ExchangeKey, method: Method, confidence: Confidence },
     /// What the request's own trace header says.
     Header,
+    /// A call of a function that belongs to no request. Its trace is the exchange's from the start.
+    Call { span_id: SpanId },
 }
 
 /// What every span of a trace shares, once the trace's root is known.
@@ -58,6 +60,17 @@ pub(super) struct Exchange {
     pub(super) nonblocking: bool,
     /// The task's current server exchange when a client request began.
     pub(super) within: Option<(ExchangeKey, Method, Confidence)>,
+    /// The innermost open call of a function when a client request began: it lies within that call,
+    /// and the call within what `within` says or in a trace of its own.
+    pub(super) caller: Option<(SpanId, Option<Trace>)>,
+    /// Spans of calls within it have been handed out as its children.
+    pub(super) told_calls: bool,
+    /// The trace of the calls that had seemed to be within it.
+    pub(super) calls_trace: Option<Trace>,
+    /// What happened within it, outside of any call.
+    pub(super) events: Vec<SpanEvent>,
+    /// The type of an exception that has left every call within it.
+    pub(super) raised: Option<String>,
     /// Whether the task that read the request (server) has written the response's head: then it has
     /// served nothing else meanwhile. `None`: there is no answer yet.
     pub(super) answered_by_its_reader: Option<bool>,

@@ -57,8 +57,14 @@ pub(super) fn span(
     }
     let mut attributes = mem::take(&mut exchange.attributes);
     let (status, error_type) = http::outcome(exchange.kind, exchange.status, how);
-    if let Some(error_type) = error_type {
-        attributes.text("error.type", &error_type);
+    // An exception that has left every call that was seen may have been caught above; that the request
+    // failed is for its answer to say.
+    match (&exchange.raised, error_type) {
+        (Some(raised), Some(_)) if exchange.kind == Kind::Server => {
+            attributes.text("error.type", raised);
+        }
+        (_, Some(error_type)) => attributes.text("error.type", &error_type),
+        (_, None) => {}
     }
     if let Some(bytes) = exchange.request_bytes {
         attributes.int("http.request.body.size", bytes as i64);
@@ -95,7 +101,7 @@ pub(super) fn span(
         start: trace.wall.wall(exchange.start),
         end: trace.wall.wall(end.max(exchange.start)),
         attributes,
-        events: Vec::new(),
+        events: mem::take(&mut exchange.events),
         links: Vec::new(),
         status,
         status_message: String::new(),
@@ -120,15 +126,26 @@ fn parent(
             let remote = parent.tgid != exchange.tgid || parent.kind == Kind::Client;
             let confidence = match method {
                 // Among what was lost since may be the parent's answer, and then it was over.
-                Method::Thread if lost > parent.lost_before => Confidence::Inferred,
-                Method::Thread
-                    if !parent.nonblocking && parent.answered_by_its_reader == Some(true) =>
+                _ if method.is_by_task() && lost > parent.lost_before => Confidence::Inferred,
+                _ if method.is_proved_by_answer(parent.nonblocking)
+                    && parent.answered_by_its_reader == Some(true) =>
                 {
                     Confidence::Exact
                 }
                 _ => confidence,
             };
-            Some(Parent { span_id: parent.span_id, method, confidence, remote })
+            // It lies within the parent by way of a function's call.
+            let caller = exchange.caller.as_ref().filter(|_| method.is_within_process());
+            let span_id = caller.map_or(parent.span_id, |(call, _)| *call);
+            Some(Parent { span_id, method, confidence, remote })
+        }
+        Origin::Call { span_id } => {
+            let method = match exchange.task.kind {
+                agent_common::task_kind::GOROUTINE => Method::Goroutine,
+                _ => Method::Thread,
+            };
+            let confidence = Confidence::Exact;
+            Some(Parent { span_id, method, confidence, remote: false })
         }
         Origin::Header => {
             let context = exchange.remote.as_deref()?;
@@ -146,7 +163,7 @@ fn local_parent(
 ) -> Option<ExchangeKey> {
     let Origin::Local { key, method, .. } = exchange.origin else { return None };
     let parent = exchanges.get(key)?;
-    let refuted = method == Method::Thread && parent.answered_by_its_reader == Some(false);
+    let refuted = method.is_by_task() && parent.answered_by_its_reader == Some(false);
     if refuted && exchange.trace.is_none() {
         // The request was handed over: its reader was free for something else.
         return None;
@@ -176,7 +193,7 @@ pub(super) fn adopt(
 }
 
 /// The trace of an exchange: that of its root, decided when it is first asked for.
-fn trace(
+pub(super) fn trace(
     exchanges: &mut SlotMap<ExchangeKey, Exchange>,
     ids: &mut IdSource,
     sampler: Sampler,

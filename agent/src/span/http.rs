@@ -15,6 +15,9 @@ use crate::protocol::{End, Header, RequestHead, ResponseHead};
 const URL_MAX: usize = 2048;
 const TEXT_MAX: usize = 512;
 
+/// Most values of one header that are told, for a peer may repeat it as often as a head has room.
+const VALUES_MAX: usize = 16;
+
 /// The two ends of a connection; `None` for a Unix socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ends {
@@ -171,16 +174,22 @@ pub fn request(
     known.map_or(Cow::Borrowed("HTTP"), |method| Cow::Borrowed(*method))
 }
 
-/// Adds what a response's head says.
+/// Adds what a response's head says. A number that can be no status code is not told as one.
 pub fn response(attributes: &mut Attributes, head: &ResponseHead<'_>, capture: &HeaderCapture) {
-    attributes.int("http.response.status_code", i64::from(head.status));
+    if head.status >= STATUS_LEAST {
+        attributes.int("http.response.status_code", i64::from(head.status));
+    }
     capture_headers(attributes, "http.response.header.", head.headers, &capture.response);
 }
 
+/// Least status code. Below it a response is to be taken for a server's error (RFC 9110, section 15);
+/// so are those above 599, which some servers do use.
+const STATUS_LEAST: u16 = 100;
+
 /// Status and `error.type` of an exchange. A server's 4xx is its client's mistake, not its own.
 ///
-/// `error.type` is the status code, or one of `connection_closed` (no response, or none to its
-/// end) where there is no code to name.
+/// `error.type` is the status code, or where there is no code to name `invalid_status` or
+/// `connection_closed` (no response, or none to its end).
 pub fn outcome(
     kind: Kind,
     status: Option<u16>,
@@ -188,6 +197,7 @@ pub fn outcome(
 ) -> (StatusCode, Option<Cow<'static, str>>) {
     let fails = |status: u16| status >= if kind == Kind::Client { 400 } else { 500 };
     match (status, end) {
+        (Some(..STATUS_LEAST), _) => (StatusCode::Error, Some(Cow::Borrowed("invalid_status"))),
         (Some(status), _) if fails(status) => {
             (StatusCode::Error, Some(Cow::Owned(status.to_string())))
         }
@@ -250,6 +260,7 @@ fn capture_headers(
         let values: Vec<String> = headers
             .iter()
             .filter(|header| header.name.eq_ignore_ascii_case(name))
+            .take(VALUES_MAX)
             .map(|header| {
                 if SECRET_HEADERS.contains(&name.as_str()) {
                     REDACTED.to_owned()

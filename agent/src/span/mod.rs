@@ -1,6 +1,7 @@
 //! Spans: what they are, how they are put together and who their parents are.
 
 pub mod attributes;
+pub mod calls;
 mod exchange;
 mod finish;
 pub mod http;

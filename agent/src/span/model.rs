@@ -62,6 +62,13 @@ pub enum Kind {
 pub enum Method {
     /// The same thread was serving the parent.
     Thread,
+    /// The same goroutine was serving the parent.
+    Goroutine,
+    /// The thread runs one request at a time to where it waits, and this one's was the last socket that
+    /// it used.
+    Resume,
+    /// The parent's call was open on the same stack.
+    Stack,
     /// The same bytes of the same TCP stream, by socket pair and sequence number.
     TcpSeq,
     /// The two ends of one Unix stream.
@@ -75,10 +82,35 @@ impl Method {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Thread => "thread",
+            Self::Goroutine => "goroutine",
+            Self::Resume => "resume",
+            Self::Stack => "stack",
             Self::TcpSeq => "tcp_seq",
             Self::UnixPeer => "unix_peer",
             Self::Header => "header",
         }
+    }
+}
+
+impl Method {
+    /// Whether the answer to a request proves what was done for it: its reader has written it, and has
+    /// served nothing else meanwhile. A thread is free to if its socket does not block.
+    pub(super) fn is_proved_by_answer(self, nonblocking: bool) -> bool {
+        match self {
+            Self::Thread => !nonblocking,
+            Self::Goroutine => true,
+            _ => false,
+        }
+    }
+
+    /// Whether parent and child are of one process.
+    pub(super) fn is_within_process(self) -> bool {
+        matches!(self, Self::Thread | Self::Goroutine | Self::Resume | Self::Stack)
+    }
+
+    /// Whether the parent's task is what it was found by.
+    pub(super) fn is_by_task(self) -> bool {
+        matches!(self, Self::Thread | Self::Goroutine)
     }
 }
 

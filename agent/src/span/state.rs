@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use slotmap::SlotMap;
 
+use super::calls::{Belongs, Calls};
 use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
 use super::finish;
 use super::http::{self, Ends, HeaderCapture, Standing};
@@ -23,7 +24,7 @@ use crate::protocol::{self, End};
 const PROOF_DEPTH: usize = 16;
 
 /// How long a call waits after its end for the answer that proves whose it is.
-const PROOF_NS: u64 = 500_000_000;
+pub(super) const PROOF_NS: u64 = 500_000_000;
 
 /// All that a parser's messages may touch while its socket's connection is taken out.
 pub(super) struct State {
@@ -102,7 +103,26 @@ impl State {
     }
 
     /// A request's first byte was written: whatever the task serves may be its parent.
-    pub(super) fn begin_call(&mut self, key: ExchangeKey, operation: &Operation) {
+    pub(super) fn begin_call(
+        &mut self,
+        key: ExchangeKey,
+        operation: &Operation,
+        calls: &mut Calls,
+    ) {
+        if let Some(place) = calls.place(operation.task, self)
+            && let Some(call) = place.call
+            && let Some(exchange) = self.exchanges.get_mut(key)
+        {
+            calls.need(operation.task);
+            match place.belongs {
+                Belongs::Request { key, method, confidence } => {
+                    exchange.within = Some((key, method, confidence));
+                    exchange.caller = Some((call, None));
+                }
+                Belongs::Own(trace) => exchange.caller = Some((call, Some(trace))),
+            }
+            return;
+        }
         let Some(current) = self.tasks.current(operation.task) else { return };
         let Some(server) = self.exchanges.get(current) else { return };
         // What is not asked for yet is not served.
@@ -116,6 +136,21 @@ impl State {
         };
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.within = Some((current, method, confidence));
+        }
+    }
+
+    /// A request's head has been read to its end: whoever has done that serves it. (Go's server lets
+    /// another goroutine wait for the next request's first byte.)
+    pub(super) fn head_read(&mut self, key: ExchangeKey, task: TaskId) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let before = exchange.task;
+        if exchange.kind != Kind::Server || before == task || task.id == 0 {
+            return;
+        }
+        exchange.task = task;
+        if self.tasks.current(before) == Some(key) {
+            self.tasks.leave(before, key);
+            self.tasks.enter(task, key);
         }
     }
 
@@ -162,6 +197,12 @@ impl State {
         }
         if let Some((server, method, confidence)) = within {
             self.link(key, server, method, confidence);
+        } else if let Some(exchange) = self.exchanges.get_mut(key)
+            && exchange.trace.is_none()
+            && let Some((span_id, Some(trace))) = &exchange.caller
+        {
+            exchange.origin = Origin::Call { span_id: *span_id };
+            exchange.trace = Some(trace.clone());
         }
     }
 
@@ -170,6 +211,10 @@ impl State {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.responded = true;
         if exchange.kind != Kind::Server || operation.task.id == 0 {
+            return;
+        }
+        if exchange.task.kind != operation.task.kind {
+            // It was found out meanwhile what its tasks are.
             return;
         }
         let kept = exchange.task == operation.task;
@@ -189,10 +234,10 @@ impl State {
         for _ in 0..PROOF_DEPTH {
             let Origin::Local { key, method, confidence } = exchange.origin else { return None };
             let parent = self.exchanges.get(key).filter(|_| exchange.trace.is_none())?;
-            let open = !parent.nonblocking
+            let open = method.is_proved_by_answer(parent.nonblocking)
                 && parent.answered_by_its_reader.is_none()
                 && parent.end.is_none();
-            if method == Method::Thread && confidence == Confidence::Inferred && open {
+            if confidence == Confidence::Inferred && open {
                 return Some(key);
             }
             exchange = parent;

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
+use super::calls::{CallTallies, Calls};
 use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
 use super::finish;
 use super::http::{self, Ends, HeaderCapture};
@@ -17,6 +18,7 @@ use super::sockets::Sockets;
 use super::state::{self, Operation, State};
 use crate::event::ids::{Address, SocketId, TaskId, Tgid};
 use crate::event::{Event, Io, Outcome, Socket};
+use crate::function::facts::FunctionFacts;
 use crate::platform::clock::{MonoNs, WallOffset};
 use crate::protocol::{self, Direction, End, ExchangeNo, http1};
 
@@ -84,6 +86,7 @@ pub struct Tracker {
     /// The same after [`READ_LATE_NS`], when nothing waits any more.
     lingering: VecDeque<(MonoNs, SocketKey)>,
     state: State,
+    calls: Calls,
 }
 
 impl Tracker {
@@ -95,12 +98,23 @@ impl Tracker {
             over: VecDeque::new(),
             lingering: VecDeque::new(),
             state: State::new(seed),
+            calls: Calls::default(),
         }
     }
 
     /// Announces a process; its events before this are not understood.
     pub fn process(&mut self, tgid: Tgid, resource: Arc<Resource>, multiplexes_tasks: bool) {
         self.state.process(tgid, resource, multiplexes_tasks);
+    }
+
+    /// Announces a probed function; hits of its probes before this are not understood.
+    pub fn function(&mut self, facts: &Arc<FunctionFacts>) {
+        self.calls.function(facts);
+    }
+
+    /// What was counted of calls.
+    pub fn call_tallies(&self) -> CallTallies {
+        self.calls.tallies()
     }
 
     /// Whether a process was announced.
@@ -130,7 +144,10 @@ impl Tracker {
 
     /// Whether spans wait to be handed out.
     pub fn pending(&self) -> bool {
-        self.state.is_pending() || !self.over.is_empty() || !self.lingering.is_empty()
+        self.state.is_pending()
+            || self.calls.is_pending()
+            || !self.over.is_empty()
+            || !self.lingering.is_empty()
     }
 
     /// Takes in an event.
@@ -144,17 +161,28 @@ impl Tracker {
                 }
             }
             Event::Closed { id, at, held } => self.closed(*id, *at, *held),
-            Event::Fork { tgid, tid, .. } => {
+            Event::Hit(hit) => {
+                if self.state.processes.contains_key(&hit.tgid) {
+                    self.calls.hit(hit, &mut self.state, self.settings.sampler);
+                } else {
+                    self.state.tallies.unknown_process += 1;
+                }
+            }
+            Event::Fork { tgid, tid, at, .. } => {
                 let kind = agent_common::task_kind::THREAD;
-                self.state.tasks.forget(TaskId { tgid: *tgid, kind, id: u64::from(tid.0) });
+                let task = TaskId { tgid: *tgid, kind, id: u64::from(tid.0) };
+                self.calls.thread(task, *at, &mut self.state);
+                self.state.tasks.forget(task);
             }
             Event::Exit { tgid, at, .. } => {
+                self.calls.exit(*tgid, *at, &mut self.state);
                 for key in self.sockets.unix_of(*tgid) {
                     self.close(key, *at, Closing::Vanished);
                 }
                 self.state.exit(*tgid);
             }
-            Event::Listen(_) | Event::Exec { .. } => {}
+            Event::Exec { tgid, at, .. } => self.calls.exit(*tgid, *at, &mut self.state),
+            Event::Listen(_) => {}
         }
     }
 
@@ -166,6 +194,7 @@ impl Tracker {
             let busy = self.sockets.oldest(|socket| !socket.exchanges.is_empty());
             self.make_room(busy, horizon);
         }
+        self.calls.collect(horizon, &mut self.state, self.settings.sampler, spans);
         while let Some(key) = self.state.next_due(horizon) {
             self.hand_out(key, spans);
         }
@@ -173,7 +202,8 @@ impl Tracker {
 
     /// Ends everything that is open and hands it out.
     pub fn finish(&mut self, at: MonoNs, spans: &mut Vec<Span>) {
-        self.leave(MonoNs(u64::MAX));
+        self.calls.stop(at, &mut self.state);
+        self.leave(MonoNs::MAX);
         for key in self.sockets.keys() {
             let Some(socket) = self.sockets.get(key) else { continue };
             let open: Vec<_> = socket.exchanges.iter().map(|(_, key)| *key).collect();
@@ -184,7 +214,7 @@ impl Tracker {
                 self.state.over(exchange, at, Some(End::Unseen));
             }
         }
-        self.collect(MonoNs(u64::MAX), spans);
+        self.collect(MonoNs::MAX, spans);
     }
 
     fn socket(&mut self, socket: &Socket) {
@@ -253,6 +283,9 @@ impl Tracker {
                 self.feed(key, &operation, |connection, sink| {
                     connection.feed(io.direction, segment, sink);
                 });
+                if self.calls.is_in_use() {
+                    self.touch(key, io);
+                }
                 if segment.len > (segment.prefix.len() + segment.suffix.len()) as u64 {
                     self.cut(key, io.direction);
                 }
@@ -267,6 +300,16 @@ impl Tracker {
             }
             Outcome::Failed(_) => self.close(key, io.at, Closing::Told),
         }
+    }
+
+    /// Remembers whose socket a task has used: its calls are made for that, if it is an event loop.
+    fn touch(&mut self, key: SocketKey, io: &Io<'_>) {
+        let Some(socket) = self.sockets.get(key) else { return };
+        let exchange = match io.direction {
+            Direction::Inbound => socket.exchanges.back(),
+            Direction::Outbound => socket.exchanges.front(),
+        };
+        self.state.tasks.touch(io.task, exchange.map(|(_, key)| *key));
     }
 
     /// Bytes of an operation were not copied: the rest of a request's head may have been among them.
@@ -461,6 +504,7 @@ impl Tracker {
                 let Some(key) = socket.exchange(exchange) else { return };
                 let ends = Ends { local: socket.local.ip(), peer: socket.remote.ip() };
                 let about = (&ends, &mut socket.standing);
+                self.state.head_read(key, operation.task);
                 self.state.request_head(key, about, &head, &self.settings.headers);
             }
             Message::RequestEnd { exchange, body_bytes, end } => {
@@ -509,7 +553,8 @@ impl Tracker {
             Message::Mistaken { exchange } => {
                 let Some(key) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.mistaken = true;
+                    // Unless what names it as its parent has left already.
+                    exchange.mistaken = exchange.trace.is_none();
                 }
                 self.state.over(key, at, None);
             }
@@ -549,6 +594,11 @@ impl Tracker {
             task: operation.task,
             nonblocking: operation.nonblocking,
             within: None,
+            caller: None,
+            told_calls: false,
+            calls_trace: None,
+            events: Vec::new(),
+            raised: None,
             answered_by_its_reader: None,
             awaited_by: VecDeque::new(),
             request_seq,
@@ -578,7 +628,7 @@ impl Tracker {
         });
         match kind {
             Kind::Server => self.state.serve(key, operation, socket_key),
-            _ => self.state.begin_call(key, operation),
+            _ => self.state.begin_call(key, operation, &mut self.calls),
         }
         let Some(socket) = self.sockets.get_mut(socket_key) else { return };
         socket.exchanges.push_back((number, key));

@@ -7,15 +7,18 @@ use remora_tests::agent::Agent;
 use remora_tests::program::{Program, free_port, python, scripts, service};
 use remora_tests::spans::SERVER;
 use remora_tests::wire::get;
-use remora_tests::{Scratch, is_root, until};
+use remora_tests::{Scratch, is_root, takes_its_time, until};
 
 use crate::{drained, metric, resident_kib};
+
+/// Requests in all; a thorough test sends ten times as many. About as many responses come back.
+const MESSAGES: usize = 100_000;
 
 /// What the second half may add to what the first has left.
 const GROWTH_KIB: u64 = 4096;
 
 #[test]
-fn a_hundred_thousand_spoiled_messages_do_it_no_harm() {
+fn a_hundred_thousand_spoiled_requests_and_their_answers_do_it_no_harm() {
     if !is_root() {
         return;
     }
@@ -35,15 +38,17 @@ fn a_hundred_thousand_spoiled_messages_do_it_no_harm() {
         talkers.push((server, client));
     }
     let agent = Agent::run(&scratch, &["--stats", "--pid", &pids, "--metrics", &address]);
-    // Each is answered, so that as many again come back.
+    let messages = MESSAGES * if takes_its_time() { 10 } else { 1 };
+    // Two who talk, two halves.
+    let each = (messages / 4).to_string();
     let mut talk = |each: &str| {
         talkers.iter_mut().for_each(|(_, client)| client.tell(each));
         talkers.iter().for_each(|(_, client)| assert_eq!(client.line(), each));
         drained(metrics);
         resident_kib(agent.pid())
     };
-    let half = talk("12500");
-    let whole = talk("12500");
+    let half = talk(&each);
+    let whole = talk(&each);
     println!("resident: {half} KiB after the first half, {whole} KiB after the second");
     assert!(whole < half + GROWTH_KIB, "{half} KiB, then {whole} KiB");
     assert!(get(port, "/well").ends_with("well"));
@@ -68,6 +73,6 @@ fn a_hundred_thousand_spoiled_messages_do_it_no_harm() {
         let parent = span.parent.as_ref().and_then(|parent| by_id.get(parent));
         assert!(parent.is_none_or(|parent| parent.trace == span.trace), "{span:#?}");
         let status = span.int("http.response.status_code");
-        assert!(status.is_none_or(|status| (0..1000).contains(&status)), "{span:#?}");
+        assert!(status.is_none_or(|status| (100..1000).contains(&status)), "{span:#?}");
     }
 }

@@ -2,6 +2,7 @@
 //! project's targets. Started by `cargo xtask bench`, which has built everything.
 //!
 //! A child of its own, started as `remora-bench exerciser`, does the operations that are measured.
+//! `cargo xtask soak` starts it to watch an agent for a long time.
 
 mod agent;
 mod exerciser;
@@ -15,6 +16,7 @@ mod report;
 mod scale;
 mod servers;
 mod sink;
+mod soak;
 mod socket;
 mod start;
 mod statistics;
@@ -63,9 +65,15 @@ impl Settings {
 
 fn main() -> Result<ExitCode> {
     let argument = std::env::args().nth(1).context("started without settings: use cargo xtask")?;
-    if argument == "exerciser" {
-        exerciser::serve()?;
-        return Ok(ExitCode::SUCCESS);
+    let rest = std::env::args().nth(2).unwrap_or_default();
+    match argument.as_str() {
+        "exerciser" => return exerciser::serve().map(|()| ExitCode::SUCCESS),
+        "visitor" => return soak::visit(&rest).map(|()| ExitCode::SUCCESS),
+        "soak" => {
+            let settings = serde_json::from_str(&rest).context("cannot read the settings")?;
+            return soak::run(&settings).map(|()| ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     let settings: Settings = serde_json::from_str(&argument).context("cannot read the settings")?;
     let mut report = Report::new(settings.quick);

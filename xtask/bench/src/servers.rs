@@ -118,7 +118,8 @@ impl Kind {
     }
 }
 
-fn nginx_static(workshop: &Workshop<'_>) -> Result<Server> {
+/// An nginx that answers from a file.
+pub(crate) fn nginx_static(workshop: &Workshop<'_>) -> Result<Server> {
     let directory = workshop.scratch.display();
     std::fs::write(workshop.scratch.join("bench"), "x".repeat(200))?;
     nginx(workshop, "", &format!("root {directory};"))
@@ -213,7 +214,8 @@ fn succeeds(command: &mut Command) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-fn free_port() -> Result<u16> {
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 

@@ -5,6 +5,12 @@ pub(crate) fn median(samples: impl IntoIterator<Item = f64>) -> f64 {
     quantile(samples, 0.5)
 }
 
+/// The mean. NaN if there are none.
+pub(crate) fn mean(samples: impl IntoIterator<Item = f64>) -> f64 {
+    let (sum, count) = samples.into_iter().fold((0.0, 0), |(sum, n), value| (sum + value, n + 1));
+    sum / f64::from(count)
+}
+
 /// The least. NaN if there are none.
 pub(crate) fn least(samples: impl IntoIterator<Item = f64>) -> f64 {
     samples.into_iter().fold(f64::NAN, f64::min)

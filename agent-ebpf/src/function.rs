@@ -1,0 +1,174 @@
+//! One hit of a function probe: filter, budget, identify, read, emit.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use agent_common::function::{Counts, Hit, Site, cookie, hit_flags};
+use agent_common::{Selected, counter, kind, select, task_kind};
+use aya_ebpf::helpers::generated::{
+    bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_probe_read_user,
+};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+
+use crate::budget::Spender;
+use crate::emit::{self, Slot};
+use crate::interpret;
+use crate::registers::Registers;
+
+/// The map of the other object.
+#[map(name = "SELECTED")]
+static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
+
+/// What each probe stands for, by the number in its cookie.
+#[map(name = "SITES")]
+static SITES: Array<Site> = Array::with_max_entries(1, 0);
+
+/// Which of a link's generations is told: while a link is replaced, each hit comes from the old one and
+/// from the new one.
+#[map(name = "FUNCTION_LINKS")]
+static LINKS: Array<u32> = Array::with_max_entries(1, 0);
+
+/// By number of the function.
+#[map(name = "FUNCTION_COUNTS")]
+static COUNTS: PerCpuArray<Counts> = PerCpuArray::with_max_entries(1, 0);
+
+/// Called for every hit by whatever process.
+#[inline(always)]
+pub fn on_hit(ctx: *mut c_void) {
+    // SAFETY: takes no arguments.
+    let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
+    let tgid = (pid_tgid >> 32) as u32;
+    let Some(selected) = SELECTED.get_ptr_mut(&tgid) else { return };
+    // SAFETY: a value of the map, alive while the program runs.
+    if unsafe { (*selected).bits } & select::FUNCTIONS == 0 {
+        return;
+    }
+    // SAFETY: the program's context.
+    let cookie = unsafe { bpf_get_attach_cookie(ctx) };
+    let number = cookie as u32;
+    let Some(site) = SITES.get(number) else { return };
+    let Some(live) = LINKS.get_ptr((cookie >> cookie::LINK_SHIFT) as u32 & cookie::LINK_MASK)
+    else {
+        return;
+    };
+    // SAFETY: a map value, alive while the program runs. Volatile, since user space writes it.
+    if unsafe { ptr::read_volatile(live) } != (cookie >> cookie::GENERATION_SHIFT) as u32 {
+        return;
+    }
+    let Some(counts) = COUNTS.get_ptr_mut(site.function) else { return };
+    // SAFETY: this CPU's value. A task that interrupts this one here takes away one hit's cost.
+    unsafe { (*counts).cost_ns += u64::from(site.cost_ns) };
+    let Some(mut spender) = Spender::current(site.function) else {
+        emit::count(counter::NO_SCRATCH);
+        emit::lost(selected);
+        return;
+    };
+    let registers = Registers::new(ctx);
+    let task = Task::of(site, registers);
+    let sp = canonical(site, registers).wrapping_sub(task.stack_end);
+    let now_ns = emit::now_ns();
+    // No two open calls of a process have the same: a goroutine's stack has less than 4 GiB.
+    let call = sp ^ task.id.rotate_left(32);
+    if !spender.spend(site.flags, tgid, call, site.cost_ns, now_ns) {
+        if site.flags & (hit_flags::ENTRY | hit_flags::EVENT) != 0 {
+            // SAFETY: a map value, alive while the program runs.
+            emit::add_one(unsafe { &raw mut (*counts).suppressed });
+        }
+        return;
+    }
+    let mut hit = Hit {
+        header: emit::header_unnumbered(Slot::FUNCTION, kind::HIT, site.flags, now_ns),
+        tgid,
+        tid: pid_tgid as u32,
+        task: task.id,
+        sp,
+        site: number,
+        suppressed: 0,
+        copied: 0,
+        task_kind: task.kind,
+        pad: 0,
+        lost: spender.thread.lost,
+    };
+    let told = spender.thread.told;
+    let outcome = if site.ops == 0 {
+        hit.suppressed = spender.take_suppressed();
+        let record = (&raw mut hit).cast::<u8>();
+        // SAFETY: `hit` is a whole record, on the stack.
+        let is_told = unsafe { emit::write(record, size_of::<Hit>() as u64, told, false) };
+        if is_told { Outcome::Told } else { Outcome::Lost }
+    } else {
+        interpret::tell(&mut hit, site, registers, &mut spender)
+    };
+    match outcome {
+        Outcome::Told => {
+            spender.thread.lost = 0;
+            spender.thread.told = told.wrapping_add(1);
+            // SAFETY: a map value, alive while the program runs.
+            emit::add_one(unsafe { &raw mut (*counts).told });
+        }
+        Outcome::Dropped => {
+            // SAFETY: as above.
+            emit::add_one(unsafe { &raw mut (*counts).dropped });
+        }
+        Outcome::Lost => {
+            spender.put_back_suppressed(hit.suppressed);
+            spender.thread.lost = spender.thread.lost.wrapping_add(1);
+            emit::lost(selected);
+            // SAFETY: as above.
+            emit::add_one(unsafe { &raw mut (*counts).lost });
+        }
+    }
+}
+
+/// What became of a hit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its record is in the ring.
+    Told,
+    /// Its code did not want it.
+    Dropped,
+    /// There was no room.
+    Lost,
+}
+
+/// The address of the slot that holds the function's return address.
+#[inline(always)]
+pub fn canonical(site: &Site, registers: Registers) -> u64 {
+    registers.stack_pointer().wrapping_add_signed(i64::from(site.sp_adjust))
+}
+
+/// The unit of work that hit a site.
+struct Task {
+    id: u64,
+    kind: u8,
+    /// The upper end of its stack if that may move to another place while calls are open, else 0.
+    stack_end: u64,
+}
+
+impl Task {
+    #[inline(always)]
+    fn of(site: &Site, registers: Registers) -> Self {
+        let thread = Self { id: 0, kind: task_kind::THREAD, stack_end: 0 };
+        if site.task_kind != task_kind::GOROUTINE {
+            return thread;
+        }
+        let g = registers.goroutine();
+        let Some(id) = word(g.wrapping_add(u64::from(site.task_offset))) else { return thread };
+        let Some(stack_end) = word(g.wrapping_add(G_STACK_END)) else { return thread };
+        if id == 0 { thread } else { Self { id, kind: task_kind::GOROUTINE, stack_end } }
+    }
+}
+
+/// `g.stack.hi`: the stack's bounds come first in `g` (Go's `runtime/runtime2.go`).
+const G_STACK_END: u64 = 8;
+
+/// Eight bytes of the process's memory.
+#[inline(always)]
+fn word(address: u64) -> Option<u64> {
+    let mut word = 0u64;
+    let to = (&raw mut word).cast();
+    // SAFETY: `word` is eight bytes; the helper checks the user address.
+    let result = unsafe { bpf_probe_read_user(to, size_of::<u64>() as u32, address as *const _) };
+    if result == 0 { Some(word) } else { None }
+}

@@ -1,0 +1,4 @@
+//! Tests of values.
+
+mod exact;
+mod tracee;

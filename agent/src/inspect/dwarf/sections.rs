@@ -1,0 +1,259 @@
+//! The sections of a file that hold debug information, and the files that hold it for another.
+//! Reads files; knows nothing of what the sections say.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use gimli::{EndianSlice, LittleEndian, SectionId};
+use object::{CompressedData, Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache};
+
+use crate::inspect::address::VirtAddr;
+
+/// What a section is read through.
+pub(super) type Slice<'a> = EndianSlice<'a, LittleEndian>;
+
+/// Longest section, unpacked. A file can claim any size.
+const SECTION_BYTES_MAX: u64 = 1 << 30;
+
+/// Where distributions put debug information that they take out of a program.
+const DEBUG_ROOT: &str = "/usr/lib/debug";
+
+/// Why a file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It is not there, or may not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no ELF file, or a damaged one.
+    #[error("{} is not an executable that can be read", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: object::Error,
+    },
+    /// A section is longer than any that makes sense.
+    #[error("{}: section {section} is too long", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The section.
+        section: &'static str,
+    },
+}
+
+/// The debug sections of one file, unpacked.
+#[derive(Default)]
+pub(super) struct Sections {
+    held: Vec<(SectionId, Vec<u8>)>,
+}
+
+impl Sections {
+    /// A section's bytes; none if there is no such section.
+    pub(super) fn slice(&self, id: SectionId) -> Slice<'_> {
+        let found = self.held.iter().find(|(held, _)| *held == id);
+        EndianSlice::new(found.map_or(&[], |(_, bytes)| bytes), LittleEndian)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slice(SectionId::DebugInfo).is_empty()
+    }
+}
+
+/// Sections that are used. Line tables are, for the names of files.
+const WANTED: [SectionId; 12] = [
+    SectionId::DebugAbbrev,
+    SectionId::DebugAddr,
+    SectionId::DebugInfo,
+    SectionId::DebugLine,
+    SectionId::DebugLineStr,
+    SectionId::DebugLoc,
+    SectionId::DebugLocLists,
+    SectionId::DebugRanges,
+    SectionId::DebugRngLists,
+    SectionId::DebugStr,
+    SectionId::DebugStrOffsets,
+    SectionId::DebugTypes,
+];
+
+/// Everything that is taken from the files of one program or library.
+pub(super) struct Loaded {
+    pub(super) sections: Sections,
+    /// What `.gnu_debugaltlink` names.
+    pub(super) supplement: Option<Sections>,
+    pub(super) code: Code,
+    /// Functions that the optimiser made of others, by their symbol's suffix.
+    pub(super) clones: Vec<VirtAddr>,
+    /// Where Go's runtime keeps its types, if the program does not move in memory.
+    pub(super) go_types: Option<u64>,
+}
+
+/// Loads what is said about a program: in itself, or in the file that distributions put aside.
+pub(super) fn load(path: &Path) -> Result<Loaded, FileError> {
+    let file = open(path)?;
+    let cache = ReadCache::new(&file);
+    let elf = parse(path, &cache)?;
+    let code = Code::of(&elf, open(path)?);
+    let mut sections = read(path, &file, &elf)?;
+    let (mut clones, mut go_types) = symbols(&elf);
+    let mut supplement = supplement_of(path, &elf)?;
+    if sections.is_empty()
+        && let Some(aside) = aside(path, &elf)
+    {
+        let file = open(&aside)?;
+        let cache = ReadCache::new(&file);
+        let elf = parse(&aside, &cache)?;
+        sections = read(&aside, &file, &elf)?;
+        supplement = supplement_of(&aside, &elf)?;
+        let more = symbols(&elf);
+        clones.extend(more.0);
+        go_types = go_types.or(more.1);
+    }
+    clones.sort_unstable();
+    clones.dedup();
+    if elf.kind() == object::ObjectKind::Dynamic {
+        go_types = None;
+    }
+    Ok(Loaded { sections, supplement, code, clones, go_types })
+}
+
+fn open(path: &Path) -> Result<File, FileError> {
+    File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
+}
+
+type Elf<'a> = object::File<'a, &'a ReadCache<&'a File>>;
+
+fn parse<'a>(path: &Path, cache: &'a ReadCache<&'a File>) -> Result<Elf<'a>, FileError> {
+    object::File::parse(cache).map_err(|source| FileError::Format { path: path.to_owned(), source })
+}
+
+/// Reads the sections, each in one piece and not through the cache, which would keep a second copy.
+fn read(path: &Path, file: &File, elf: &Elf<'_>) -> Result<Sections, FileError> {
+    let mut held = Vec::new();
+    for id in WANTED {
+        let format = |source| FileError::Format { path: path.to_owned(), source };
+        let Some(section) = elf.section_by_name(id.name()) else { continue };
+        let range = section.compressed_file_range().map_err(format)?;
+        if range.compressed_size.max(range.uncompressed_size) > SECTION_BYTES_MAX {
+            return Err(FileError::TooLong { path: path.to_owned(), section: id.name() });
+        }
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        if range.offset.saturating_add(range.compressed_size) > length {
+            continue;
+        }
+        let mut bytes = vec![0; range.compressed_size as usize];
+        file.read_exact_at(&mut bytes, range.offset)
+            .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+        let packed = CompressedData {
+            format: range.format,
+            data: &bytes,
+            uncompressed_size: range.uncompressed_size,
+        };
+        if let std::borrow::Cow::Owned(unpacked) = packed.decompress().map_err(format)? {
+            bytes = unpacked;
+        }
+        held.push((id, bytes));
+    }
+    Ok(Sections { held })
+}
+
+/// The file with the debug information that was taken out of this one: by its build id, else by its
+/// name (GDB's manual, "Debugging Information in Separate Files").
+fn aside(path: &Path, elf: &Elf<'_>) -> Option<PathBuf> {
+    let mut candidates = Vec::new();
+    if let Ok(Some(id)) = elf.build_id() {
+        candidates.extend(by_build_id(id));
+    }
+    let real = std::fs::canonicalize(path).ok()?;
+    let directory = real.parent()?;
+    if let Ok(Some((name, _))) = elf.gnu_debuglink() {
+        let name = std::str::from_utf8(name).ok()?;
+        candidates.push(directory.join(name));
+        candidates.push(directory.join(".debug").join(name));
+        let within = directory.strip_prefix("/").ok()?;
+        candidates.push(Path::new(DEBUG_ROOT).join(within).join(name));
+    }
+    candidates.into_iter().find(|candidate| candidate.is_file() && *candidate != real)
+}
+
+fn by_build_id(id: &[u8]) -> Option<PathBuf> {
+    let (first, rest) = id.split_first()?;
+    let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(PathBuf::from(format!("{DEBUG_ROOT}/.build-id/{first:02x}/{rest}.debug")))
+}
+
+/// What `dwz` shared between files.
+fn supplement_of(path: &Path, elf: &Elf<'_>) -> Result<Option<Sections>, FileError> {
+    let Ok(Some((name, id))) = elf.gnu_debugaltlink() else { return Ok(None) };
+    let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
+    let beside = path.parent().unwrap_or(Path::new("/")).join(name);
+    let found =
+        [Some(beside), by_build_id(id)].into_iter().flatten().find(|candidate| candidate.is_file());
+    let Some(found) = found else { return Ok(None) };
+    let file = open(&found)?;
+    let cache = ReadCache::new(&file);
+    let elf = parse(&found, &cache)?;
+    read(&found, &file, &elf).map(Some)
+}
+
+/// Suffixes of the symbols of functions whose signature GCC changed, or took apart.
+const CLONES: [&str; 3] = [".constprop.", ".isra.", ".part."];
+
+fn symbols(elf: &Elf<'_>) -> (Vec<VirtAddr>, Option<u64>) {
+    let mut clones = Vec::new();
+    let mut go_types = None;
+    for symbol in elf.symbols() {
+        let Ok(name) = symbol.name() else { continue };
+        if CLONES.iter().any(|suffix| name.contains(suffix)) {
+            clones.push(VirtAddr(symbol.address()));
+        } else if name == "runtime.types" {
+            go_types = Some(symbol.address());
+        }
+    }
+    (clones, go_types)
+}
+
+/// The machine code of a program, read as needed.
+pub(super) struct Code {
+    file: File,
+    /// Address, offset, bytes.
+    segments: Vec<(u64, u64, u64)>,
+}
+
+impl Code {
+    fn of(elf: &Elf<'_>, file: File) -> Self {
+        let segments = elf
+            .segments()
+            .map(|segment| {
+                let (offset, bytes) = segment.file_range();
+                (segment.address(), offset, bytes)
+            })
+            .collect();
+        Self { file, segments }
+    }
+
+    /// At most `length` bytes at an address.
+    pub(super) fn at(&self, address: VirtAddr, length: usize) -> Vec<u8> {
+        let segment = self.segments.iter().find(|(start, _, bytes)| {
+            address.0.checked_sub(*start).is_some_and(|inside| inside < *bytes)
+        });
+        let Some((start, offset, bytes)) = segment else { return Vec::new() };
+        let inside = address.0 - start;
+        let mut code = vec![0; length.min((bytes - inside) as usize)];
+        let Some(at) = offset.checked_add(inside) else { return Vec::new() };
+        match self.file.read_at(&mut code, at) {
+            Ok(read) => code.truncate(read),
+            Err(_) => code.clear(),
+        }
+        code
+    }
+}

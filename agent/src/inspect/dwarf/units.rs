@@ -1,0 +1,318 @@
+//! Finding entries of `.debug_info`: the unit of an address, the function in it, what an attribute
+//! refers to. Everything found is remembered by its offset, so that a file is walked once.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gimli::{
+    Abbreviations, AttributeValue, DebugInfoOffset, DebuggingInformationEntry, Dwarf, EntriesRaw,
+    UnitHeader, UnitOffset,
+};
+
+use super::sections::{Loaded, Sections, Slice};
+use crate::inspect::address::VirtAddr;
+
+/// Most abbreviations tables that are kept: each unit of C has one of its own.
+const ABBREVIATIONS_MAX: usize = 512;
+/// Most units that one view keeps open.
+const UNITS_MAX: usize = 256;
+
+pub(super) type Entry<'a> = DebuggingInformationEntry<Slice<'a>>;
+pub(super) type Unit<'a> = gimli::Unit<Slice<'a>>;
+pub(super) type Attr<'a> = AttributeValue<Slice<'a>>;
+
+/// Which of the two files an entry is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Part {
+    Main,
+    /// What `dwz` shared between files.
+    Supplement,
+}
+
+/// An entry's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Die {
+    pub(super) part: Part,
+    /// Offset of the unit in `.debug_info`.
+    pub(super) unit: usize,
+    /// Offset in the unit.
+    pub(super) entry: usize,
+}
+
+/// What was found in a file so far.
+#[derive(Default)]
+pub(super) struct Cache {
+    abbreviations: HashMap<(Part, usize), Arc<Abbreviations>>,
+    /// Offsets of all units, ascending.
+    units: [Option<Arc<Vec<usize>>>; 2],
+    ranges: Option<Arc<Vec<Range>>>,
+    functions: HashMap<usize, Arc<Vec<(u64, usize)>>>,
+    names: HashMap<usize, Arc<HashMap<usize, usize>>>,
+}
+
+/// Addresses of a unit's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Range {
+    begin: u64,
+    end: u64,
+    unit: usize,
+}
+
+/// A file's debug information while it is being read.
+pub(super) struct View<'a> {
+    dwarf: Dwarf<Slice<'a>>,
+    supplement: Option<Dwarf<Slice<'a>>>,
+    cache: &'a Mutex<Cache>,
+    open: RefCell<HashMap<(Part, usize), Rc<Unit<'a>>>>,
+    pub(super) loaded: &'a Loaded,
+}
+
+fn dwarf_of(sections: &Sections) -> Dwarf<Slice<'_>> {
+    let load = |id| Ok::<_, std::convert::Infallible>(sections.slice(id));
+    match Dwarf::load(load) {
+        Ok(dwarf) => dwarf,
+        Err(never) => match never {},
+    }
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(loaded: &'a Loaded, cache: &'a Mutex<Cache>) -> Self {
+        let mut dwarf = dwarf_of(&loaded.sections);
+        let supplement = loaded.supplement.as_ref().map(dwarf_of);
+        if let Some(sections) = &loaded.supplement {
+            dwarf.set_sup(dwarf_of(sections));
+        }
+        Self { dwarf, supplement, cache, open: RefCell::default(), loaded }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sections that an entry's attributes refer to.
+    pub(super) fn dwarf(&self, part: Part) -> Option<&Dwarf<Slice<'a>>> {
+        match part {
+            Part::Main => Some(&self.dwarf),
+            Part::Supplement => self.supplement.as_ref(),
+        }
+    }
+
+    fn abbreviations(
+        &self,
+        part: Part,
+        header: &UnitHeader<Slice<'a>>,
+    ) -> gimli::Result<Arc<Abbreviations>> {
+        let key = (part, header.debug_abbrev_offset().0);
+        if let Some(known) = self.cache().abbreviations.get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let dwarf = self.dwarf(part).ok_or(gimli::Error::MissingUnitDie)?;
+        let read = dwarf.abbreviations(header)?;
+        let mut cache = self.cache();
+        if cache.abbreviations.len() >= ABBREVIATIONS_MAX {
+            cache.abbreviations.clear();
+        }
+        cache.abbreviations.insert(key, Arc::clone(&read));
+        Ok(read)
+    }
+
+    /// The unit at an offset.
+    pub(super) fn unit(&self, part: Part, offset: usize) -> gimli::Result<Rc<Unit<'a>>> {
+        if let Some(unit) = self.open.borrow().get(&(part, offset)) {
+            return Ok(Rc::clone(unit));
+        }
+        let dwarf = self.dwarf(part).ok_or(gimli::Error::MissingUnitDie)?;
+        let header = dwarf.unit_header(DebugInfoOffset(offset))?;
+        let abbreviations = self.abbreviations(part, &header)?;
+        let unit = Rc::new(gimli::Unit::new_with_abbreviations(dwarf, header, abbreviations)?);
+        let mut open = self.open.borrow_mut();
+        if open.len() >= UNITS_MAX {
+            open.clear();
+        }
+        open.insert((part, offset), Rc::clone(&unit));
+        Ok(unit)
+    }
+
+    /// An entry and its unit.
+    pub(super) fn entry(&self, die: Die) -> gimli::Result<(Rc<Unit<'a>>, Entry<'a>)> {
+        let unit = self.unit(die.part, die.unit)?;
+        let entry = unit.entry(UnitOffset(die.entry))?;
+        Ok((unit, entry))
+    }
+
+    /// The entry that an attribute refers to.
+    pub(super) fn follow(&self, from: Die, value: &Attr<'a>) -> Option<Die> {
+        match *value {
+            AttributeValue::UnitRef(offset) => Some(Die { entry: offset.0, ..from }),
+            AttributeValue::DebugInfoRef(offset) => self.find(from.part, offset.0),
+            AttributeValue::DebugInfoRefSup(offset) => self.find(Part::Supplement, offset.0),
+            _ => None,
+        }
+    }
+
+    fn find(&self, part: Part, offset: usize) -> Option<Die> {
+        let units = self.units(part)?;
+        let at = units.partition_point(|unit| *unit <= offset).checked_sub(1)?;
+        let unit = units[at];
+        Some(Die { part, unit, entry: offset - unit })
+    }
+
+    fn units(&self, part: Part) -> Option<Arc<Vec<usize>>> {
+        if let Some(known) = &self.cache().units[part as usize] {
+            return Some(Arc::clone(known));
+        }
+        let dwarf = self.dwarf(part)?;
+        let mut found = Vec::new();
+        let mut headers = dwarf.units();
+        while let Ok(Some(header)) = headers.next() {
+            found.extend(header.debug_info_offset().map(|offset| offset.0));
+        }
+        let found = Arc::new(found);
+        self.cache().units[part as usize] = Some(Arc::clone(&found));
+        Some(found)
+    }
+
+    /// Ranges of all units' code, ascending.
+    fn ranges(&self) -> Option<Arc<Vec<Range>>> {
+        if let Some(known) = &self.cache().ranges {
+            return Some(Arc::clone(known));
+        }
+        let mut found = Vec::new();
+        for offset in self.units(Part::Main)?.iter() {
+            let Ok(unit) = self.unit(Part::Main, *offset) else { continue };
+            let Ok(mut ranges) = self.dwarf.unit_ranges(&unit) else { continue };
+            while let Ok(Some(range)) = ranges.next() {
+                // Code that the linker dropped lies at 0 or at the end.
+                if range.begin != 0 && range.begin < range.end {
+                    found.push(Range { begin: range.begin, end: range.end, unit: *offset });
+                }
+            }
+        }
+        found.sort_unstable();
+        let found = Arc::new(found);
+        self.cache().ranges = Some(Arc::clone(&found));
+        Some(found)
+    }
+
+    /// The function that begins at an address.
+    pub(super) fn function_at(&self, address: VirtAddr) -> Option<Die> {
+        let ranges = self.ranges()?;
+        let after = ranges.partition_point(|range| range.begin <= address.0);
+        // Ranges of units do not overlap in sound files; where they do, a few are tried.
+        let near = &ranges[after.saturating_sub(4)..after];
+        near.iter().rev().filter(|range| address.0 < range.end).find_map(|range| {
+            let functions = self.functions(range.unit)?;
+            let at = functions.binary_search_by_key(&address.0, |(start, _)| *start).ok()?;
+            Some(Die { part: Part::Main, unit: range.unit, entry: functions[at].1 })
+        })
+    }
+
+    /// The functions of a unit by their first address.
+    fn functions(&self, offset: usize) -> Option<Arc<Vec<(u64, usize)>>> {
+        if let Some(known) = self.cache().functions.get(&offset) {
+            return Some(Arc::clone(known));
+        }
+        let unit = self.unit(Part::Main, offset).ok()?;
+        let mut found = Vec::new();
+        // What stands before the damage of a damaged unit is good.
+        let _ = self.walk_functions(&unit, &mut found);
+        found.sort_unstable();
+        found.dedup_by_key(|(start, _)| *start);
+        let found = Arc::new(found);
+        self.cache().functions.insert(offset, Arc::clone(&found));
+        Some(found)
+    }
+
+    fn walk_functions(&self, unit: &Unit<'a>, found: &mut Vec<(u64, usize)>) -> gimli::Result<()> {
+        let mut entries: EntriesRaw<'_, Slice<'a>> = unit.entries_raw(None)?;
+        while !entries.is_empty() {
+            let offset = entries.next_offset();
+            let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+            if abbreviation.tag() != gimli::DW_TAG_subprogram {
+                entries.skip_attributes(abbreviation.attributes())?;
+                continue;
+            }
+            let mut start = None;
+            for specification in abbreviation.attributes() {
+                let attribute = entries.read_attribute(*specification)?;
+                match attribute.name() {
+                    gimli::DW_AT_low_pc => {
+                        start = self.dwarf.attr_address(unit, attribute.value())?;
+                    }
+                    // The hot part comes first.
+                    gimli::DW_AT_ranges if start.is_none() => {
+                        if let Some(mut ranges) = self.dwarf.attr_ranges(unit, attribute.value())? {
+                            start = ranges.next()?.map(|range| range.begin);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            found.extend(start.filter(|start| *start != 0).map(|start| (start, offset.0)));
+        }
+        Ok(())
+    }
+
+    /// The parents of a unit's namespaces, types and functions: what a name is in.
+    pub(super) fn parent(&self, die: Die) -> Option<Die> {
+        if die.part != Part::Main {
+            return None;
+        }
+        let known = self.cache().names.get(&die.unit).cloned();
+        let parents = match known {
+            Some(known) => known,
+            None => {
+                let unit = self.unit(die.part, die.unit).ok()?;
+                let mut found = HashMap::new();
+                let _ = walk_parents(&unit, &mut found);
+                let found = Arc::new(found);
+                let mut cache = self.cache();
+                if cache.names.len() >= 64 {
+                    cache.names.clear();
+                }
+                cache.names.insert(die.unit, Arc::clone(&found));
+                found
+            }
+        };
+        parents.get(&die.entry).map(|entry| Die { entry: *entry, ..die })
+    }
+
+    /// A string attribute.
+    pub(super) fn text(&self, part: Part, unit: &Unit<'a>, value: Attr<'a>) -> Option<Arc<str>> {
+        let text = self.dwarf(part)?.attr_string(unit, value).ok()?;
+        Some(text.to_string_lossy().into())
+    }
+}
+
+fn walk_parents(unit: &Unit<'_>, found: &mut HashMap<usize, usize>) -> gimli::Result<()> {
+    let mut stack: Vec<(isize, usize)> = Vec::new();
+    let mut entries = unit.entries_raw(None)?;
+    while !entries.is_empty() {
+        let depth = entries.next_depth();
+        let offset = entries.next_offset();
+        let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+        entries.skip_attributes(abbreviation.attributes())?;
+        while stack.last().is_some_and(|(above, _)| *above >= depth) {
+            stack.pop();
+        }
+        let tag = abbreviation.tag();
+        let names = matches!(
+            tag,
+            gimli::DW_TAG_namespace
+                | gimli::DW_TAG_structure_type
+                | gimli::DW_TAG_class_type
+                | gimli::DW_TAG_union_type
+                | gimli::DW_TAG_enumeration_type
+                | gimli::DW_TAG_subprogram
+        );
+        if names {
+            if let Some((_, parent)) = stack.last() {
+                found.insert(offset.0, *parent);
+            }
+            stack.push((depth, offset.0));
+        }
+    }
+    Ok(())
+}
