@@ -91,12 +91,13 @@ impl Numbered {
 }
 
 /// A file that a process runs code of.
-struct Mapped {
+pub(crate) struct Mapped {
     id: FileId,
     /// How it is opened, whatever has become of its name.
-    open: PathBuf,
-    name: String,
-    is_executable: bool,
+    pub(crate) open: PathBuf,
+    /// Its file name.
+    pub(crate) name: String,
+    pub(crate) is_executable: bool,
 }
 
 impl Functions {
@@ -411,7 +412,7 @@ fn facts(
 }
 
 /// The files that a process runs code of, the executable first.
-fn mapped(tgid: Tgid) -> Vec<Mapped> {
+pub(crate) fn mapped(tgid: Tgid) -> Vec<Mapped> {
     let proc = PathBuf::from(format!("/proc/{}", tgid.0));
     let exe = proc.join("exe");
     let mut modules = Vec::new();

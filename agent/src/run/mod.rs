@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use functions::{FunctionsError, Wishes};
+pub(crate) use functions::{Mapped, mapped};
 pub use launch::become_program;
 pub use summary::Summary;
 pub use targets::TargetError;
