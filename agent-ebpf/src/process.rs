@@ -175,9 +175,13 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
                 }
                 *bits = select::UNDECIDED;
             }
-            if *bits & select::FUNCTIONS != 0 {
-                // They were those of another program.
-                *bits &= !select::FUNCTIONS;
+            // They were those of another program.
+            let next = *bits & select::FUNCTIONS_NEXT != 0;
+            let had = *bits & select::FUNCTIONS != 0;
+            *bits &= !(select::FUNCTIONS | select::FUNCTIONS_NEXT);
+            if next {
+                *bits |= select::FUNCTIONS;
+            } else if had {
                 deselected();
             }
         }

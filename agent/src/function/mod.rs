@@ -2,6 +2,8 @@
 //! that says. Pure: it attaches nothing and reads no process.
 
 pub mod facts;
+pub mod pattern;
+pub mod plan;
 pub mod site;
 pub mod value;
 

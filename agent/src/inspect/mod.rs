@@ -9,3 +9,4 @@ pub mod gopclntab;
 pub mod runtime;
 pub mod symbols;
 pub mod tls;
+pub mod usdt;

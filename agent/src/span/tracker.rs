@@ -203,7 +203,7 @@ impl Tracker {
     /// Ends everything that is open and hands it out.
     pub fn finish(&mut self, at: MonoNs, spans: &mut Vec<Span>) {
         self.calls.stop(at, &mut self.state);
-        self.leave(MonoNs(u64::MAX));
+        self.leave(MonoNs::MAX);
         for key in self.sockets.keys() {
             let Some(socket) = self.sockets.get(key) else { continue };
             let open: Vec<_> = socket.exchanges.iter().map(|(_, key)| *key).collect();
@@ -214,7 +214,7 @@ impl Tracker {
                 self.state.over(exchange, at, Some(End::Unseen));
             }
         }
-        self.collect(MonoNs(u64::MAX), spans);
+        self.collect(MonoNs::MAX, spans);
     }
 
     fn socket(&mut self, socket: &Socket) {
@@ -283,6 +283,9 @@ impl Tracker {
                 self.feed(key, &operation, |connection, sink| {
                     connection.feed(io.direction, segment, sink);
                 });
+                if self.calls.is_in_use() {
+                    self.touch(key, io);
+                }
                 if segment.len > (segment.prefix.len() + segment.suffix.len()) as u64 {
                     self.cut(key, io.direction);
                 }
@@ -297,6 +300,16 @@ impl Tracker {
             }
             Outcome::Failed(_) => self.close(key, io.at, Closing::Told),
         }
+    }
+
+    /// Remembers whose socket a task has used: its calls are made for that, if it is an event loop.
+    fn touch(&mut self, key: SocketKey, io: &Io<'_>) {
+        let Some(socket) = self.sockets.get(key) else { return };
+        let exchange = match io.direction {
+            Direction::Inbound => socket.exchanges.back(),
+            Direction::Outbound => socket.exchanges.front(),
+        };
+        self.state.tasks.touch(io.task, exchange.map(|(_, key)| *key));
     }
 
     /// Bytes of an operation were not copied: the rest of a request's head may have been among them.
@@ -540,7 +553,8 @@ impl Tracker {
             Message::Mistaken { exchange } => {
                 let Some(key) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.mistaken = true;
+                    // Unless what names it as its parent has left already.
+                    exchange.mistaken = exchange.trace.is_none();
                 }
                 self.state.over(key, at, None);
             }

@@ -414,10 +414,13 @@ impl<'c> Text<'c> {
                 let behind = Image::of(self.chunks.get(*chunk));
                 if address < 4096 || behind.bytes.len() < *bytes as usize {
                     self.address(address);
+                } else if depth > DEPTH_MAX {
+                    self.push("…");
+                } else if *reference {
+                    // Written like what it refers to.
+                    self.try_show(to, behind, 0, depth + 1)?;
                 } else {
-                    if !reference {
-                        self.push("&");
-                    }
+                    self.push("&");
                     self.show_inner(to, behind, 0, depth);
                 }
             }

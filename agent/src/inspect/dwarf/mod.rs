@@ -4,6 +4,8 @@
 //! code proves it; everything else is refused with its reason. Split debug information (`.dwo`) is
 //! not read.
 
+mod arguments;
+mod epilogue;
 mod function;
 mod location;
 pub mod place;

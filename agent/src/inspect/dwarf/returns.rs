@@ -6,21 +6,28 @@ use std::sync::Arc;
 
 use agent_common::function::register;
 
+use super::epilogue;
 use super::function::About;
 use super::place::{Piece, Place, Step, Unreadable};
 use super::types::{Member, Passing, Shape, TypeNo, Types, Variant};
 use super::{Language, Parameter};
+use crate::inspect::address::VirtAddr;
+
+/// The last version of rustc whose convention was looked at.
+const RUSTC_KNOWN: (u32, u32) = (1, 95);
 
 /// Deepest nesting of a type that is passed in registers; deeper ones go through memory.
 const DEPTH_MAX: u32 = 12;
 
 /// What decides whether the convention holds.
 #[derive(Clone, Copy)]
-pub(super) struct Facts {
+pub(super) struct Facts<'f> {
     /// The optimiser changed the signature.
     pub(super) altered: bool,
     /// Other objects may call the function.
     pub(super) external: bool,
+    /// The function's machine code.
+    pub(super) body: &'f dyn Fn() -> (Vec<u8>, VirtAddr),
 }
 
 /// Places the results of a function.
@@ -28,11 +35,33 @@ pub(super) fn places(
     types: &Types,
     results: &[(Arc<str>, TypeNo)],
     about: &About,
-    facts: Facts,
+    facts: Facts<'_>,
 ) -> Vec<Parameter> {
     if facts.altered {
         return all(results, |_| Err(Unreadable::Altered));
     }
+    let mut placed = by_convention(types, results, about, &facts);
+    let gcc = about.producer.starts_with("GNU");
+    if !facts.external && !gcc && placed.first().is_some_and(is_hidden) {
+        let (code, address) = (facts.body)();
+        if !epilogue::returns_an_address(&code, address) {
+            placed.iter_mut().for_each(|result| result.place = Err(Unreadable::Convention));
+        }
+    }
+    placed
+}
+
+/// Whether a result is written where a hidden argument says.
+pub(super) fn is_hidden(result: &Parameter) -> bool {
+    matches!(&result.place, Ok(Place::Memory(_)))
+}
+
+fn by_convention(
+    types: &Types,
+    results: &[(Arc<str>, TypeNo)],
+    about: &About,
+    facts: &Facts<'_>,
+) -> Vec<Parameter> {
     match about.language {
         Language::C | Language::Cpp if is_plain_compiler(&about.producer, facts) => {
             all(results, |ty| system_v(types, ty, about.language))
@@ -57,7 +86,7 @@ fn all(
 
 /// Whether a compiler keeps to the convention, or says where it does not: GCC by a symbol's suffix,
 /// LLVM since version 17 by an attribute.
-fn is_plain_compiler(producer: &str, facts: Facts) -> bool {
+fn is_plain_compiler(producer: &str, facts: &Facts<'_>) -> bool {
     producer.starts_with("GNU")
         || facts.external
         || version(producer, "clang version ") >= Some((17, 0))
@@ -96,10 +125,10 @@ fn system_v(types: &Types, ty: TypeNo, language: Language) -> Result<Place, Unre
         Shape::Void => return Err(Unreadable::Type),
         Shape::Float => return Err(Unreadable::Float),
         Shape::Struct { .. } | Shape::Union { .. } if language == Language::Cpp => {
-            match bare.passing {
+            match passing(types, ty, 0) {
                 Passing::Reference => return Ok(in_memory()),
                 Passing::Unknown if bytes <= 16 => return Err(Unreadable::Convention),
-                Passing::Unknown | Passing::Value => {}
+                Passing::Unknown | Passing::Plain | Passing::Value => {}
             }
         }
         _ => {}
@@ -128,15 +157,38 @@ fn system_v(types: &Types, ty: TypeNo, language: Language) -> Result<Place, Unre
     }
 }
 
+/// How a class of C++ is passed: as it says, or as its members are (Itanium C++ ABI, 3.1.2.3).
+pub(super) fn passing(types: &Types, ty: TypeNo, depth: u32) -> Passing {
+    let (_, bare) = types.bare(ty);
+    let members = match &bare.shape {
+        Shape::Struct { members } | Shape::Union { members } => members,
+        Shape::Array { of, .. } if depth < DEPTH_MAX => return passing(types, *of, depth + 1),
+        Shape::Unknown => return Passing::Unknown,
+        _ => return Passing::Value,
+    };
+    if bare.passing != Passing::Plain || depth >= DEPTH_MAX {
+        return bare.passing;
+    }
+    let mut all = Passing::Value;
+    for member in members {
+        match passing(types, member.ty, depth + 1) {
+            Passing::Value | Passing::Plain => {}
+            Passing::Reference => return Passing::Reference,
+            Passing::Unknown => all = Passing::Unknown,
+        }
+    }
+    all
+}
+
 /// The classes that matter.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
+pub(super) enum Class {
     None,
     Integer,
     Float,
 }
 
-fn classify(
+pub(super) fn classify(
     types: &Types,
     ty: TypeNo,
     at: u64,
@@ -305,15 +357,15 @@ fn join(
 
 /// One number of a Rust value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Scalar {
+pub(super) struct Scalar {
     at: u64,
     bytes: u64,
-    float: bool,
+    pub(super) float: bool,
 }
 
 /// How rustc sees a value (`BackendRepr`).
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Repr {
+pub(super) enum Repr {
     Nothing,
     One(Scalar),
     Two(Scalar, Scalar),
@@ -349,15 +401,16 @@ fn rust(types: &Types, ty: TypeNo, producer: &str) -> Result<Place, Unreadable> 
             )
         }
         Repr::Memory { floats: true } => Err(Unreadable::Convention),
-        // Two registers since a version before this one; through memory in older ones.
-        Repr::Memory { .. } if bytes > 8 && version(producer, "rustc version ") < Some((1, 90)) => {
-            Err(Unreadable::Convention)
+        Repr::Memory { .. } if bytes <= 8 => Ok(in_registers(bytes)),
+        // That these may come in two registers has been proposed; it is not so up to this version.
+        Repr::Memory { .. } if version(producer, "rustc version ") <= Some(RUSTC_KNOWN) => {
+            Ok(in_memory())
         }
-        Repr::Memory { .. } => Ok(in_registers(bytes)),
+        Repr::Memory { .. } => Err(Unreadable::Convention),
     }
 }
 
-fn repr(types: &Types, ty: TypeNo, depth: u32) -> Result<Repr, Unreadable> {
+pub(super) fn repr(types: &Types, ty: TypeNo, depth: u32) -> Result<Repr, Unreadable> {
     if depth > DEPTH_MAX {
         return Err(Unreadable::Type);
     }
