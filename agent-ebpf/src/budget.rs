@@ -1,4 +1,4 @@
-//! What probes may cost a process: when it is used up, entries of functions are not told any more.
+//! Which processes' probes are told, and what these may cost a process: when it is used up, entries of functions are not told any more.
 //!
 //! A process has a sum of nanoseconds for each window of time. CPUs lease parts of it, so that a hit
 //! rarely touches what others do. The return of an entry that was not told is not told either: the
@@ -11,6 +11,7 @@
 use core::ptr;
 
 use agent_common::function::{Function, hit_flags};
+use agent_common::{Selected, select};
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 use aya_ebpf::macros::{btf_map, map};
@@ -29,15 +30,18 @@ const LEASED_PARTS: u64 = 64;
 /// Entries remembered; a power of two.
 const ENTRIES: usize = 256;
 
-/// Processes whose leases a CPU keeps apart; a power of two.
+/// Processes that a CPU keeps apart; a power of two.
 const SLOTS: u32 = 64;
 
-/// What a process may spend on this CPU.
+/// What this CPU knows of a process that has hit a probe.
 #[repr(C)]
-struct Lease {
+pub struct Known {
     tgid: u64,
+    /// It was selected when this many selections had been taken away.
+    deselections: u64,
+    /// The window of its lease.
     window: u64,
-    /// What is left of it, nanoseconds.
+    /// What is left of the lease, nanoseconds.
     left_ns: u64,
     /// Whether there was nothing more to lease in this window.
     exhausted: u64,
@@ -55,8 +59,44 @@ struct Process {
     entries: [u64; ENTRIES],
 }
 
-#[map(name = "FUNCTION_LEASES")]
-static LEASES: PerCpuArray<Lease> = PerCpuArray::with_max_entries(SLOTS, 0);
+#[map(name = "FUNCTION_KNOWN")]
+static KNOWN: PerCpuArray<Known> = PerCpuArray::with_max_entries(SLOTS, 0);
+
+/// The maps of the other object.
+#[map(name = "SELECTED")]
+static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
+
+#[map(name = "DESELECTIONS")]
+static DESELECTIONS: Array<u64> = Array::with_max_entries(1, 0);
+
+/// What is known of a process, if its function probes are to be told.
+#[inline(always)]
+pub fn known(tgid: u32) -> Option<&'static mut Known> {
+    let known = KNOWN.get_ptr_mut(tgid & (SLOTS - 1))?;
+    // SAFETY: this CPU's value, alive while the program runs; see the module.
+    let known = unsafe { &mut *known };
+    let deselections = DESELECTIONS.get_ptr(0)?;
+    // SAFETY: a map value, alive while the program runs. Volatile, since others write it. Read before
+    // the selection is: one that is taken away between the two is asked for again at the next hit.
+    let deselections = unsafe { ptr::read_volatile(deselections) };
+    if known.tgid == u64::from(tgid) && known.deselections == deselections {
+        return Some(known);
+    }
+    let selected = selected(tgid)?;
+    // SAFETY: a value of the map, alive while the program runs.
+    if unsafe { (*selected).bits } & select::FUNCTIONS == 0 {
+        return None;
+    }
+    // Windows begin with the machine: none is 0.
+    *known = Known { tgid: u64::from(tgid), deselections, window: 0, left_ns: 0, exhausted: 0 };
+    Some(known)
+}
+
+/// What is kept for a process that was selected.
+#[inline(always)]
+pub fn selected(tgid: u32) -> Option<*mut Selected> {
+    SELECTED.get_ptr_mut(tgid)
+}
 
 #[btf_map(name = "FUNCTION_PROCESSES")]
 static PROCESSES: TaskStorage<Process> = TaskStorage::new();
@@ -72,6 +112,7 @@ static FUNCTIONS: Array<Function> = Array::with_max_entries(1, 0);
 /// A hit, as its budget sees it.
 pub struct Spender {
     tgid: u32,
+    known: &'static mut Known,
     /// Its function's state.
     function: *mut Function,
     /// What tells the open calls of this function and process apart.
@@ -79,11 +120,11 @@ pub struct Spender {
 }
 
 impl Spender {
-    /// The running process, in this call of function number `function`.
+    /// The running process, of which this is known, in this call of function number `function`.
     #[inline(always)]
-    pub fn new(tgid: u32, function: u32, call: u64) -> Option<Self> {
+    pub fn new(tgid: u32, known: &'static mut Known, function: u32, call: u64) -> Option<Self> {
         let state = FUNCTIONS.get_ptr_mut(function)?;
-        Some(Self { tgid, function: state, call: call ^ (u64::from(function) << 48) })
+        Some(Self { tgid, known, function: state, call: call ^ (u64::from(function) << 48) })
     }
 
     /// Spends `cost_ns` for a hit of a site of this kind. False if the hit is not to be told.
@@ -109,24 +150,22 @@ impl Spender {
 
     #[inline(always)]
     fn afford(&mut self, cost_ns: u64, now_ns: u64) -> bool {
-        let Some(lease) = LEASES.get_ptr_mut(self.tgid & (SLOTS - 1)) else { return true };
-        // SAFETY: this CPU's value, alive while the program runs; see the module.
-        let lease = unsafe { &mut *lease };
+        let known = &mut *self.known;
         let window = now_ns >> WINDOW_SHIFT;
-        if lease.tgid == u64::from(self.tgid) && lease.window == window {
-            if lease.left_ns >= cost_ns {
-                lease.left_ns -= cost_ns;
+        if known.window == window {
+            if known.left_ns >= cost_ns {
+                known.left_ns -= cost_ns;
                 return true;
             }
-            if lease.exhausted != 0 {
+            if known.exhausted != 0 {
                 return false;
             }
         }
-        self.lease(lease, cost_ns, window)
+        self.lease(cost_ns, window)
     }
 
     #[inline(always)]
-    fn lease(&mut self, lease: &mut Lease, cost_ns: u64, window: u64) -> bool {
+    fn lease(&mut self, cost_ns: u64, window: u64) -> bool {
         let Some(process) = process() else { return true };
         if process.window != window {
             let limit = BUDGETS.get_ptr(self.tgid).or_else(|| BUDGETS.get_ptr(0));
@@ -136,7 +175,7 @@ impl Spender {
             process.left_ns = limit_ns as i64;
             process.window = window;
         }
-        lease.tgid = u64::from(self.tgid);
+        let lease = &mut *self.known;
         lease.window = window;
         lease.exhausted = 0;
         if process.limit_ns == 0 {

@@ -4,21 +4,17 @@ use core::ffi::c_void;
 use core::ptr;
 
 use agent_common::function::{Counts, Hit, Site, cookie, hit_flags};
-use agent_common::{Selected, kind, select, task_kind};
+use agent_common::{kind, task_kind};
 use aya_ebpf::helpers::generated::{
     bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_probe_read_user,
 };
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, PerCpuArray};
 
-use crate::budget::Spender;
+use crate::budget::{self, Spender};
 use crate::emit::{self, Slot};
 use crate::registers::Registers;
 use crate::{interpret, lost};
-
-/// The map of the other object.
-#[map(name = "SELECTED")]
-static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
 
 /// What each probe stands for, by the number in its cookie.
 #[map(name = "SITES")]
@@ -39,11 +35,7 @@ pub fn on_hit(ctx: *mut c_void) {
     // SAFETY: takes no arguments.
     let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
     let tgid = (pid_tgid >> 32) as u32;
-    let Some(selected) = SELECTED.get_ptr_mut(&tgid) else { return };
-    // SAFETY: a value of the map, alive while the program runs.
-    if unsafe { (*selected).bits } & select::FUNCTIONS == 0 {
-        return;
-    }
+    let Some(known) = budget::known(tgid) else { return };
     // SAFETY: the program's context.
     let cookie = unsafe { bpf_get_attach_cookie(ctx) };
     let number = cookie as u32;
@@ -65,7 +57,7 @@ pub fn on_hit(ctx: *mut c_void) {
     let now_ns = emit::now_ns();
     // No two open calls of a process have the same: a goroutine's stack has less than 4 GiB.
     let call = sp ^ task.id.rotate_left(32);
-    let Some(mut spender) = Spender::new(tgid, site.function, call) else { return };
+    let Some(mut spender) = Spender::new(tgid, known, site.function, call) else { return };
     if !spender.spend(site.flags, site.cost_ns, now_ns) {
         if site.flags & (hit_flags::ENTRY | hit_flags::EVENT) != 0 {
             // SAFETY: a map value, alive while the program runs.
@@ -85,7 +77,7 @@ pub fn on_hit(ctx: *mut c_void) {
         copied: 0,
         task_kind: task.kind,
         pad: 0,
-        lost: lost::of(pid_tgid, selected),
+        lost: lost::of(pid_tgid),
     };
     let outcome = if site.ops == 0 {
         hit.suppressed = spender.take_suppressed();
@@ -110,7 +102,7 @@ pub fn on_hit(ctx: *mut c_void) {
         }
         Outcome::Lost => {
             spender.put_back_suppressed(hit.suppressed);
-            lost::add(pid_tgid, selected);
+            lost::add(pid_tgid, tgid);
             // SAFETY: as above.
             emit::add_one(unsafe { &raw mut (*counts).lost });
         }
