@@ -13,6 +13,7 @@ mod prologue;
 mod resolve;
 mod returns;
 mod sections;
+mod signature;
 pub mod types;
 mod units;
 
