@@ -21,8 +21,12 @@ use crate::{atomic, emit};
 const WINDOW_SHIFT: u64 = agent_common::function::BUDGET_WINDOW_SHIFT;
 /// And those of a function's own rate: about a second.
 const RATE_SHIFT: u64 = agent_common::function::RATE_WINDOW_SHIFT;
-/// How many parts a window's budget is leased in.
+/// How many parts a window's budget is leased in, by threads that hit often. One that begins to hit
+/// leases less, since what it has left when it ends is lost to the others: in a process that starts a
+/// thread for every request, nobody could afford anything soon.
 const LEASES: u64 = 64;
+/// Hits that a thread's first lease in a window is for.
+const FIRST_HITS: u64 = 4;
 /// Entries remembered; a power of two.
 const ENTRIES: usize = 256;
 
@@ -33,6 +37,8 @@ pub struct Thread {
     window: u64,
     /// What is left of the lease, nanoseconds.
     lease_ns: u64,
+    /// What it was in all.
+    leased_ns: u64,
     /// Hits told.
     pub told: u32,
     /// Hits that found no room since the last that was told.
@@ -133,6 +139,10 @@ impl Spender {
             process.window = window;
         }
         let thread = &mut *self.thread;
+        let mut lease_ns = cost_ns.wrapping_mul(FIRST_HITS);
+        if thread.window == window {
+            lease_ns = thread.leased_ns.wrapping_mul(2);
+        }
         thread.window = window;
         if process.limit_ns == 0 {
             thread.lease_ns = u64::MAX >> 1;
@@ -142,11 +152,15 @@ impl Spender {
             thread.lease_ns = 0;
             return false;
         }
-        let mut lease_ns = process.limit_ns / LEASES;
+        let most_ns = process.limit_ns / LEASES;
+        if lease_ns > most_ns {
+            lease_ns = most_ns;
+        }
         if lease_ns < cost_ns {
             lease_ns = cost_ns;
         }
         emit::add(&raw mut process.left_ns, lease_ns.wrapping_neg());
+        thread.leased_ns = lease_ns;
         thread.lease_ns = lease_ns - cost_ns;
         true
     }
