@@ -187,8 +187,16 @@ impl Reader {
                     return None;
                 }
                 let mut text = Text::new(&chunks);
-                text.fields(&case.show, image, case.at, 1);
-                Some(Failure { kind: "Err".into(), message: Some(text.out) })
+                match &case.show {
+                    Show::Struct { fields, .. } if fields.len() == 1 => {
+                        let field = fields.first()?;
+                        text.bare = true;
+                        text.show(&field.show, image, case.at.saturating_add(field.at), 1);
+                    }
+                    inner => text.show(inner, image, case.at, 1),
+                }
+                let message = (!text.out.is_empty()).then_some(text.out);
+                Some(Failure { kind: "Err".into(), message })
             }
             (Failing::Interface, Show::Interface { descriptor, name, message }) => {
                 if image.number(0, 8).ok()? == 0 {

@@ -71,12 +71,16 @@ pub(super) fn describe(
     address: VirtAddr,
     pc: VirtAddr,
 ) -> Result<Described, DescribeError> {
-    let die = view.function_at(address).ok_or(DescribeError::NoFunction { address })?;
+    let Some(die) = view.function_at(address) else {
+        let split = |unit: usize| view.unit(Part::Main, unit).is_ok_and(|unit| is_split(&unit));
+        return Err(if view.units_at(address).into_iter().any(split) {
+            DescribeError::Split { address }
+        } else {
+            DescribeError::NoFunction { address }
+        });
+    };
     let damaged = |source| DescribeError::Damaged { address, source };
     let (unit, entry) = view.entry(die).map_err(damaged)?;
-    if is_split(&unit) {
-        return Err(DescribeError::Split { address });
-    }
     let chain = Chain::of(view, die).map_err(damaged)?;
     let about = about(view, &unit);
     let code = view.loaded.code.at(address, PROLOGUE_BYTES);

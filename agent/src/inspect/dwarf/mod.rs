@@ -14,6 +14,8 @@ mod resolve;
 mod returns;
 mod sections;
 mod signature;
+#[cfg(test)]
+mod tests;
 pub mod types;
 mod units;
 

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::super::interpret::{Outcome, run};
-use super::super::{Compiled, Options, compile, compile_result};
+use super::super::{Compiled, Failure, Options, compile, compile_result};
 use super::tracee;
 use crate::function::site::{Placement, SiteKind};
 use crate::inspect::code;
+use crate::inspect::demangle::Language;
 use crate::inspect::dwarf::Debug;
 use crate::inspect::elf::Module;
-use crate::inspect::symbols::Index;
+use crate::inspect::symbols::{Function, Index};
 
 /// A way to compile a program, and how many of its values may be unreadable.
 struct Case {
@@ -82,6 +83,10 @@ impl Seen {
         for (attribute, value) in compiled.reader.read(&chunks) {
             self.lines.push(format!("{name}|{attribute}|{value}"));
         }
+        if let Some(Failure { kind, message }) = compiled.reader.failure(&chunks) {
+            let message = message.unwrap_or_default();
+            self.lines.push(format!("{name}|failed|{kind}: {message}"));
+        }
     }
 
     fn hit(&mut self, address: u64, stopped: &mut tracee::Stopped<'_>) {
@@ -90,7 +95,8 @@ impl Seen {
             let placement = &probed.placement;
             if placement.entry.address.0 == address {
                 // Go begins anew when the stack was too small.
-                if let Some(call) = self.open.pop_if(|call| call.function == number) {
+                let go = probed.name.starts_with("main.");
+                if let Some(call) = self.open.pop_if(|call| go && call.function == number) {
                     self.lines.truncate(call.lines);
                 }
                 self.open.push(Call { function: number, lines: self.lines.len() });
@@ -110,6 +116,19 @@ impl Seen {
         }
         self.functions = functions;
     }
+}
+
+/// What programs call a function: clones are called like what they are clones of, Rust's functions by
+/// their path.
+fn source_name(function: &Function) -> &str {
+    if function.language == Language::Rust && function.linkage.starts_with("_") {
+        return &function.name;
+    }
+    let mut linkage = function.linkage.as_str();
+    for suffix in [".constprop.", ".isra."] {
+        linkage = linkage.split(suffix).next().unwrap_or(linkage);
+    }
+    linkage
 }
 
 fn check_all(cases: &[Case]) {
@@ -141,7 +160,7 @@ fn check_program(case: &Case, program: &Path) -> Result<(), String> {
     let options = Options::default();
     let mut seen = Seen::default();
     for function in index.functions(|_| true) {
-        let Some(name) = names.get(&*function.linkage) else { continue };
+        let Some(name) = names.get(source_name(&function)) else { continue };
         let placement = code::place(&module, &index, &function)
             .unwrap_or_else(|refusal| panic!("{what}: {name}: {refusal}"));
         let described = debug
@@ -180,10 +199,8 @@ fn compare(what: &str, said: &str, seen: &Seen, unreadable_max: usize) -> Result
     let mut unreadable = Vec::new();
     let mut turn: BTreeMap<_, usize> = BTreeMap::new();
     for line in said.lines() {
-        let known = seen
-            .functions
-            .iter()
-            .any(|probed| line.split('|').next() == Some(&probed.name));
+        let known =
+            seen.functions.iter().any(|probed| line.split('|').next() == Some(&probed.name));
         if !known {
             continue;
         }
@@ -193,7 +210,14 @@ fn compare(what: &str, said: &str, seen: &Seen, unreadable_max: usize) -> Result
         match found {
             Some(found) if found == line => {}
             Some(found) if found.contains('<') => unreadable.push(format!("{line}: {found}")),
+            // Lines of a program's that are no values.
+            None if !line.contains("|remora.") && !line.contains("|failed|") => {}
             found => wrong.push(format!("said {line}\n  read {found:?}")),
+        }
+    }
+    for line in seen.lines.iter().filter(|line| line.contains("|failed|")) {
+        if !said.lines().any(|said| said == line) {
+            wrong.push(format!("read {line}"));
         }
     }
     println!("{what}: {} values, {} unreadable", seen.lines.len(), unreadable.len());
@@ -227,7 +251,7 @@ fn cpp_is_read_as_it_is() {
     check_all(&[
         case("g++", "-g -O0", "values.cpp", 0),
         case("g++", "-g -O2", "values.cpp", 2),
-        case("g++", "-g -O3 -flto", "values.cpp", 0),
+        case("g++", "-g -O3 -flto", "values.cpp", 4),
         case("clang++", "-std=c++17 -g -O0", "values.cpp", 0),
         case("clang++", "-std=c++17 -g -O2", "values.cpp", 0),
         case("clang++", "-std=c++17 -g -O2 -stdlib=libc++", "libcxx.cpp", 0),
@@ -249,5 +273,18 @@ fn go_is_read_as_it_is() {
     check_all(&[
         case("go", "build", "values.go", 0),
         case("go", "build -gcflags=-N -gcflags=-l", "values.go", 0),
+    ]);
+}
+
+#[test]
+fn altered_functions_are_not_lied_about() {
+    check_all(&[
+        case("gcc", "-g -O1", "altered.c", 99),
+        case("gcc", "-g -O2", "altered.c", 99),
+        case("gcc", "-g -O3 -flto -no-pie", "altered.c", 99),
+        case("clang", "-g -O1", "altered.c", 99),
+        case("clang", "-g -O3", "altered.c", 99),
+        case("rustc", "-g -Copt-level=1 -Awarnings", "altered.rs", 99),
+        case("rustc", "-g -Copt-level=3 -Clto=fat -Ccodegen-units=1 -Awarnings", "altered.rs", 99),
     ]);
 }
