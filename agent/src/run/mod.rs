@@ -5,6 +5,7 @@ mod functions;
 mod launch;
 mod metrics;
 mod notify;
+mod planner;
 mod recorder;
 mod signals;
 mod summary;
@@ -172,6 +173,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
             pipeline.step(step, &mut spans);
         };
         probe(&mut functions, &mut fresh, &targets, capture.selection(), &mut announce)?;
+        if let Some(functions) = &mut functions {
+            functions.wait(&mut announce)?;
+        }
         if let Some(command) = &command {
             let tgid = Tgid(command.id());
             targets.add(capture.selection(), tgid, &mut announce)?;
@@ -246,7 +250,10 @@ fn probe(
             functions.process(tgid, follow, goroutines, selection, announce)?;
         }
     }
-    Ok(())
+    match functions {
+        Some(functions) => functions.go_on(announce),
+        None => Ok(()),
+    }
 }
 
 struct Agent {
