@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
@@ -14,9 +15,18 @@ use crate::function::site::SiteKind;
 use crate::inspect::demangle::Language;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
+use crate::platform::clock::{self, MonoNs};
+use crate::probe::function::budget::{Spent, Throttle, TooDear};
 use crate::probe::function::selftest::{self, SelfTest};
 use crate::probe::function::{FunctionError, FunctionProbes, Limits, LinkNo, Point, TaskSource};
 use crate::probe::{Capture, CaptureError, Selection};
+
+/// How often costs are looked at, while there are no more than [`LOOKS`] functions.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOKS: u32 = 500;
+
+/// How many functions a message names.
+const NAMED: usize = 5;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -54,10 +64,18 @@ pub(super) struct Functions {
     /// What is probed in each file that was looked at, with the functions' numbers.
     plans: HashMap<FileId, Arc<Numbered>>,
     /// Files that are probed in every process that runs them.
-    everywhere: HashSet<FileId>,
+    everywhere: HashMap<FileId, LinkNo>,
     /// What is probed in one process alone.
     links: HashMap<Tgid, Vec<LinkNo>>,
     probed: HashSet<u32>,
+    /// Processes that are probed.
+    processes: HashSet<Tgid>,
+    throttle: Throttle,
+    /// When costs were looked at last, and what they were then.
+    looked: MonoNs,
+    costs: HashMap<u32, u64>,
+    /// Functions that were detached because they cost too much. They do not come back.
+    gone: HashSet<u32>,
 }
 
 struct Numbered {
@@ -66,13 +84,20 @@ struct Numbered {
     first: u32,
 }
 
+impl Numbered {
+    fn functions(&self) -> impl Iterator<Item = (u32, &Planned)> {
+        (self.first..).zip(&self.plan.functions)
+    }
+}
+
 /// A file that a process runs code of.
-struct Mapped {
+pub(crate) struct Mapped {
     id: FileId,
     /// How it is opened, whatever has become of its name.
-    open: PathBuf,
-    name: String,
-    is_executable: bool,
+    pub(crate) open: PathBuf,
+    /// Its file name.
+    pub(crate) name: String,
+    pub(crate) is_executable: bool,
 }
 
 impl Functions {
@@ -94,9 +119,14 @@ impl Functions {
             trust,
             next: 0,
             plans: HashMap::new(),
-            everywhere: HashSet::new(),
+            everywhere: HashMap::new(),
             links: HashMap::new(),
             probed: HashSet::new(),
+            processes: HashSet::new(),
+            throttle: Throttle::new(0.0),
+            looked: clock::now(),
+            costs: HashMap::new(),
+            gone: HashSet::new(),
         }))
     }
 
@@ -132,6 +162,7 @@ impl Functions {
             name: file_name(program),
             is_executable: true,
         };
+        self.processes.insert(tgid);
         selection.select_next_functions(tgid.0)?;
         self.module(&module, Path::new("/"), None, goroutines, announce)
     }
@@ -153,14 +184,69 @@ impl Functions {
             let scope = alone.then_some(tgid);
             self.module(&module, &root, scope, goroutines, announce)?;
         }
+        self.processes.insert(tgid);
         Ok(selection.select_functions(tgid.0)?)
     }
 
     /// A process has ended, or its program has.
     pub(super) fn forget(&mut self, tgid: Tgid) {
+        self.processes.remove(&tgid);
         for link in self.links.remove(&tgid).unwrap_or_default() {
             self.probes.detach(link);
         }
+    }
+
+    /// How many functions were detached because they cost too much.
+    pub(super) fn detached(&self) -> u64 {
+        self.gone.len() as u64
+    }
+
+    /// Takes away the probes of functions whose calls cost their targets more than they may.
+    pub(super) fn keep_to_budget(&mut self, now: MonoNs) -> Result<(), FunctionsError> {
+        let interval = Duration::from_nanos(now.since(self.looked));
+        // A look takes a syscall for every function.
+        let rest = LOOK_EVERY * (1 + self.probed.len() as u32 / LOOKS);
+        if self.wishes.budget_ns == 0 || self.probed.is_empty() || interval < rest {
+            return Ok(());
+        }
+        self.looked = now;
+        let mut spent = Vec::with_capacity(self.probed.len());
+        for number in &self.probed {
+            let function = FunctionNo(*number);
+            let cost_ns = self.probes.counters(function)?.cost_ns;
+            let before = self.costs.insert(*number, cost_ns).unwrap_or(0);
+            spent.push(Spent { function, cost_ns: cost_ns.saturating_sub(before) });
+        }
+        self.throttle.limit(self.wishes.budget_ns.saturating_mul(self.processes.len() as u64));
+        let dear = self.throttle.decide(interval, &spent);
+        if dear.is_empty() {
+            return Ok(());
+        }
+        let gone: HashSet<FunctionNo> = dear.iter().map(|dear| dear.function).collect();
+        for link in self.everywhere.values().chain(self.links.values().flatten()) {
+            self.probes.detach_functions(*link, &gone)?;
+        }
+        let took = clock::now().since(now);
+        let sum: u64 = dear.iter().map(|dear| dear.ns_per_second).sum();
+        let hottest = list(dear.iter().filter_map(|dear| self.name(dear.function)));
+        tracing::warn!(
+            functions = dear.len(),
+            took_us = took / 1000,
+            "not traced any more, because their probes cost {:.1} % of a CPU (--max-overhead): {hottest}",
+            sum as f64 / 1e7,
+        );
+        for TooDear { function, .. } in dear {
+            self.probed.remove(&function.0);
+            self.gone.insert(function.0);
+        }
+        Ok(())
+    }
+
+    fn name(&self, FunctionNo(number): FunctionNo) -> Option<&str> {
+        self.plans.values().find_map(|numbered| {
+            let index = number.checked_sub(numbered.first)?;
+            Some(numbered.plan.functions.get(index as usize)?.name.as_str())
+        })
     }
 
     fn module(
@@ -171,13 +257,14 @@ impl Functions {
         goroutines: Option<Goroutines>,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), FunctionsError> {
-        if self.everywhere.contains(&module.id) {
+        if self.everywhere.contains_key(&module.id) {
             return Ok(());
         }
         let Some(numbered) = self.plan(module, root, goroutines) else { return Ok(()) };
         let mut points = Vec::new();
-        for (index, function) in numbered.plan.functions.iter().enumerate() {
-            let number = FunctionNo(numbered.first + index as u32);
+        let functions = || numbered.functions().filter(|(number, _)| !self.gone.contains(number));
+        for (number, function) in functions() {
+            let number = FunctionNo(number);
             let task = match (function.language, goroutines) {
                 (Language::Go, Some(at)) => TaskSource::Goroutine { id_offset: at.goid_offset },
                 _ => TaskSource::Thread,
@@ -203,20 +290,20 @@ impl Functions {
             tracing::warn!(module = module.name, ?point, %error, "the kernel refuses a probe");
         }
         let mut sites = attached.sites.iter();
-        for (index, function) in numbered.plan.functions.iter().enumerate() {
-            let number = numbered.first + index as u32;
+        for (number, function) in functions() {
             let options = &function.pattern.options;
             if options.rate > 0 {
                 self.probes.set_rate(FunctionNo(number), options.rate)?;
             }
             let facts = facts(&numbered, number, function, sites.by_ref().map(|site| site.0));
             announce(&Step::Function(Arc::new(facts)));
-            self.probed.insert(number);
         }
+        self.probed.extend(numbered.functions().map(|(number, _)| number));
+        self.probed.retain(|number| !self.gone.contains(number));
         match scope {
             Some(tgid) => self.links.entry(tgid).or_default().push(attached.link),
             None => {
-                self.everywhere.insert(module.id);
+                self.everywhere.insert(module.id, attached.link);
             }
         }
         Ok(())
@@ -248,7 +335,16 @@ impl Functions {
         });
         for refused in &plan.refused {
             let (function, reason) = (&refused.name, &refused.reason);
-            tracing::warn!(module = module.name, %function, %reason, "function is not probed");
+            tracing::info!(module = module.name, %function, %reason, "function is not probed");
+        }
+        if !plan.refused.is_empty() {
+            let names = plan.refused.iter().map(|refused| refused.name.as_str());
+            tracing::warn!(
+                module = module.name,
+                functions = plan.refused.len(),
+                "not probed (`remora functions` says why): {}",
+                list(names)
+            );
         }
         let first = self.next;
         self.next += plan.functions.len() as u32;
@@ -256,6 +352,16 @@ impl Functions {
         self.plans.insert(module.id, Arc::clone(&numbered));
         Some(numbered)
     }
+}
+
+/// The first of some names, and how many there are beyond.
+fn list<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
+    let mut text = names.by_ref().take(NAMED).collect::<Vec<_>>().join(", ");
+    let more = names.count();
+    if more > 0 {
+        text += &format!(" and {more} more");
+    }
+    text
 }
 
 /// What an end reads: a result is there only at a return.
@@ -306,7 +412,7 @@ fn facts(
 }
 
 /// The files that a process runs code of, the executable first.
-fn mapped(tgid: Tgid) -> Vec<Mapped> {
+pub(crate) fn mapped(tgid: Tgid) -> Vec<Mapped> {
     let proc = PathBuf::from(format!("/proc/{}", tgid.0));
     let exe = proc.join("exe");
     let mut modules = Vec::new();

@@ -304,15 +304,15 @@ impl<'a, P: Program> Walk<'a, P> {
             let next = step.next.clone();
             let landing_pad = step.landing_pad;
             self.steps.insert(address, step);
+            if let Some(pad) = landing_pad {
+                let mut caught = state.clone();
+                caught.call(address, self.preserved());
+                self.edge(pad, caught, way);
+            }
             match next {
                 Next::Follows => state.step(&instruction, &mut self.info),
                 Next::Returns => {
-                    let preserved: &[usize] =
-                        if self.language == Language::Go { &PRESERVED_GO } else { &PRESERVED };
-                    state.call(address, preserved);
-                    if let Some(pad) = landing_pad {
-                        self.edge(pad, state.clone(), way);
-                    }
+                    state.call(address, self.preserved());
                     let target = instruction.next_ip();
                     if self.is_inside(target) {
                         self.states_behind.insert(address, state);
@@ -336,6 +336,10 @@ impl<'a, P: Program> Walk<'a, P> {
             }
             address = instruction.next_ip();
         }
+    }
+
+    fn preserved(&self) -> &'static [usize] {
+        if self.language == Language::Go { &PRESERVED_GO } else { &PRESERVED }
     }
 
     /// The bytes from an address to the end of its region.
@@ -395,7 +399,7 @@ impl<'a, P: Program> Walk<'a, P> {
                 if instruction.mnemonic() != Mnemonic::Call {
                     return Ok(Next::Follows);
                 }
-                step.landing_pad = self.program.landing_pad(address).map(|pad| pad.0);
+                step.landing_pad = self.landing_pad(address)?;
                 if self.noreturn.contains(&address.0) { Next::Nothing } else { Next::Returns }
             }
             FlowControl::ConditionalBranch => {
@@ -431,6 +435,20 @@ impl<'a, P: Program> Walk<'a, P> {
                 }
             }
         })
+    }
+
+    /// Where a call goes on that throws; it may be in a piece of the function.
+    fn landing_pad(&mut self, call: VirtAddr) -> Result<Option<u64>, Refusal> {
+        let Some(pad) = self.program.landing_pad(call) else { return Ok(None) };
+        if !self.is_inside(pad.0) {
+            match self.program.whereabouts(pad) {
+                Whereabouts::Piece(range) | Whereabouts::Unnamed(range) => {
+                    self.add_region(range.start.0..range.end.0)?;
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(pad.0))
     }
 
     /// A jump out of what is known of the function.

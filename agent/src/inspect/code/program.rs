@@ -4,6 +4,9 @@ use crate::inspect::address::{FileOffset, VirtAddr};
 use crate::inspect::demangle;
 use crate::inspect::elf::Module;
 use crate::inspect::symbols::Index;
+use crate::inspect::unwind::Caught;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// A program as far as machine code needs it.
@@ -42,16 +45,18 @@ pub enum Whereabouts {
 }
 
 /// A module with its symbols.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Binary<'a> {
     module: &'a Module,
     index: &'a Index,
+    /// By the run of code that was asked about.
+    caught: RefCell<HashMap<u64, Vec<Caught>>>,
 }
 
 impl<'a> Binary<'a> {
     /// A module with its symbols.
     pub fn new(module: &'a Module, index: &'a Index) -> Self {
-        Self { module, index }
+        Self { module, index, caught: RefCell::default() }
     }
 }
 
@@ -83,7 +88,10 @@ impl Program for Binary<'_> {
             Some(_) => Whereabouts::Midst,
             None => {
                 let end = VirtAddr(section.address.0.saturating_add(section.size));
-                Whereabouts::Unnamed(address..self.index.next_start(address).min(end))
+                let end = self.index.next_start(address).min(end);
+                let described = self.index.unwind(self.module).range(address);
+                let end = described.map_or(end, |described| end.min(described.end));
+                Whereabouts::Unnamed(address..end)
             }
         }
     }
@@ -100,7 +108,11 @@ impl Program for Binary<'_> {
         self.index.recovery(function)
     }
 
-    fn landing_pad(&self, _call: VirtAddr) -> Option<VirtAddr> {
-        None
+    fn landing_pad(&self, call: VirtAddr) -> Option<VirtAddr> {
+        let unwind = self.index.unwind(self.module);
+        let start = unwind.range(call)?.start;
+        let mut known = self.caught.borrow_mut();
+        let caught = known.entry(start.0).or_insert_with(|| unwind.caught(self.module, call));
+        caught.iter().find(|caught| caught.calls.contains(&call)).map(|caught| caught.pad)
     }
 }
