@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use agent_common::function::{compare, op};
+use agent_common::function::{CHUNKS_MAX, OPS_MAX, compare, op};
 
 use super::emit::{Base, Emitter, LENGTH_SLOT, known};
 use super::kinds::{self, Kind};
-use super::reader::{Reader, Root};
+use super::reader::{RESULT, Reader, Root};
 use super::show::{Case, Field, Message, Show};
 use super::usdt::Number;
 use super::{Compare, CompileError, Compiled, Condition, Name, Options};
@@ -71,7 +71,7 @@ pub fn compile_result(described: &Described, options: &Options) -> Compiled {
         .iter()
         .filter(|result| !matches!(described.types.bare(result.ty).1.shape, Shape::Void))
         .map(|result| Wanted {
-            name: "remora.return".to_owned(),
+            name: RESULT.to_owned(),
             ty: result.ty,
             place: result.place.as_ref().map_err(|reason| *reason),
             steps: Vec::new(),
@@ -166,10 +166,10 @@ impl<'d> Compiler<'d> {
         let costs: Vec<(usize, usize)> = wanted.iter().map(|value| self.cost(value)).collect();
         let mut roots = Vec::new();
         for (number, value) in wanted.into_iter().enumerate() {
-            let later = costs.get(number + 1..).unwrap_or_default();
-            let (ops, bytes) =
-                later.iter().fold((1, 0), |sum, cost| (sum.0 + cost.0, sum.1 + cost.1));
-            self.out.keep(ops, bytes);
+            let later = costs.iter().take(VALUES_MAX).skip(number + 1);
+            let (ops, bytes) = later.fold((1, 0), |sum, cost| (sum.0 + cost.0, sum.1 + cost.1));
+            // Later ones do not take it all from the first.
+            self.out.keep(ops.min(OPS_MAX * 3 / 4), bytes.min(CHUNKS_MAX * 3 / 4));
             let name = Name(value.name.as_str().into());
             let root = if number >= VALUES_MAX {
                 Root { name, chunk: 0, show: Show::Unavailable(Unreadable::Room) }

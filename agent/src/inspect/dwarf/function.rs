@@ -137,9 +137,8 @@ pub(super) fn describe(
         && view.loaded.symbols.global.binary_search(&address).is_ok();
     let body = || (body(view, &unit, &entry, address), address);
     let facts = returns::Facts { altered, external, body: &body };
-    let results = returns::places(&types, &results, &about, facts);
+    let (results, hidden) = returns::places(&types, &results, &about, facts);
     let order: Vec<TypeNo> = parameters.iter().map(|(_, ty, _)| *ty).collect();
-    let hidden = results.first().is_some_and(returns::is_hidden);
     let expected = arguments::registers(&types, &order, about.language, hidden);
     let parameters = parameters
         .into_iter()

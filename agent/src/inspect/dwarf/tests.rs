@@ -128,7 +128,7 @@ fn debug_information_in_another_file_is_found_beside_the_program() {
     let Some(()) = build("gcc", "-g -O2 -Wl,--build-id=none", "values.c", &program) else { return };
     let before = signature_of(&Debug::open(&program).expect("it can be read"), &program, "texts");
     let (_, address) = functions(&program, "texts").remove(0);
-    let mut objcopy = |arguments: &[&str]| {
+    let objcopy = |arguments: &[&str]| {
         let done = Command::new("objcopy").current_dir(&directory.0).args(arguments).status();
         assert!(done.expect("objcopy is there").success(), "{arguments:?}");
     };
