@@ -1,7 +1,7 @@
 //! Function probes: what a hit tells, and the bytecode that says what it reads.
 //!
-//! A probe sits on one instruction, a *site*. The probe's cookie is the site's number, an index of
-//! the map of [`Site`]s; the site names its code, a run of [`Op`]s in the map of code. One
+//! A probe sits on one instruction, a *site*. The probe's [`cookie`] holds the site's number, an index
+//! of the map of [`Site`]s; the site names its code, a run of [`Op`]s in the map of code. One
 //! interpreter runs them all, so that what a probe reads is changed by writing a map.
 //!
 //! The machine has one accumulator of 64 bits and [`SLOTS`] slots to keep values in. It only jumps
@@ -77,6 +77,17 @@ pub struct Site {
     pub task_offset: u32,
     /// What a hit costs the target, measured at start, nanoseconds.
     pub cost_ns: u32,
+}
+
+/// What a probe's cookie holds: the number of its site in the low 32 bits, then the number of its link,
+/// then the link's generation: 0 or 1, changed each time a link is replaced.
+pub mod cookie {
+    /// Where the link's number begins.
+    pub const LINK_SHIFT: u32 = 32;
+    /// Its bits.
+    pub const LINK_MASK: u32 = (1 << 30) - 1;
+    /// Where the generation begins.
+    pub const GENERATION_SHIFT: u32 = 62;
 }
 
 /// A function's state in the kernel half, shared by all CPUs.

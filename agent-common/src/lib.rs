@@ -211,6 +211,9 @@ pub mod select {
     pub const IGNORED: u32 = 1 << 3;
     /// Its function probes are told.
     pub const FUNCTIONS: u32 = 1 << 4;
+    /// Those of the program that it is about to become are: its next exec makes this
+    /// [`FUNCTIONS`].
+    pub const FUNCTIONS_NEXT: u32 = 1 << 5;
 }
 
 /// What the kernel keeps for a selected process.

@@ -2,7 +2,7 @@
 //!
 //! A process has a sum of nanoseconds for each window of time. Its threads lease parts of it, so that a
 //! hit only touches its own thread's state. The return of an entry that was not told is not told either:
-//! the process remembers such entries by their stack pointers. It may forget one (its return is then
+//! the process remembers such entries by what tells its open calls apart. It may forget one (its return is then
 //! told, and means nothing to user space); it never takes one that was told for one that was not.
 
 use core::ptr;
@@ -13,9 +13,9 @@ use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap};
 
-use crate::emit;
 use crate::offsets::{load, offset};
 use crate::storage::TaskStorage;
+use crate::{atomic, emit};
 
 /// Windows are this power of two nanoseconds long: about 134 ms.
 const WINDOW_SHIFT: u64 = agent_common::function::BUDGET_WINDOW_SHIFT;
@@ -49,7 +49,7 @@ struct Process {
     limit_ns: u64,
     /// What is not leased.
     left_ns: i64,
-    /// Stack pointers of entries that were not told, each at the place that [`place`] says.
+    /// Calls whose entries were not told, each at a place that is computed from it.
     entries: [u64; ENTRIES],
 }
 
@@ -91,17 +91,17 @@ impl Spender {
 
     /// Spends `cost_ns` for a hit of a site of this kind. False if the hit is not to be told.
     #[inline(always)]
-    pub fn spend(&mut self, flags: u8, tgid: u32, sp: u64, cost_ns: u32, now_ns: u64) -> bool {
+    pub fn spend(&mut self, flags: u8, tgid: u32, call: u64, cost_ns: u32, now_ns: u64) -> bool {
         let afforded = self.afford(tgid, u64::from(cost_ns), now_ns);
         let told = if flags & hit_flags::ENTRY != 0 {
             let told = afforded && self.is_within_rate(now_ns);
-            self.remember(sp, told);
+            self.remember(call, told);
             told
         } else if flags & hit_flags::EVENT != 0 {
             self.is_within_rate(now_ns)
         } else {
             // The return of an entry that was told is told whatever it costs.
-            return !self.was_suppressed(sp);
+            return !self.was_suppressed(call);
         };
         if !told {
             // SAFETY: a map value, alive while the program runs.
@@ -164,7 +164,7 @@ impl Spender {
             function.window = window;
             function.used = 0;
         }
-        emit::fetch_add_one(&raw mut function.used) < function.limit
+        atomic::fetch_add_one(&raw mut function.used) < function.limit
     }
 
     /// Hits of this function that were not told since this was last asked.
@@ -176,7 +176,7 @@ impl Spender {
         if unsafe { ptr::read_volatile(suppressed) } == 0 {
             return 0;
         }
-        let taken = emit::swap(suppressed, 0);
+        let taken = atomic::swap(suppressed, 0);
         if taken > u64::from(u32::MAX) { u32::MAX } else { taken as u32 }
     }
 
@@ -189,14 +189,14 @@ impl Spender {
         }
     }
 
-    /// Remembers of the entry with this stack pointer whether it was told.
+    /// Remembers whether the entry of this call was told.
     #[inline(always)]
-    fn remember(&mut self, sp: u64, told: bool) {
+    fn remember(&mut self, call: u64, told: bool) {
         if told {
             if self.thread.suppresses != 0 {
-                if let Some(entry) = self.entry(sp) {
+                if let Some(entry) = self.entry(call) {
                     // SAFETY: a part of a map value, alive while the program runs.
-                    if unsafe { ptr::read_volatile(entry) } == sp {
+                    if unsafe { ptr::read_volatile(entry) } == call {
                         // SAFETY: as above.
                         unsafe { ptr::write_volatile(entry, 0) };
                     }
@@ -205,21 +205,21 @@ impl Spender {
             return;
         }
         self.thread.suppresses = 1;
-        if let Some(entry) = self.entry(sp) {
+        if let Some(entry) = self.entry(call) {
             // SAFETY: as above.
-            unsafe { ptr::write_volatile(entry, sp) };
+            unsafe { ptr::write_volatile(entry, call) };
         }
     }
 
-    /// Whether the entry with this stack pointer was not told.
+    /// Whether the entry of this call was not told.
     #[inline(always)]
-    fn was_suppressed(&mut self, sp: u64) -> bool {
+    fn was_suppressed(&mut self, call: u64) -> bool {
         if self.thread.suppresses == 0 {
             return false;
         }
-        let Some(entry) = self.entry(sp) else { return false };
+        let Some(entry) = self.entry(call) else { return false };
         // SAFETY: a part of a map value, alive while the program runs.
-        let was = unsafe { ptr::read_volatile(entry) == sp };
+        let was = unsafe { ptr::read_volatile(entry) == call };
         if was {
             // SAFETY: as above.
             unsafe { ptr::write_volatile(entry, 0) };
@@ -228,9 +228,9 @@ impl Spender {
     }
 
     #[inline(always)]
-    fn entry(&mut self, sp: u64) -> Option<*mut u64> {
+    fn entry(&mut self, call: u64) -> Option<*mut u64> {
         let process = self.process()?;
-        let place = (sp.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize & (ENTRIES - 1);
+        let place = (call.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize & (ENTRIES - 1);
         // SAFETY: the mask keeps it within the array, which the verifier sees.
         Some(unsafe { process.entries.as_mut_ptr().add(place) })
     }

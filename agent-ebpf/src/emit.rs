@@ -43,6 +43,7 @@ impl Slot {
     pub const EXIT: Self = Self(9);
     /// Function probes. Only its place in [`Header::cpu`] and its sum of records are used: one task
     /// can interrupt another one in the middle of this program.
+    #[allow(dead_code, reason = "of one of the two objects")]
     pub const FUNCTION: Self = Self(10);
 
     /// Its place in the maps.
@@ -172,28 +173,6 @@ pub fn add(value: *mut i64, more: u64) {
     };
 }
 
-/// Adds one to a word that others may add to; what it was.
-#[inline(always)]
-pub fn fetch_add_one(value: *mut u64) -> u64 {
-    let mut word = 1u64;
-    // SAFETY: as for `add`.
-    unsafe {
-        asm!("{word} = atomic_fetch_add((u64 *)({value} + 0), {word})", value = in(reg) value, word = inout(reg) word)
-    };
-    word
-}
-
-/// Puts `new` into a word that others may change; what it was.
-#[inline(always)]
-pub fn swap(value: *mut u64, new: u64) -> u64 {
-    let mut word = new;
-    // SAFETY: as for `add`.
-    unsafe {
-        asm!("{word} = xchg_64({value} + 0, {word})", value = in(reg) value, word = inout(reg) word)
-    };
-    word
-}
-
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 #[inline(always)]
 pub fn now_ns() -> u64 {
@@ -223,6 +202,7 @@ pub fn header(slot: Slot, kind: u8, flags: u8) -> Header {
 }
 
 /// The header of a record without a number, of a program that can be interrupted by itself.
+#[allow(dead_code, reason = "of one of the two objects")]
 #[inline(always)]
 pub fn header_unnumbered(slot: Slot, kind: u8, flags: u8, ts_ns: u64) -> Header {
     if let Some(records) = SEQUENCES.get_ptr_mut(slot.0) {

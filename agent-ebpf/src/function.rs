@@ -1,8 +1,9 @@
 //! One hit of a function probe: filter, budget, identify, read, emit.
 
 use core::ffi::c_void;
+use core::ptr;
 
-use agent_common::function::{Counts, Hit, Site, hit_flags};
+use agent_common::function::{Counts, Hit, Site, cookie, hit_flags};
 use agent_common::{Selected, counter, kind, select, task_kind};
 use aya_ebpf::helpers::generated::{
     bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_probe_read_user,
@@ -19,9 +20,14 @@ use crate::registers::Registers;
 #[map(name = "SELECTED")]
 static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
 
-/// What each probe stands for, by the probe's cookie.
+/// What each probe stands for, by the number in its cookie.
 #[map(name = "SITES")]
 static SITES: Array<Site> = Array::with_max_entries(1, 0);
+
+/// Which of a link's generations is told: while a link is replaced, each hit comes from the old one and
+/// from the new one.
+#[map(name = "FUNCTION_LINKS")]
+static LINKS: Array<u32> = Array::with_max_entries(1, 0);
 
 /// By number of the function.
 #[map(name = "FUNCTION_COUNTS")]
@@ -39,8 +45,17 @@ pub fn on_hit(ctx: *mut c_void) {
         return;
     }
     // SAFETY: the program's context.
-    let number = unsafe { bpf_get_attach_cookie(ctx) } as u32;
+    let cookie = unsafe { bpf_get_attach_cookie(ctx) };
+    let number = cookie as u32;
     let Some(site) = SITES.get(number) else { return };
+    let Some(live) = LINKS.get_ptr((cookie >> cookie::LINK_SHIFT) as u32 & cookie::LINK_MASK)
+    else {
+        return;
+    };
+    // SAFETY: a map value, alive while the program runs. Volatile, since user space writes it.
+    if unsafe { ptr::read_volatile(live) } != (cookie >> cookie::GENERATION_SHIFT) as u32 {
+        return;
+    }
     let Some(counts) = COUNTS.get_ptr_mut(site.function) else { return };
     // SAFETY: this CPU's value. A task that interrupts this one here takes away one hit's cost.
     unsafe { (*counts).cost_ns += u64::from(site.cost_ns) };
@@ -53,7 +68,9 @@ pub fn on_hit(ctx: *mut c_void) {
     let task = Task::of(site, registers);
     let sp = canonical(site, registers).wrapping_sub(task.stack_end);
     let now_ns = emit::now_ns();
-    if !spender.spend(site.flags, tgid, sp, site.cost_ns, now_ns) {
+    // No two open calls of a process have the same: a goroutine's stack has less than 4 GiB.
+    let call = sp ^ task.id.rotate_left(32);
+    if !spender.spend(site.flags, tgid, call, site.cost_ns, now_ns) {
         if site.flags & (hit_flags::ENTRY | hit_flags::EVENT) != 0 {
             // SAFETY: a map value, alive while the program runs.
             emit::add_one(unsafe { &raw mut (*counts).suppressed });

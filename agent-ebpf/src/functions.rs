@@ -6,12 +6,12 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod atomic;
 mod budget;
 #[expect(dead_code, reason = "what only the other object writes")]
 mod emit;
 mod function;
 mod interpret;
-#[expect(dead_code, reason = "what only the other object reads")]
 mod offsets;
 mod registers;
 mod storage;

@@ -19,9 +19,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 
 use crate::budget::Spender;
-use crate::emit;
 use crate::function::{self, Outcome};
 use crate::registers::{self, Registers};
+use crate::{atomic, emit};
 
 /// Scratches of a CPU: one task can interrupt another in the middle of the program, and be interrupted.
 const SCRATCHES: u32 = 4;
@@ -143,7 +143,7 @@ fn claim() -> Option<u32> {
     while index < SCRATCHES {
         let scratch = SCRATCH.get_ptr_mut(index)?;
         // SAFETY: a word of the map's value, alive while the program runs.
-        if emit::swap(unsafe { &raw mut (*scratch).busy }, 1) == 0 {
+        if atomic::swap(unsafe { &raw mut (*scratch).busy }, 1) == 0 {
             return Some(index);
         }
         index += 1;

@@ -162,7 +162,11 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
                 *bits = select::UNDECIDED;
             }
             // They were those of another program.
-            *bits &= !select::FUNCTIONS;
+            let next = *bits & select::FUNCTIONS_NEXT != 0;
+            *bits &= !(select::FUNCTIONS | select::FUNCTIONS_NEXT);
+            if next {
+                *bits |= select::FUNCTIONS;
+            }
         }
     }
     // SAFETY: typed task pointer; the leader carries the process's start.

@@ -18,12 +18,6 @@ impl Registers {
         Self(ctx)
     }
 
-    /// What helpers take.
-    #[inline(always)]
-    pub fn ctx(self) -> *mut c_void {
-        self.0
-    }
-
     /// The word at `offset`, a constant.
     #[inline(always)]
     fn word(self, offset: usize) -> u64 {

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod answer;
 pub mod backend;
 pub mod certificates;
+pub mod compile;
 pub mod kernel;
 pub mod load;
 pub mod oracle;

@@ -158,11 +158,11 @@ fn fuzz_one(program: &Path, places: &Places, seconds: u32) -> Result<Report> {
     Ok(report)
 }
 
-/// Adds to the repository what reaches edges that nothing there reaches.
+/// Adds to the repository what reaches edges that nothing there reaches: few inputs that reach many.
 fn keep(program: &Path, places: &Places) -> Result<()> {
     let before = count(&places.kept)?;
     let mut merge = Command::new(program);
-    merge.args(["-merge=1", "-use_counters=0"]).args([&places.kept, &places.found]);
+    merge.args(["-set_cover_merge=1", "-use_counters=0"]).args([&places.kept, &places.found]);
     merge.stderr(Stdio::null());
     command::run(&mut merge)?;
     println!("{} inputs were kept, {} are", before, count(&places.kept)?);

@@ -54,6 +54,7 @@ const HOMES: &[(&str, &[&str])] = &[
 /// The files that may hold `unsafe`, and why.
 const UNSAFE: &[(&str, &str)] = &[
     ("agent-ebpf/src/", "the kernel half reads kernel and user memory; the verifier checks it"),
+    ("agent/src/function/value/tests/tracee.rs", "ptrace: stops programs at breakpoints"),
     ("agent/src/platform/clock.rs", "clock_gettime"),
     ("agent/src/platform/memory.rs", "malloc_trim"),
     ("agent/src/probe/capture.rs", "plain-data marks for maps, and poll"),

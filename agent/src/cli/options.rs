@@ -8,7 +8,9 @@ use clap::{ArgAction, Args, ValueEnum};
 use crate::discover::rules::{RuleError, Rules};
 use crate::export::otlp::config::{Config, ConfigError, Overrides, Protocol, parse_headers};
 use crate::export::{Destination, Limits, console};
+use crate::function::pattern::{PatternError, Patterns};
 use crate::probe::Source;
+use crate::run::Wishes;
 use crate::span::http::HeaderCapture;
 use crate::span::sampler::{Sampler, SamplerError};
 use crate::span::tracker::Settings;
@@ -27,6 +29,15 @@ pub enum UsageError {
     /// A sampler is wrong.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
+    /// A pattern of functions is wrong.
+    #[error(transparent)]
+    Functions(#[from] PatternError),
+    /// A budget is wrong.
+    #[error("cannot use `{value}` for --max-overhead: expected 0.01% to 10000% of one CPU")]
+    Overhead {
+        /// As it was given.
+        value: String,
+    },
     /// A destination is wrong.
     #[error(transparent)]
     Destination(#[from] ConfigError),
@@ -107,11 +118,38 @@ pub struct Run {
     pub(super) options: RunOptions,
 }
 
+/// Which functions are traced.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Functions")]
+pub struct FunctionOptions {
+    /// Trace calls of functions whose demangled name matches (may be repeated); `!GLOB` leaves out
+    #[arg(long = "functions", value_name = "[MODULE!]GLOB[@OPTION,…]")]
+    pub functions: Vec<String>,
+    /// Most that function probes may cost a process, in percent of one CPU
+    #[arg(long, default_value = "2%", value_name = "PERCENT")]
+    pub max_overhead: String,
+}
+
+impl FunctionOptions {
+    /// What is asked for.
+    pub fn wishes(&self) -> Result<Wishes, UsageError> {
+        let percent = self.max_overhead.strip_suffix('%').unwrap_or(&self.max_overhead);
+        let percent = percent.trim().parse::<f64>().ok();
+        let percent = percent.filter(|percent| (0.01..=10_000.0).contains(percent));
+        let percent =
+            percent.ok_or_else(|| UsageError::Overhead { value: self.max_overhead.clone() })?;
+        let budget_ns = (percent * 10_000_000.0) as u64;
+        Ok(Wishes { patterns: Patterns::parse(&self.functions)?, budget_ns })
+    }
+}
+
 /// How requests are captured and where spans go.
 #[derive(Debug, Args)]
 pub struct RunOptions {
     #[command(flatten)]
     pub(super) capture: CaptureOptions,
+    #[command(flatten)]
+    pub(super) functions: FunctionOptions,
     #[command(flatten)]
     pub(super) destinations: Destinations,
     /// Print every count at the end, not only the losses

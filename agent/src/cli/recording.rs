@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::options::{CaptureOptions, Color, Destinations, Selection, SpanOptions, UsageError};
+use super::options::{
+    CaptureOptions, Color, Destinations, FunctionOptions, Selection, SpanOptions, UsageError,
+};
 use super::{CliError, output};
 use crate::export::{Exporters, Limits};
 use crate::pipeline::Pipeline;
@@ -24,6 +26,8 @@ pub(super) struct Record {
     selection: Selection,
     #[command(flatten)]
     capture: CaptureOptions,
+    #[command(flatten)]
+    functions: FunctionOptions,
 }
 
 /// Flags of `remora replay`.
@@ -54,6 +58,7 @@ pub(super) fn record(options: Record) -> Result<(), CliError> {
         command: None,
         capture,
         tracker,
+        functions: options.functions.wishes()?,
         destinations: Vec::new(),
         limits: Limits::default(),
         record: Some(options.file),

@@ -36,6 +36,7 @@ fn trace(
     let destinations = run.destinations.resolve(color, variable)?;
     let capture = run.capture.probe(rules.matches_new_programs())?;
     let tracker = run.capture.spans.settings()?;
+    let functions = run.functions.wishes()?;
     let limits = options::limits(variable)?;
     privileges::check()?;
     let plan = Plan {
@@ -44,6 +45,7 @@ fn trace(
         command,
         capture,
         tracker,
+        functions,
         destinations,
         limits,
         record: run.record,

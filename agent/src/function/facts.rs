@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::site::SiteKind;
+use super::value::Reader;
 
 /// A probed function, or a place where something is noticed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,4 +58,6 @@ pub struct SiteFacts {
     pub kind: SiteKind,
     /// The probed function that a tail call jumps to, if it is one.
     pub into: Option<u32>,
+    /// Reads what a hit holds.
+    pub reader: Option<Reader>,
 }

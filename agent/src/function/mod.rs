@@ -3,6 +3,8 @@
 
 pub mod exception;
 pub mod facts;
+pub mod pattern;
+pub mod plan;
 pub mod site;
 pub mod value;
 

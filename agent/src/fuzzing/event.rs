@@ -50,7 +50,7 @@ pub(super) fn run(bytes: &[u8]) {
 
 /// Ends a pipeline and looks at what it has made.
 pub(super) fn end(mut pipeline: Pipeline, mut spans: Vec<Span>) {
-    pipeline.step(&Step::Finish(MonoNs(u64::MAX)), &mut spans);
+    pipeline.step(&Step::Finish(MonoNs::MAX), &mut spans);
     let (_, exchanges) = pipeline.sizes();
     assert_eq!(exchanges, 0, "exchanges are left");
     assert!(!pipeline.is_pending(), "something waits though nothing will come");

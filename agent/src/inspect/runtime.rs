@@ -55,7 +55,12 @@ pub fn detect(proc: &Path, facts: &Facts) -> Option<Runtime> {
         "dotnet" => return Some(Runtime::new("dotnet", "", "dotnet")),
         _ => {}
     }
-    let file = std::fs::File::open(proc.join(facts.tgid.0.to_string()).join("exe")).ok()?;
+    go(&proc.join(facts.tgid.0.to_string()).join("exe"))
+}
+
+/// Go's runtime, if that is what an executable has.
+pub fn go(executable: &Path) -> Option<Runtime> {
+    let file = std::fs::File::open(executable).ok()?;
     let cache = ReadCache::new(file);
     let elf = object::File::parse(&cache).ok()?;
     let version = go_version(&elf)?;

@@ -8,9 +8,13 @@ use crate::span::model::UnixNs;
 pub struct MonoNs(pub u64);
 
 impl MonoNs {
-    /// The moment this many nanoseconds before.
+    /// The end of time, which is after whatever a record may claim.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The moment this many nanoseconds before. Before the end of time there is no other: whoever
+    /// waits for nothing more leaves nothing waiting.
     pub fn before(self, ns: u64) -> Self {
-        Self(self.0.saturating_sub(ns))
+        if self == Self::MAX { self } else { Self(self.0.saturating_sub(ns)) }
     }
 
     /// Nanoseconds since `earlier`; 0 if it is not earlier.

@@ -417,7 +417,9 @@ impl Selection {
         follow: bool,
         payload_limit: u32,
     ) -> Result<(), CaptureError> {
-        let bits = select::TRACED | if follow { select::FOLLOW } else { 0 };
+        let known = self.selected.get(&tgid, 0).map_or(0, |selected| selected.0.bits);
+        let bits =
+            select::TRACED | if follow { select::FOLLOW } else { 0 } | (known & select::FUNCTIONS);
         self.put(tgid, Selected { bits, payload_limit, ..Selected::default() }, Entry::Present)
     }
 
@@ -434,6 +436,13 @@ impl Selection {
         let Ok(SelectedPod(selected)) = self.selected.get(&tgid, 0) else { return Ok(()) };
         let Goroutines { goid_offset, g_tls_offset } = at;
         self.put(tgid, Selected { goid_offset, g_tls_offset, ..selected }, Entry::Present)
+    }
+
+    /// As [`select_functions`](Self::select_functions), of the program that `tgid` is about to become.
+    pub fn select_next_functions(&mut self, tgid: u32) -> Result<(), CaptureError> {
+        let known = self.selected.get(&tgid, 0).map_or(Selected::default(), |selected| selected.0);
+        let bits = known.bits | select::FUNCTIONS_NEXT;
+        self.put(tgid, Selected { bits, ..known }, Entry::Any)
     }
 
     /// Has the hits of function probes told of `tgid`, beside what else is told of it, until it execs

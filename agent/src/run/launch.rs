@@ -9,7 +9,9 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
 /// A program that was started.
@@ -18,6 +20,7 @@ pub(super) struct Launched {
     go: Option<PipeWriter>,
     /// It was interrupted by the terminal.
     pub(super) told: bool,
+    command: OsString,
     /// How it ended, once it has.
     status: Option<ExitStatus>,
 }
@@ -39,12 +42,23 @@ impl Launched {
         // SAFETY: the closure only calls fcntl, which is async-signal-safe.
         unsafe { hold.pre_exec(keep) };
         let child = hold.spawn()?;
-        Ok(Self { child, go: Some(go), told: false, status: None })
+        let command = command.first().cloned().unwrap_or_default();
+        Ok(Self { child, go: Some(go), told: false, command, status: None })
     }
 
     /// Its process id, the same before and after it becomes the program.
     pub(super) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The file of the program that it will become, as execvp(3) finds it.
+    pub(super) fn program(&self) -> Option<PathBuf> {
+        let name = Path::new(&self.command);
+        if name.components().count() > 1 || self.command.as_bytes().contains(&b'/') {
+            return Some(name.to_owned());
+        }
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
     }
 
     /// Lets it become the program.

@@ -1,6 +1,7 @@
 //! The agent at work: attaches, drains, decides on processes, hands spans to the exporters, and
 //! leaves without a trace.
 
+mod functions;
 mod launch;
 mod metrics;
 mod notify;
@@ -17,19 +18,22 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use functions::{FunctionsError, Wishes};
 pub use launch::become_program;
 pub use summary::Summary;
 pub use targets::TargetError;
 
 use crate::discover::rules::Rules;
-use crate::event;
+use crate::event::ids::Tgid;
+use crate::event::{self, Event};
 use crate::export::{Account, Destination, ExportError, Exporters, Limits};
 use crate::pipeline::{Pipeline, Step};
 use crate::platform::clock::{self, MonoNs, WallOffset};
 use crate::platform::memory;
-use crate::probe::{self, Capture, CaptureError};
+use crate::probe::{self, Capture, CaptureError, Selection};
 use crate::span::model::Span;
 use crate::span::tracker::Settings;
+use functions::Functions;
 use launch::Launched;
 use metrics::Metrics;
 use recorder::Recording;
@@ -73,6 +77,8 @@ pub struct Plan {
     pub capture: probe::Options,
     /// The tracker's settings.
     pub tracker: Settings,
+    /// Which functions are probed.
+    pub functions: Wishes,
     /// Where spans go.
     pub destinations: Vec<Destination>,
     /// Bounds of each destination.
@@ -89,6 +95,9 @@ pub enum RunError {
     /// The kernel half.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// Functions.
+    #[error(transparent)]
+    Functions(#[from] FunctionsError),
     /// A destination.
     #[error(transparent)]
     Export(#[from] ExportError),
@@ -142,22 +151,42 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     let mut pipeline = Pipeline::new(plan.tracker, seed);
     let mut spans = Vec::new();
     let mut targets = Targets::new(plan.rules, plan.follow, plan.capture.payload_limit);
+    let mut functions = Functions::start(plan.functions, &capture)?;
+    let mut fresh = Vec::new();
     {
         let mut announce = |step: &Step<'_>| {
+            note(step, &mut fresh);
             recording.write(step);
             pipeline.step(step, &mut spans);
         };
         announce(&Step::Clock(WallOffset::measure()));
         targets.start(capture.selection(), &mut announce)?;
+    }
+    {
+        let mut announce = |step: &Step<'_>| {
+            recording.write(step);
+            pipeline.step(step, &mut spans);
+        };
+        probe(&mut functions, &mut fresh, &targets, capture.selection(), &mut announce)?;
         if let Some(command) = &command {
-            let tgid = event::ids::Tgid(command.id());
+            let tgid = Tgid(command.id());
             targets.add(capture.selection(), tgid, &mut announce)?;
+            if let (Some(functions), Some(program)) = (&mut functions, command.program()) {
+                functions.command(&program, tgid, capture.selection(), &mut announce)?;
+            }
         }
     }
     let exporters = Exporters::start(plan.destinations, plan.limits)?;
     memory::give_back();
     let source = capture.source().as_str();
-    eprintln!("remora: ready processes={} capture={source}", targets.len());
+    let probed = match &functions {
+        Some(functions) => format!(" functions={}", functions.len()),
+        None => String::new(),
+    };
+    for pattern in functions.iter().flat_map(Functions::unmatched) {
+        tracing::warn!(%pattern, "no function that can be probed matches (`remora functions` lists them)");
+    }
+    eprintln!("remora: ready processes={} capture={source}{probed}", targets.len());
     notify::tell("READY=1");
     if let Some(command) = &mut command {
         command.go().map_err(RunError::Launch)?;
@@ -170,6 +199,8 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
         capture,
         pipeline,
         targets,
+        functions,
+        fresh,
         exporters,
         spans,
         latest: MonoNs::default(),
@@ -189,6 +220,31 @@ fn seed() -> u64 {
     hasher.finish()
 }
 
+/// Remembers that a process has begun to be traced.
+fn note(step: &Step<'_>, fresh: &mut Vec<Tgid>) {
+    if let Step::Process { tgid, .. } = step {
+        fresh.push(*tgid);
+    }
+}
+
+/// Probes the functions of processes that have begun to be traced.
+fn probe(
+    functions: &mut Option<Functions>,
+    fresh: &mut Vec<Tgid>,
+    targets: &Targets,
+    selection: &mut Selection,
+    announce: &mut dyn FnMut(&Step<'_>),
+) -> Result<(), FunctionsError> {
+    for tgid in fresh.drain(..) {
+        if let (Some(functions), Some((follow, goroutines))) =
+            (functions.as_mut(), targets.about(tgid))
+        {
+            functions.process(tgid, follow, goroutines, selection, announce)?;
+        }
+    }
+    Ok(())
+}
+
 struct Agent {
     signals: Signals,
     metrics: Option<Metrics>,
@@ -197,6 +253,9 @@ struct Agent {
     capture: Capture,
     pipeline: Pipeline,
     targets: Targets,
+    functions: Option<Functions>,
+    /// Processes that have begun to be traced and were not looked at for functions.
+    fresh: Vec<Tgid>,
     exporters: Exporters,
     spans: Vec<Span>,
     /// The latest moment of any record so far.
@@ -256,7 +315,8 @@ impl Agent {
     }
 
     fn drain_slice(&mut self) -> Result<usize, RunError> {
-        let Self { capture, pipeline, targets, recording, spans, latest, .. } = self;
+        let Self { capture, pipeline, targets, functions, fresh, recording, spans, latest, .. } =
+            self;
         let mut failed = None;
         let (ring, selection) = capture.split();
         let drained = ring.drain(SLICE, |record| {
@@ -265,17 +325,26 @@ impl Agent {
             let decoded = event::decode(record);
             if let Ok((_, event)) = &decoded {
                 let mut announce = |step: &Step<'_>| {
+                    note(step, fresh);
                     recording.write(step);
                     pipeline.step(step, spans);
                 };
+                if let (Event::Exit { tgid, .. }, Some(functions)) = (event, functions.as_mut()) {
+                    functions.forget(*tgid);
+                }
                 failed = targets.event(selection, event, &mut announce).err().or(failed.take());
             }
             pipeline.record(decoded);
         });
-        match failed {
-            Some(error) => Err(error.into()),
-            None => Ok(drained),
+        if let Some(error) = failed {
+            return Err(error.into());
         }
+        let mut announce = |step: &Step<'_>| {
+            recording.write(step);
+            pipeline.step(step, spans);
+        };
+        probe(functions, fresh, targets, selection, &mut announce)?;
+        Ok(drained)
     }
 
     /// Makes spans of the exchanges that ended before `horizon`.
@@ -328,6 +397,8 @@ impl Agent {
         Summary {
             intake: self.pipeline.intake(),
             tallies: self.pipeline.tallies(),
+            calls: self.pipeline.call_tallies(),
+            functions: self.functions.as_ref().map_or(0, Functions::len),
             counters,
             unrecorded: self.recording.failures(),
             processes: self.targets.seen(),
@@ -374,6 +445,7 @@ impl Agent {
         let by_process = self.targets.losses(self.capture.selection());
         let mut summary = self.summary(Vec::new());
         // The target is free before anything is sent.
+        drop(self.functions);
         drop(self.capture);
         self.exporters.offer(std::mem::take(&mut self.spans));
         summary.accounts = self.exporters.finish(FLUSH);

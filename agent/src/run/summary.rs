@@ -7,6 +7,7 @@ use agent_common::counter;
 use crate::export::{Account, Loss};
 use crate::pipeline::Intake;
 use crate::probe::Counters;
+use crate::span::calls::CallTallies;
 use crate::span::tracker::Tallies;
 
 /// What a run did and lost.
@@ -16,6 +17,10 @@ pub struct Summary {
     pub intake: Intake,
     /// The tracker's counts.
     pub tallies: Tallies,
+    /// What was counted of functions' calls.
+    pub calls: CallTallies,
+    /// Functions that are probed.
+    pub functions: usize,
     /// The kernel half's counts.
     pub counters: Counters,
     /// Failures of the recording.
@@ -37,6 +42,11 @@ impl Summary {
         self.accounts.iter().map(|(_, account)| account.sent).min().unwrap_or(0)
     }
 
+    /// Spans that were made.
+    pub fn spans(&self) -> u64 {
+        self.tallies.spans + self.calls.spans
+    }
+
     /// Losses by reason, of events and of spans; only those that happened.
     pub fn losses(&self) -> Vec<(String, u64)> {
         let count = |index: u32| self.counters.of(index);
@@ -49,6 +59,8 @@ impl Summary {
             ("exchanges.too_many".to_owned(), self.tallies.too_many_exchanges),
             ("exchanges.untold".to_owned(), self.tallies.untold),
             ("exchanges.headless".to_owned(), self.tallies.headless),
+            ("calls.too_many".to_owned(), self.calls.too_many),
+            ("calls.events_too_many".to_owned(), self.calls.too_many_events),
             ("recording.failed".to_owned(), self.unrecorded),
         ];
         for (name, account) in &self.accounts {
@@ -86,7 +98,17 @@ impl Summary {
             ("remora_events_of_unknown_process_total", self.tallies.unknown_process),
             ("remora_parents_disputed_total", self.tallies.disputed),
             ("remora_spans_unsampled_total", self.tallies.unsampled),
-            ("remora_spans_total", self.tallies.spans),
+            ("remora_spans_total", self.spans()),
+            ("remora_call_spans_total", self.calls.spans),
+            ("remora_calls_suppressed_total", self.calls.suppressed),
+            ("remora_calls_left_out_total", self.calls.left_out),
+            ("remora_calls_inferred_total", self.calls.inferred),
+            ("remora_calls_unentered_total", self.calls.unentered),
+            ("remora_calls_unsampled_total", self.calls.unsampled),
+            ("remora_function_hits_lost_total", self.calls.lost),
+            ("remora_function_hits_unknown_total", self.calls.unknown),
+            ("remora_exceptions_outside_spans_total", self.calls.homeless),
+            ("remora_functions_probed", self.functions as u64),
             ("remora_processes", self.alive.0 as u64),
             ("remora_selected_processes", self.alive.1 as u64),
             ("remora_sockets", self.sizes.0 as u64),
@@ -100,7 +122,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let losses = self.losses();
         let lost: u64 = losses.iter().map(|(_, lost)| lost).sum();
-        write!(f, "spans={} exported={} lost={lost}", self.tallies.spans, self.exported())?;
+        write!(f, "spans={} exported={} lost={lost}", self.spans(), self.exported())?;
         losses.iter().try_for_each(|(reason, lost)| write!(f, " {reason}={lost}"))
     }
 }

@@ -49,6 +49,7 @@ struct Target {
     facts: Facts,
     why: Why,
     follow: bool,
+    goroutines: Option<Goroutines>,
 }
 
 /// The traced processes.
@@ -203,6 +204,12 @@ impl Targets {
         }
     }
 
+    /// Whether the children of a traced process are traced, and where its goroutines are found; `None`
+    /// if it is not traced.
+    pub(super) fn about(&self, tgid: Tgid) -> Option<(bool, Option<Goroutines>)> {
+        self.traced.get(&tgid).map(|target| (target.follow, target.goroutines))
+    }
+
     /// How many processes are traced.
     pub(super) fn len(&self) -> usize {
         self.traced.len()
@@ -348,7 +355,7 @@ impl Targets {
         );
         announce(&Step::Process { tgid, resource: Arc::new(resource), multiplexes_tasks });
         // Another program in a process that is traced already is no other process.
-        let is_new = self.traced.insert(tgid, Target { facts, why, follow }).is_none();
+        let is_new = self.traced.insert(tgid, Target { facts, why, follow, goroutines }).is_none();
         self.seen += u64::from(is_new);
         goroutines
     }

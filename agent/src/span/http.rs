@@ -15,6 +15,9 @@ use crate::protocol::{End, Header, RequestHead, ResponseHead};
 const URL_MAX: usize = 2048;
 const TEXT_MAX: usize = 512;
 
+/// Most values of one header that are told, for a peer may repeat it as often as a head has room.
+const VALUES_MAX: usize = 16;
+
 /// The two ends of a connection; `None` for a Unix socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ends {
@@ -257,6 +260,7 @@ fn capture_headers(
         let values: Vec<String> = headers
             .iter()
             .filter(|header| header.name.eq_ignore_ascii_case(name))
+            .take(VALUES_MAX)
             .map(|header| {
                 if SECRET_HEADERS.contains(&name.as_str()) {
                     REDACTED.to_owned()

@@ -39,6 +39,58 @@ fn is_secret_key(key: &str) -> bool {
     keys.iter().any(|secret| key.eq_ignore_ascii_case(secret))
 }
 
+/// A value of a program's own, named by the last part of `key`, without what names itself a secret: the
+/// value itself, members of it (`{password: "x"}`), or what a URL carries.
+pub fn value<'t>(key: &str, text: &'t str) -> Cow<'t, str> {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    if is_secret_key(name) {
+        return Cow::Borrowed(REDACTED);
+    }
+    if text.contains("://") && !text.contains(char::is_whitespace) {
+        return Cow::Owned(url(text));
+    }
+    if text.contains(": ") { Cow::Owned(members(text)) } else { Cow::Borrowed(text) }
+}
+
+/// `name: value` pairs without the values of secrets.
+fn members(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(": ") {
+        let (before, behind) = rest.split_at(at + 2);
+        clean.push_str(before);
+        rest = behind;
+        let name =
+            before[..at].rsplit(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').next();
+        if name.is_some_and(is_secret_key) {
+            clean.push_str(REDACTED);
+            rest = behind_value(behind);
+        }
+    }
+    clean.push_str(rest);
+    clean
+}
+
+/// What follows a value: a quoted text, something in brackets, or anything up to a comma or bracket.
+fn behind_value(text: &str) -> &str {
+    let mut depth = 0;
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '{' | '[' | '(' => depth += 1,
+            '}' | ']' | ')' if depth > 0 => depth -= 1,
+            ',' | '}' | ']' | ')' if depth == 0 => return &text[at..],
+            _ => {}
+        }
+    }
+    ""
+}
+
 /// A URL without user information and secrets.
 pub fn url(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {

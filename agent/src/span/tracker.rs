@@ -203,7 +203,7 @@ impl Tracker {
     /// Ends everything that is open and hands it out.
     pub fn finish(&mut self, at: MonoNs, spans: &mut Vec<Span>) {
         self.calls.stop(at, &mut self.state);
-        self.leave(MonoNs(u64::MAX));
+        self.leave(MonoNs::MAX);
         for key in self.sockets.keys() {
             let Some(socket) = self.sockets.get(key) else { continue };
             let open: Vec<_> = socket.exchanges.iter().map(|(_, key)| *key).collect();
@@ -214,7 +214,7 @@ impl Tracker {
                 self.state.over(exchange, at, Some(End::Unseen));
             }
         }
-        self.collect(MonoNs(u64::MAX), spans);
+        self.collect(MonoNs::MAX, spans);
     }
 
     fn socket(&mut self, socket: &Socket) {
@@ -540,7 +540,8 @@ impl Tracker {
             Message::Mistaken { exchange } => {
                 let Some(key) = self.open(key, exchange) else { return };
                 if let Some(exchange) = self.state.exchanges.get_mut(key) {
-                    exchange.mistaken = true;
+                    // Unless what names it as its parent has left already.
+                    exchange.mistaken = exchange.trace.is_none();
                 }
                 self.state.over(key, at, None);
             }

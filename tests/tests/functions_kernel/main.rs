@@ -3,13 +3,22 @@
 
 mod scene;
 
-use std::os::fd::AsFd;
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
-use agent_common::function::{Op, chunk_status, compare, hit_flags, op, register};
+use agent_common::function::{
+    CHUNKS_MAX, Chunk, Op, chunk_status, compare, hit_flags, op, register,
+};
 use agent_common::{kind, task_kind};
+use remora::function::FunctionNo;
 use remora::function::site::SiteKind;
+use remora::probe::function::{HitCosts, Point};
 use remora_tests::is_root;
-use scene::{Program, Scene, point};
+use scene::{Program, Scene, point, wait};
+
+/// Says that this process is the agent, and what it is to probe.
+const AGENT: &str = "REMORA_TEST_AGENT";
 
 fn op(code: u8, a: u8, b: u16, imm: i32) -> Op {
     Op { code, a, b, imm }
@@ -201,4 +210,365 @@ fn what_cannot_be_read_is_said_to_be_so() {
     assert_eq!(program.number("wild"), 2);
     let told = scene.drain();
     assert!(told[0].chunk(1).is_empty() && told[0].status(1) == chunk_status::FAULT);
+}
+
+#[test]
+fn a_record_that_is_full_says_so() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::start();
+    let page = [op(op::REGISTER, 1, 0, 0), op(op::ADD, 0, 0, -2000)];
+    let copy = |chunk: i32| [op(op::CHUNK, 0, 0, chunk), op(op::COPY, 0, 0, 1500)];
+    let ops = [&page[..], &copy(1), &copy(2), &copy(3), &value(4, register::RDI)].concat();
+    scene.attach(&program, &[program.point("probed", SiteKind::Entry, &ops)]);
+    scene.select(&program);
+    assert_eq!(program.number("edge 16"), 16);
+    let told = scene.drain();
+    let [told] = &told[..] else { panic!("one hit, not {told:?}") };
+    assert_eq!(told.chunk(1), [b'x'; 1500]);
+    let rest = CHUNKS_MAX - 2 * size_of::<Chunk>() - 1504;
+    assert_eq!((told.chunk(2).len(), told.status(2)), (rest, chunk_status::CUT));
+    assert_eq!(told.chunks.len(), 2);
+    assert_eq!(told.hit.header.flags, hit_flags::ENTRY | hit_flags::CUT);
+}
+
+#[test]
+fn a_condition_decides_what_is_told() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::start();
+    let condition = [
+        op(op::REGISTER, register::RDI, 0, 0),
+        op(op::SKIP_IF, compare::GE_SIGNED, 1, 90),
+        op(op::DROP, 0, 0, 0),
+    ];
+    let ops = [&condition[..], &value(1, register::RDI)].concat();
+    scene.attach(&program, &[program.point("probed", SiteKind::Entry, &ops)]);
+    scene.select(&program);
+    program.run("times 100");
+    let told: Vec<i64> = scene.drain().iter().map(|told| told.number(1)).collect();
+    assert_eq!(told, (90..100).collect::<Vec<_>>());
+    let counters = scene.probes.counters(FunctionNo(0)).expect("it is known");
+    assert_eq!((counters.told, counters.dropped), (10, 90));
+    assert_eq!(counters.cost_ns, 100 * u64::from(HitCosts::ASSUMED.emulated_ns));
+}
+
+#[test]
+fn a_stack_is_told_from_the_top() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::start();
+    let ops = [op(op::CHUNK, 0, 0, 1), op(op::STACK, 0, 0, 16)];
+    scene.attach(&program, &[program.point("probed", SiteKind::Entry, &ops)]);
+    scene.select(&program);
+    program.run("text x");
+    let told = scene.drain();
+    let frames = told[0].chunk(1);
+    assert!(frames.len() % 8 == 0 && frames.len() <= 128, "{frames:?}");
+    assert_eq!(frames[..8], program.address("probed").to_ne_bytes());
+}
+
+#[test]
+fn recursion_is_told_by_the_stack_pointer() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::start();
+    let entry = program.point("depth", SiteKind::Entry, &value(1, register::RDI));
+    let end = program.point("depth_return", SiteKind::Return, &value(1, register::RAX));
+    scene.attach(&program, &[entry, end]);
+    scene.select(&program);
+    assert_eq!(program.number("depth 200"), 20_100);
+    let told = scene.drain();
+    assert_eq!(told.len(), 402);
+    let (entries, ends) = told.split_at(201);
+    for (entry, end) in entries.iter().zip(ends.iter().rev()) {
+        let n = entry.number(1);
+        assert_eq!(end.number(1), n * (n + 1) / 2);
+        assert_eq!(entry.hit.sp, end.hit.sp);
+    }
+    assert!(entries.is_sorted_by(|a, b| a.hit.sp > b.hit.sp), "deeper is lower");
+}
+
+#[test]
+fn threads_children_and_new_programs_are_told_apart() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::start();
+    let ops = value(1, register::RDI);
+    let point = program.point("probed", SiteKind::Entry, &ops);
+    let points = std::slice::from_ref(&point);
+    let of_one = scene.probes.attach(&program.file(), Some(program.id()), points).expect("it can");
+    scene.select(&program);
+    assert_eq!(program.number("thread"), 3);
+    let told = scene.drain();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].hit.tgid, program.id());
+    assert_ne!(told[0].hit.tid, program.id());
+    // A probe of one process does not see its child, which computes the same all the same.
+    assert!(program.run("fork").ends_with(" 23"));
+    assert!(scene.drain().is_empty());
+    // One of all processes does, but tells it only of those that are selected.
+    let of_all = scene.probes.attach(&program.file(), None, points).expect("it can");
+    assert!(program.run("fork").ends_with(" 23"));
+    assert!(scene.drain().is_empty(), "a child that is not followed is not selected");
+    let follow = scene.capture.selection();
+    follow.select(program.id(), true, 64).expect("room for one");
+    follow.select_functions(program.id()).expect("room for one");
+    let said = program.run("fork");
+    let child: u32 = said.split_once(' ').expect("two numbers").0.parse().expect("a number");
+    let told = scene.drain();
+    assert_eq!(told.iter().map(|told| told.hit.tgid).collect::<Vec<_>>(), [child]);
+    // The next program in the same process is another one: its functions are not selected.
+    assert_eq!(program.run("exec"), "exec");
+    program.read_addresses();
+    assert_eq!(program.number("text x"), -4);
+    assert!(scene.drain().is_empty());
+    scene.select(&program);
+    assert_eq!(program.number("text x"), -4);
+    assert_eq!(scene.drain().len(), 2, "both probes are there still");
+    scene.probes.detach(of_one.link);
+    scene.probes.detach(of_all.link);
+    wait("the probes are gone", || {
+        scene.drain();
+        program.run("text x");
+        scene.drain().is_empty()
+    });
+}
+
+#[test]
+fn a_refused_instruction_does_not_lose_the_others() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::start();
+    let many = program.offset("many");
+    let mut points: Vec<_> =
+        (0..999).map(|index| point(many + 3 * index, SiteKind::Entry, &[])).collect();
+    points.insert(500, program.point("refused", SiteKind::Entry, &[]));
+    let attached = scene.probes.attach(&program.file(), Some(program.id()), &points);
+    let attached = attached.expect("it goes on");
+    let refused: Vec<usize> = attached.refused.iter().map(|(index, _)| *index).collect();
+    assert_eq!(refused, [500], "{:?}", attached.refused);
+    assert_eq!(attached.sites.len(), 1000);
+    scene.select(&program);
+    assert_eq!(program.number("locked 7"), 8);
+    program.run("many");
+    let told: Vec<u32> = scene.drain().iter().map(|told| told.hit.site).collect();
+    let mut good: Vec<u32> = attached.sites.iter().map(|site| site.0).collect();
+    good.remove(500);
+    assert_eq!(told, good);
+}
+
+#[test]
+fn fifty_thousand_points_come_and_go() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::with_ring(1 << 23);
+    let many = program.offset("many");
+    let points: Vec<_> =
+        (0..50_000).map(|index| point(many + 3 * index, SiteKind::Entry, &[])).collect();
+    let begun = std::time::Instant::now();
+    let attached = scene.probes.attach(&program.file(), Some(program.id()), &points);
+    let attached = attached.expect("it can");
+    println!("50,000 points attached in {:?}", begun.elapsed());
+    assert!(attached.refused.is_empty());
+    scene.select(&program);
+    assert_eq!(program.run("many"), "many");
+    let told: Vec<u32> = scene.drain().iter().map(|told| told.hit.site).collect();
+    assert_eq!(told, attached.sites.iter().map(|site| site.0).collect::<Vec<_>>());
+    let begun = std::time::Instant::now();
+    let file = program.file();
+    drop(scene);
+    println!("and detached in {:?}", begun.elapsed());
+    // Nothing is left in the program's text.
+    let text = program.text("many", 150_000);
+    let file = std::fs::read(file).expect("it was built");
+    let from = many as usize;
+    assert!(text == file[from..from + 150_000], "the text is as it was");
+    assert_eq!(program.run("many"), "many");
+}
+
+#[test]
+fn a_full_ring_is_counted() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::with_ring(1 << 16);
+    scene.attach(&program, &[program.point("probed", SiteKind::Entry, &value(1, register::RDI))]);
+    scene.select(&program);
+    program.run("times 5000");
+    let told = scene.drain();
+    assert!(!told.is_empty() && told.len() < 5000, "{}", told.len());
+    assert!(told.iter().all(|told| told.hit.lost == 0));
+    let lost = 5000 - told.len();
+    program.run("times 1");
+    let next = scene.drain();
+    assert_eq!(next.len(), 1);
+    assert_eq!(next[0].hit.lost as usize, lost);
+    let counters = scene.probes.counters(FunctionNo(0)).expect("it is known");
+    assert_eq!((counters.told, counters.lost), (told.len() as u64 + 1, lost as u64));
+    let selection = scene.capture.selection();
+    assert_eq!(selection.lost(program.id()), Some(lost as u64));
+    let counters = scene.capture.counters().expect("they are there");
+    assert_eq!(counters.of(agent_common::counter::RING_FULL), lost as u64);
+    assert!(counters.events >= told.len() as u64 + 1);
+}
+
+#[test]
+fn a_rate_suppresses_calls_whole() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::start();
+    let entry = program.point("depth", SiteKind::Entry, &value(1, register::RDI));
+    let end = program.point("depth_return", SiteKind::Return, &value(1, register::RAX));
+    scene.attach(&program, &[entry, end]);
+    scene.select(&program);
+    scene.probes.set_rate(FunctionNo(0), 100).expect("it is known");
+    // More than a window can take, however slow this is.
+    assert_eq!(program.number("depth 5000"), 12_502_500);
+    let told = scene.drain();
+    let stacks = |kind| {
+        let of_kind = told.iter().filter(move |told| told.hit.header.flags == kind);
+        of_kind.map(|told| told.hit.sp).collect::<Vec<_>>()
+    };
+    let (entries, mut ends) = (stacks(hit_flags::ENTRY), stacks(hit_flags::RETURN));
+    ends.reverse();
+    // A return whose entry is not known any more is told; none is missing.
+    let ends: Vec<u64> = ends.into_iter().filter(|sp| entries.contains(sp)).collect();
+    assert_eq!(entries, ends);
+    let counters = scene.probes.counters(FunctionNo(0)).expect("it is known");
+    assert_eq!(counters.suppressed, 5001 - entries.len() as u64);
+    assert!(counters.suppressed > 0);
+    scene.probes.set_rate(FunctionNo(0), 0).expect("it is known");
+    program.run("depth 0");
+    let told = scene.drain();
+    assert_eq!(told.len(), 2);
+}
+
+#[test]
+fn a_budget_suppresses_calls_and_counts_them() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::start();
+    let entry = program.point("probed", SiteKind::Entry, &value(1, register::RDI));
+    let end = program.point("probed_return", SiteKind::Return, &[]);
+    scene.attach(&program, &[entry, end]);
+    scene.select(&program);
+    // A hit is taken to cost a microsecond: some 134 hits a window.
+    scene.probes.set_budget(program.id(), 1_000_000).expect("room for one");
+    assert_eq!(program.number("times 5000"), 12_502_500);
+    let told = scene.drain();
+    let counters = scene.probes.counters(FunctionNo(0)).expect("it is known");
+    let entries = told.iter().filter(|told| told.hit.header.flags == hit_flags::ENTRY);
+    assert_eq!(entries.clone().count() as u64 + counters.suppressed, 5000);
+    assert!(counters.suppressed > 1000, "{counters:?}");
+    let said: u64 = entries.map(|told| u64::from(told.hit.suppressed)).sum();
+    assert!(said <= counters.suppressed);
+    let ends = told.len() as u64 - (5000 - counters.suppressed);
+    assert_eq!(ends, 5000 - counters.suppressed, "each return of a told entry, and no other");
+    assert_eq!(counters.told, told.len() as u64);
+    scene.probes.set_budget(program.id(), 0).expect("room for one");
+    // Once the window is over, all is told.
+    wait("the budget is gone", || {
+        program.run("times 1");
+        !scene.drain().is_empty()
+    });
+    program.run("times 1000");
+    assert_eq!(scene.drain().len(), 2000);
+}
+
+#[test]
+fn a_function_goes_and_the_others_stay() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::start();
+    let of = |number: u32, point: Point| Point { function: FunctionNo(number), ..point };
+    let points = [
+        of(0, program.point("probed", SiteKind::Entry, &[])),
+        of(0, program.point("probed_return", SiteKind::Return, &[])),
+        of(1, program.point("depth", SiteKind::Entry, &[])),
+        of(1, program.point("depth_return", SiteKind::Return, &[])),
+    ];
+    let attached = scene.probes.attach(&program.file(), Some(program.id()), &points);
+    let attached = attached.expect("it can");
+    let sites: Vec<u32> = attached.sites.iter().map(|site| site.0).collect();
+    scene.select(&program);
+    program.run("depth 0");
+    program.run("text x");
+    let told = |scene: &mut Scene| scene.drain().iter().map(|hit| hit.hit.site).collect::<Vec<_>>();
+    assert_eq!(told(&mut scene), [sites[2], sites[3], sites[0], sites[1]]);
+    for _ in 0..3 {
+        // Those that are not there any more change nothing.
+        let gone = HashSet::from([FunctionNo(0), FunctionNo(7)]);
+        scene.probes.detach_functions(attached.link, &gone).expect("it can");
+        program.run("text x");
+        program.run("depth 1");
+        assert_eq!(told(&mut scene), [sites[2], sites[2], sites[3], sites[3]]);
+    }
+    scene.probes.detach_functions(attached.link, &HashSet::from([FunctionNo(1)])).expect("it can");
+    wait("all are gone", || {
+        program.run("depth 1");
+        scene.drain().is_empty()
+    });
+}
+
+#[test]
+fn a_killed_agent_leaves_nothing() {
+    if !is_root() {
+        return;
+    }
+    if let Ok(place) = std::env::var(AGENT) {
+        // The agent's side: attaches, says so, and waits to be killed.
+        let (tgid, offset) = place.split_once(' ').expect("two numbers");
+        let tgid: u32 = tgid.parse().expect("a number");
+        let offset: u64 = offset.parse().expect("a number");
+        let mut scene = Scene::start();
+        let file = std::path::PathBuf::from(format!("/proc/{tgid}/exe"));
+        let points: Vec<_> =
+            (0..1000).map(|index| point(offset + 3 * index, SiteKind::Entry, &[])).collect();
+        scene.probes.attach(&file, Some(tgid), &points).expect("it can");
+        scene.capture.selection().select_functions(tgid).expect("room for one");
+        println!("attached");
+        loop {
+            std::thread::park();
+        }
+    }
+    let mut program = Program::start();
+    let clean = program.text("many", 3000);
+    let mut agent = Command::new(std::env::current_exe().expect("it runs"))
+        .args(["--exact", "a_killed_agent_leaves_nothing", "--nocapture"])
+        .env(AGENT, format!("{} {}", program.id(), program.offset("many")))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it can be started");
+    let output = BufReader::new(agent.stdout.take().expect("piped"));
+    let attached =
+        output.lines().map(|line| line.expect("text")).any(|line| line.ends_with("attached"));
+    assert!(attached);
+    assert_ne!(program.text("many", 3000), clean, "breakpoints are there");
+    assert_eq!(program.run("many"), "many");
+    agent.kill().expect("it is ours");
+    agent.wait().expect("it is ours");
+    wait("the text is as it was", || program.text("many", 3000) == clean);
+    assert_eq!(program.run("many"), "many");
 }

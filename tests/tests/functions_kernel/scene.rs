@@ -105,6 +105,15 @@ impl Program {
         found.expect("it is mapped")
     }
 
+    /// What lies in its memory.
+    pub(crate) fn text(&self, name: &str, bytes: usize) -> Vec<u8> {
+        use std::os::unix::fs::FileExt;
+        let memory = std::fs::File::open(format!("/proc/{}/mem", self.id())).expect("it runs");
+        let mut text = vec![0; bytes];
+        memory.read_exact_at(&mut text, self.address(name)).expect("it is mapped");
+        text
+    }
+
     /// A probe at a named instruction.
     pub(crate) fn point(&self, name: &str, kind: SiteKind, ops: &[Op]) -> Point {
         point(self.offset(name), kind, ops)

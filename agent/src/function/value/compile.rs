@@ -44,7 +44,12 @@ pub fn compile(described: &Described, options: &Options) -> Result<Compiled, Com
             };
             let place = parameter.place.as_ref().map_err(|reason| *reason);
             let steps = Vec::new();
-            wanted.push(Wanted { name: format!("remora.arg.{name}"), ty: parameter.ty, place, steps });
+            wanted.push(Wanted {
+                name: format!("remora.arg.{name}"),
+                ty: parameter.ty,
+                place,
+                steps,
+            });
         }
     }
     for path in &options.select {
@@ -253,7 +258,9 @@ impl<'d> Compiler<'d> {
         let not = |reason| CompileError::NotComparable { path: condition.path.clone(), reason };
         let (_, bare) = self.types.bare(value.ty);
         let signed = match bare.shape {
-            Shape::Int { signed } | Shape::Char { signed, .. } | Shape::Enum { signed, .. } => signed,
+            Shape::Int { signed } | Shape::Char { signed, .. } | Shape::Enum { signed, .. } => {
+                signed
+            }
             Shape::Bool | Shape::Pointer { .. } => false,
             Shape::Float => return Err(not(Unreadable::Float)),
             _ => return Err(not(Unreadable::Type)),
@@ -617,14 +624,9 @@ impl<'d> Compiler<'d> {
         let mark = self.out.mark();
         let shown = match kind {
             Kind::Plain => Err(Unreadable::Type),
-            Kind::Text { pointer_at, length_at } => {
-                self.text(base, at, pointer_at, length_at).map(|chunk| Show::Text {
-                    chunk,
-                    length_at,
-                    length_bytes: 8,
-                    shift: 0,
-                })
-            }
+            Kind::Text { pointer_at, length_at } => self
+                .text(base, at, pointer_at, length_at)
+                .map(|chunk| Show::Text { chunk, length_at, length_bytes: 8, shift: 0 }),
             Kind::Slice { pointer_at, length_at, of } => {
                 self.slice(base, at, pointer_at, length_at, of, level)
             }
@@ -677,7 +679,8 @@ impl<'d> Compiler<'d> {
         }
         // Without elements that can be shown, the number of them is still worth telling.
         let of_show = self.element(of, level);
-        let most = (u64::from(self.options.elements) * stride).min(IMAGE_MAX) / stride.max(1) * stride;
+        let most =
+            (u64::from(self.options.elements) * stride).min(IMAGE_MAX) / stride.max(1) * stride;
         let stride32 = u32::try_from(stride).map_err(|_| Unreadable::Room)?;
         let chunk = self.out.chunk(most as usize);
         if most > 0 && !matches!(of_show, Show::Unavailable(_)) {
@@ -791,7 +794,8 @@ impl<'d> Compiler<'d> {
             self.out.op(op::COPY, 0, 0, TYPE_NAME_BYTES);
         }
         let mark = self.out.mark();
-        let message = if methods && name.is_some() { self.message(base, at, level).ok() } else { None };
+        let message =
+            if methods && name.is_some() { self.message(base, at, level).ok() } else { None };
         let message = message.filter(|_| self.out.fits());
         if message.is_none() {
             self.out.back(mark);
@@ -820,9 +824,9 @@ impl<'d> Compiler<'d> {
 
 /// Rust's tuples have members `__0`, `__1`.
 fn field_name(name: &std::sync::Arc<str>) -> Name {
-    let positional = name.strip_prefix("__").is_some_and(|rest| {
-        !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit())
-    });
+    let positional = name
+        .strip_prefix("__")
+        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()));
     Name(if positional { "".into() } else { name.clone() })
 }
 

@@ -200,7 +200,8 @@ impl Emitter {
                 self.op(op::COPY, 0, 0, bytes as i32);
             }
             Place::Bytes(known) => {
-                for part in known.get(..(bytes as usize).min(known.len())).unwrap_or(&[]).chunks(8) {
+                for part in known.get(..(bytes as usize).min(known.len())).unwrap_or(&[]).chunks(8)
+                {
                     let mut number = [0; 8];
                     number[..part.len()].copy_from_slice(part);
                     self.constant(i64::from_le_bytes(number));

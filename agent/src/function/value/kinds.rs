@@ -16,7 +16,15 @@ pub(super) enum Kind {
     /// Elements between two addresses.
     Span { from_at: u64, to_at: u64, of: TypeNo },
     /// libc++'s string.
-    ShortString { long_bit_at: u64, long_mask: u8, data_at: u64, size_at: u64, inline_at: u64, inline_bytes: u32, size_shift: u8 },
+    ShortString {
+        long_bit_at: u64,
+        long_mask: u8,
+        data_at: u64,
+        size_at: u64,
+        inline_at: u64,
+        inline_bytes: u32,
+        size_shift: u8,
+    },
     /// Go's interface; with methods, the first word is a table that holds the type.
     Interface { methods: bool },
 }
@@ -138,18 +146,17 @@ fn cpp(types: &Types, ty: TypeNo) -> Option<Kind> {
         return short_string(types, ty);
     }
     if name.starts_with("basic_string_view<char,") {
-        let either = |one: &str, other: &str| {
-            path(types, ty, &[one]).or_else(|| path(types, ty, &[other]))
-        };
+        let either =
+            |one: &str, other: &str| path(types, ty, &[one]).or_else(|| path(types, ty, &[other]));
         let (pointer_at, _) = either("_M_str", "__data_")?;
         let (length_at, _) = either("_M_len", "__size_")?;
         return Some(Kind::Text { pointer_at, length_at });
     }
     if name.starts_with("vector<") && !name.starts_with("vector<bool") {
-        let (from_at, pointer) = path(types, ty, &["_M_impl", "_M_start"])
-            .or_else(|| path(types, ty, &["__begin_"]))?;
-        let (to_at, _) = path(types, ty, &["_M_impl", "_M_finish"])
-            .or_else(|| path(types, ty, &["__end_"]))?;
+        let (from_at, pointer) =
+            path(types, ty, &["_M_impl", "_M_start"]).or_else(|| path(types, ty, &["__begin_"]))?;
+        let (to_at, _) =
+            path(types, ty, &["_M_impl", "_M_finish"]).or_else(|| path(types, ty, &["__end_"]))?;
         return Some(Kind::Span { from_at, to_at, of: target(types, pointer)? });
     }
     None
@@ -197,5 +204,6 @@ pub(super) fn is_plain_char(ty: &Type) -> bool {
 
 /// Whether elements of a type are bytes of text in this language.
 pub(super) fn is_byte(ty: &Type) -> bool {
-    ty.size == 1 && matches!(ty.shape, Shape::Int { signed: false } | Shape::Char { plain: true, .. })
+    ty.size == 1
+        && matches!(ty.shape, Shape::Int { signed: false } | Shape::Char { plain: true, .. })
 }

@@ -196,7 +196,9 @@ impl Reader {
                 }
                 let kind = type_name(&chunks, *descriptor, *name);
                 Some(Failure {
-                    message: message.as_ref().and_then(|m| error_text(&chunks, m, kind.as_deref()?)),
+                    message: message
+                        .as_ref()
+                        .and_then(|m| error_text(&chunks, m, kind.as_deref()?)),
                     kind: kind.map_or_else(|| Arc::from("error"), Arc::from),
                 })
             }
@@ -399,8 +401,7 @@ impl<'c> Text<'c> {
             }
             Show::Enum { bytes, signed, names } => {
                 let number = image.number(at, *bytes)?;
-                let extended =
-                    if *signed { image.signed(at, *bytes)? } else { number as i64 };
+                let extended = if *signed { image.signed(at, *bytes)? } else { number as i64 };
                 match names.iter().find(|(value, _)| *value == extended) {
                     Some((_, name)) => self.push(&name.0),
                     None if *signed => self.number(extended),
@@ -455,8 +456,7 @@ impl<'c> Text<'c> {
                 let from = image.number(at.saturating_add(*from_at), 8)?;
                 let to = image.number(at.saturating_add(*to_at), 8)?;
                 let bytes = to.checked_sub(from).ok_or(Unreadable::Invalid)?;
-                let length =
-                    bytes.checked_div((*stride).into()).ok_or(Unreadable::Invalid)?;
+                let length = bytes.checked_div((*stride).into()).ok_or(Unreadable::Invalid)?;
                 self.elements(*chunk, length, *stride, of, depth)?;
             }
             Show::Array { count, shown, stride, of } => {

@@ -45,7 +45,15 @@ pub(crate) enum Show {
     /// One of several structs.
     Variants { tag_at: u64, tag_bytes: u8, variants: Vec<Case> },
     /// libc++'s string: inside if short, else by address.
-    ShortString { long_bit_at: u64, long_mask: u8, size_at: u64, size_shift: u8, inline_at: u64, inline_bytes: u32, text: Box<Show> },
+    ShortString {
+        long_bit_at: u64,
+        long_mask: u8,
+        size_at: u64,
+        size_shift: u8,
+        inline_at: u64,
+        inline_bytes: u32,
+        text: Box<Show>,
+    },
     /// Go's interfaces: the type's descriptor and its name in chunks, and the text that the commonest
     /// errors hold.
     Interface { descriptor: u16, name: Option<u16>, message: Option<Message> },

@@ -1,1 +1,4 @@
 //! Tests of values.
+
+mod exact;
+mod tracee;

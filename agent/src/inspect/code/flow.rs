@@ -151,6 +151,16 @@ struct Block {
     way: Way,
 }
 
+/// Which of the calls before two ways is the one that does not return: the one further on in the code,
+/// as compilers put what seldom runs at the end.
+fn uncertain(one: Way, other: Way) -> Option<u64> {
+    match (one, other) {
+        (Way::Behind(one), Way::Behind(other)) => Some(one.max(other)),
+        (Way::Behind(call), Way::Certain) | (Way::Certain, Way::Behind(call)) => Some(call),
+        (Way::Certain, Way::Certain) => None,
+    }
+}
+
 enum Walked {
     Done,
     NoReturn(Vec<u64>),
@@ -158,7 +168,6 @@ enum Walked {
 
 struct Walk<'a, P> {
     program: &'a P,
-    entry: u64,
     /// The function's own code, then its pieces.
     regions: Vec<(Range<u64>, Vec<u8>)>,
     language: Language,
@@ -189,7 +198,6 @@ impl<'a, P: Program> Walk<'a, P> {
     ) -> Result<Self, Refusal> {
         let mut walk = Self {
             program,
-            entry: entry.0,
             regions: Vec::new(),
             language,
             noreturn,
@@ -207,6 +215,11 @@ impl<'a, P: Program> Walk<'a, P> {
         }
         walk.add_region(entry.0..entry.0.saturating_add(size))?;
         walk.blocks.insert(entry.0, Block { state: State::at_entry(), way: Way::Certain });
+        if let Some((address, depth)) = program.recovery(entry)
+            && walk.is_inside(address.0)
+        {
+            walk.edge(address.0, State::with_frame(depth), Way::Certain);
+        }
         Ok(walk)
     }
 
@@ -255,11 +268,12 @@ impl<'a, P: Program> Walk<'a, P> {
     fn block(&mut self, start: u64) -> Result<(), Refusal> {
         let Some(block) = self.blocks.get(&start) else { return Ok(()) };
         let mut state = block.state.clone();
+        let way = block.way;
         let mut address = start;
-        let mut idle_since_call = matches!(block.way, Way::Behind(_));
+        let mut idle_since_call = way != Way::Certain;
         loop {
             if address != start && self.blocks.contains_key(&address) {
-                self.edge(address, state, Way::Certain);
+                self.edge(address, state, way);
                 return Ok(());
             }
             let Some((bytes, region_end)) = self.bytes(address) else {
@@ -297,7 +311,7 @@ impl<'a, P: Program> Walk<'a, P> {
                         if self.language == Language::Go { &PRESERVED_GO } else { &PRESERVED };
                     state.call(address, preserved);
                     if let Some(pad) = landing_pad {
-                        self.edge(pad, state.clone(), Way::Certain);
+                        self.edge(pad, state.clone(), way);
                     }
                     let target = instruction.next_ip();
                     if self.is_inside(target) {
@@ -309,12 +323,12 @@ impl<'a, P: Program> Walk<'a, P> {
                 Next::Branch(target) => {
                     let mut taken = state.clone();
                     taken.branch(&instruction, true);
-                    self.edge(target, taken, Way::Certain);
+                    self.edge(target, taken, way);
                     state.branch(&instruction, false);
                 }
                 Next::Jump(targets) => {
                     for target in targets {
-                        self.edge(target, state.clone(), Way::Certain);
+                        self.edge(target, state.clone(), way);
                     }
                     return Ok(());
                 }
@@ -340,18 +354,15 @@ impl<'a, P: Program> Walk<'a, P> {
                 (Some(a), Some(b)) => a != b,
                 _ => false,
             };
-            match (block.way, way) {
-                (_, Way::Behind(call)) if conflict => {
-                    if let Some(step) = self.steps.get_mut(&call) {
-                        step.next = Next::Nothing;
-                    }
-                    return;
+            if conflict && let Some(call) = uncertain(block.way, way) {
+                let direct = way == Way::Behind(call)
+                    && self.steps.get(&call).is_some_and(|s| s.instruction.next_ip() == target);
+                match self.steps.get_mut(&call) {
+                    // Nothing was followed behind it yet.
+                    Some(step) if direct => step.next = Next::Nothing,
+                    _ => self.found_noreturn.push(call),
                 }
-                (Way::Behind(call), Way::Certain) if conflict => {
-                    self.found_noreturn.push(call);
-                    return;
-                }
-                _ => {}
+                return;
             }
             if way == Way::Certain {
                 block.way = Way::Certain;
@@ -458,7 +469,7 @@ impl<'a, P: Program> Walk<'a, P> {
     fn computed(&mut self, jump: &Instruction, state: &State) -> Result<Next, Refusal> {
         let address = VirtAddr(jump.ip());
         let Some((table, base, most)) = state.jump_table(jump) else {
-            if state.stack_pointer() == Some(0) && !state.is_computed(jump) {
+            if state.stack_pointer() == Some(0) && state.is_pointer(jump) {
                 return Ok(self.end(address, Ending::TailCall, state));
             }
             self.refuse(Refusal::UnresolvedJump(address));
@@ -537,11 +548,5 @@ impl<'a, P: Program> Walk<'a, P> {
             found.extend(decoder.into_iter().map(|instruction| instruction.ip()));
         }
         found
-    }
-
-    /// The function's entry, which loops may lead back to.
-    #[expect(dead_code, reason = "kept for messages")]
-    fn entry(&self) -> u64 {
-        self.entry
     }
 }

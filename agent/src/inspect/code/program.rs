@@ -18,6 +18,8 @@ pub trait Program {
     fn is_constant(&self, address: VirtAddr) -> bool;
     /// The address in this program that the loader writes into a place.
     fn relocated(&self, slot: VirtAddr) -> Option<VirtAddr>;
+    /// Where a Go function goes on after a recovered panic, and how many bytes its frame has there.
+    fn recovery(&self, function: VirtAddr) -> Option<(VirtAddr, u32)>;
     /// Where the call at an address goes on when it throws, if it is caught.
     fn landing_pad(&self, call: VirtAddr) -> Option<VirtAddr>;
 }
@@ -92,6 +94,10 @@ impl Program for Binary<'_> {
 
     fn relocated(&self, slot: VirtAddr) -> Option<VirtAddr> {
         self.index.relocated(slot)
+    }
+
+    fn recovery(&self, function: VirtAddr) -> Option<(VirtAddr, u32)> {
+        self.index.recovery(function)
     }
 
     fn landing_pad(&self, _call: VirtAddr) -> Option<VirtAddr> {

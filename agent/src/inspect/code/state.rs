@@ -58,10 +58,21 @@ impl State {
     pub(super) fn at_entry() -> Self {
         let mut registers = [Value::Something(0); 16];
         for (number, register) in registers.iter_mut().enumerate() {
-            *register = Value::Something(number as u64 + 1);
+            *register = Value::Something(number as u64);
         }
         registers[RSP] = Value::Stack { base: 0, offset: 0 };
         Self { registers, saved: Vec::new(), bounds: Vec::new(), compared: Compared::Nothing }
+    }
+
+    /// Where the program comes back to by other ways than a jump, with a frame of which only the stack
+    /// pointer is known, `depth` bytes below the place of the return address.
+    pub(super) fn with_frame(depth: u32) -> Self {
+        let mut state = Self::at_entry();
+        for number in 0..state.registers.len() {
+            state.make(COMPUTED, number);
+        }
+        state.registers[RSP] = Value::Stack { base: 0, offset: -i64::from(depth) };
+        state
     }
 
     /// How far the stack pointer is from the place of the return address; negative below it.
@@ -107,10 +118,17 @@ impl State {
         }
     }
 
-    /// Whether a jump goes through what a table held, though it is not known which.
-    pub(super) fn is_computed(&self, jump: &Instruction) -> bool {
-        let in_memory = jump.op0_kind() == OpKind::Memory;
-        in_memory && jump.memory_index() != Register::None
+    /// Whether a jump goes where an argument, a callee or a plain place in memory says: to a function.
+    /// What was computed may be a place within this one.
+    pub(super) fn is_pointer(&self, jump: &Instruction) -> bool {
+        match jump.op0_kind() {
+            OpKind::Memory => jump.memory_index() == Register::None,
+            OpKind::Register => match self.value(jump.op0_register()) {
+                Some(Value::Something(value)) => value & 63 < MET,
+                _ => false,
+            },
+            _ => false,
+        }
     }
 
     fn bound(&self, value: u64) -> Option<u32> {
@@ -290,8 +308,12 @@ impl State {
                 self.store(instruction, used.memory_size().size(), None);
             }
         }
+        let loads = instruction.mnemonic() == Mnemonic::Mov
+            && instruction.op1_kind() == OpKind::Memory
+            && instruction.memory_index() == Register::None;
         for number in written {
-            self.make(made_at(ip, number), number);
+            let made = made_at(ip, number);
+            self.make(if loads { made } else { made - MADE + COMPUTED }, number);
         }
     }
 
@@ -370,18 +392,21 @@ impl State {
                 let immediate = i.try_immediate(1).ok()?;
                 self.set(first, Value::Constant(immediate));
             }
+            (Mnemonic::Lea, OpKind::Register, _)
+                if wide
+                    && i.memory_index() != Register::None
+                    && i.memory_index_scale() == 1
+                    && i.memory_displacement64() == 0 =>
+            {
+                let sum = self.sum(i.memory_base(), i.memory_index())?;
+                self.set(first, sum);
+            }
             (Mnemonic::Lea, OpKind::Register, _) if wide => {
                 let value = self.address(i)?;
                 self.set(first, value);
             }
             (Mnemonic::Add, OpKind::Register, OpKind::Register) if wide => {
-                let sum = match (self.value(first)?, self.value(second)?) {
-                    (Value::Entry { table, index, wide: false }, Value::Constant(base))
-                    | (Value::Constant(base), Value::Entry { table, index, wide: false }) => {
-                        Value::Target { table, base, index }
-                    }
-                    _ => return None,
-                };
+                let sum = self.sum(first, second)?;
                 self.set(first, sum);
             }
             (Mnemonic::Add | Mnemonic::Sub, OpKind::Register, _) if wide => {
@@ -400,7 +425,7 @@ impl State {
             }
             (Mnemonic::And, OpKind::Register, _) if first.size() >= 4 => {
                 let most = u32::try_from(i.try_immediate(1).ok()?).ok()?;
-                let value = made_at(i.ip(), number(first)?);
+                let value = made_at(i.ip(), number(first)?) - MADE + COMPUTED;
                 self.make(value, number(first)?);
                 self.set_bound(value, most);
             }
@@ -426,6 +451,17 @@ impl State {
         Some(())
     }
 
+    /// A difference out of a table and its base.
+    fn sum(&self, one: Register, other: Register) -> Option<Value> {
+        match (self.value(one)?, self.value(other)?) {
+            (Value::Entry { table, index, wide: false }, Value::Constant(base))
+            | (Value::Constant(base), Value::Entry { table, index, wide: false }) => {
+                Some(Value::Target { table, base, index })
+            }
+            _ => None,
+        }
+    }
+
     fn move_stack(&mut self, by: i64) -> Option<()> {
         let value = add(self.registers[RSP], by);
         // Where it is not known it stays unknown, whatever is pushed.
@@ -442,14 +478,20 @@ impl State {
     }
 }
 
+/// What is added to the number of a register, beside the address, to number what it holds: what was
+/// loaded or returned, where ways meet that had left different things in it, and what was computed.
+const MADE: u64 = 16;
+const MET: u64 = 32;
+const COMPUTED: u64 = 48;
+
 /// The number of what an instruction leaves in a register.
 fn made_at(address: u64, register: usize) -> u64 {
-    (address << 6) | (register as u64 + 16)
+    (address << 6) | (register as u64 + MADE)
 }
 
 /// The number of what a meeting of paths leaves in a register.
 fn met_at(address: u64, register: usize) -> u64 {
-    (address << 6) | (register as u64 + 32)
+    (address << 6) | (register as u64 + MET)
 }
 
 fn add(value: Value, by: i64) -> Option<Value> {

@@ -7,7 +7,7 @@ use gimli::{AttributeValue, DwAt};
 
 use super::location::{self, Frame};
 use super::place::{Piece, Place, Step, Unreadable};
-use super::prologue::{self, Prologue};
+use super::prologue::{self, Prologue, Source};
 use super::resolve::{Resolver, children, number};
 use super::types::{Shape, TypeNo, Types};
 use super::units::{Attr, Die, Entry, Part, Unit, View};
@@ -105,13 +105,18 @@ pub(super) fn describe(
             Some((from, _, value)) => resolver.number(from, Some(value)),
             None => resolver.number(at, None),
         };
-        if about.language == Language::Go && number(&child, gimli::DW_AT_variable_parameter) == Some(1)
+        if about.language == Language::Go
+            && number(&child, gimli::DW_AT_variable_parameter) == Some(1)
             || matches!(
                 child.attr_value(gimli::DW_AT_variable_parameter),
                 Some(AttributeValue::Flag(true))
             )
         {
-            results.push((name, ty));
+            // Go's compiler lists the results of a function with deferred calls twice (1.26).
+            let again = results.iter().any(|(known, _): &(Arc<str>, _)| *known == name);
+            if !(again && name.starts_with("~r")) {
+                results.push((name, ty));
+            }
         } else {
             parameters.push((name, ty, child));
         }
@@ -189,13 +194,13 @@ pub(super) struct About {
 
 fn about(view: &View<'_>, unit: &Unit<'_>) -> About {
     let root = unit.entry(unit.header.root_offset()).ok();
-    let language = root
-        .as_ref()
-        .and_then(|root| root.attr_value(gimli::DW_AT_language))
-        .map_or(Language::Other, |value| match value {
+    let language = root.as_ref().and_then(|root| root.attr_value(gimli::DW_AT_language)).map_or(
+        Language::Other,
+        |value| match value {
             AttributeValue::Language(language) => Language::of(language),
             _ => Language::Other,
-        });
+        },
+    );
     let dwarf = view.dwarf(Part::Main);
     let producer = root
         .and_then(|root| root.attr_value(gimli::DW_AT_producer))
@@ -351,35 +356,43 @@ impl<'a> Site<'_, 'a> {
             return Ok(pieces);
         }
         // The caller wrote what lies above the return address.
-        if at >= 0 && !(self.about.language == Language::Go && self.prologue.stores.iter().any(|store| store.at == at)) {
+        if at >= 0
+            && !(self.about.language == Language::Go
+                && self.prologue.stores.iter().any(|store| store.at == at))
+        {
             return Ok(Place::Memory(steps));
         }
         Err(Unreadable::NotStored)
     }
 
-    /// The registers that are stored into a place.
+    /// What is stored into a place.
     fn stored(&self, at: i64, bytes: u64) -> Option<Place> {
         if bytes == 0 || bytes > 64 {
             return None;
         }
-        if bytes <= 8 {
-            let store = self.prologue.register(at, bytes)?;
-            return Some(Place::register(store.register));
-        }
         let mut pieces = Vec::new();
         let mut done = 0;
         while done < bytes {
-            let part = (bytes - done).min(8);
-            let store = self.prologue.register(at.checked_add(done as i64)?, part);
-            let place = match store {
-                Some(store) => Ok(Place::register(store.register)),
-                // Vector registers are not followed.
-                None => Err(Unreadable::NotStored),
-            };
-            pieces.push(Piece { bytes: part, place });
-            done += part;
+            match self.prologue.stored(at.checked_add(done as i64)?) {
+                Some(store) => {
+                    let part = u64::from(store.bytes).min(bytes - done);
+                    pieces.push(Piece { bytes: part, place: Ok(place_of(store.from)) });
+                    done += part;
+                }
+                // Padding, or a vector register, which is not followed.
+                None => {
+                    done += 1;
+                    match pieces.last_mut() {
+                        Some(Piece { bytes, place: Err(_) }) => *bytes += 1,
+                        _ => pieces.push(Piece { bytes: 1, place: Err(Unreadable::NotStored) }),
+                    }
+                }
+            }
         }
-        pieces.iter().any(|piece| piece.place.is_ok()).then_some(Place::Pieces(pieces))
+        match pieces.as_slice() {
+            [Piece { place, .. }] => place.clone().ok(),
+            _ => pieces.iter().any(|piece| piece.place.is_ok()).then_some(Place::Pieces(pieces)),
+        }
     }
 
     /// An address that is itself kept in the frame.
@@ -389,14 +402,26 @@ impl<'a> Site<'_, 'a> {
             [Step::Cfa, Step::Add(at), Step::Load(load), ..] => (*at, 3, *load),
             _ => return Ok(()),
         };
-        match self.prologue.register(at, load.into()) {
-            Some(store) if !optimized && load == 8 => {
-                steps.splice(..used, [Step::Register(store.register)]);
+        match self.prologue.stored(at) {
+            Some(store) if !optimized && load == 8 && store.bytes == 8 => {
+                let address = match store.from {
+                    Source::Register(number) => vec![Step::Register(number)],
+                    Source::Caller(at) => vec![Step::Cfa, Step::Add(at), Step::Load(8)],
+                };
+                steps.splice(..used, address);
                 Ok(())
             }
             None if at >= 0 => Ok(()),
             _ => Err(Unreadable::NotStored),
         }
+    }
+}
+
+/// Where an argument comes in.
+fn place_of(source: Source) -> Place {
+    match source {
+        Source::Register(number) => Place::register(number),
+        Source::Caller(at) => Place::Memory(vec![Step::Cfa, Step::Add(at)]),
     }
 }
 

@@ -18,8 +18,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use self::place::{Place, Unreadable};
-use self::sections::Loaded;
 pub use self::sections::FileError;
+use self::sections::Loaded;
 use self::types::{TypeNo, Types};
 use self::units::{Cache, View};
 use crate::inspect::address::VirtAddr;

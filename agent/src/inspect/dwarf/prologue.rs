@@ -3,22 +3,33 @@
 //! it there proves which register it came in. Bytes in, facts out; what is not recognised proves
 //! nothing.
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register,
+};
 
 use crate::inspect::address::VirtAddr;
 
 /// Most instructions that are looked at.
 const INSTRUCTIONS_MAX: usize = 160;
 
-/// A register stored into the frame as it was when the function was entered.
+/// An argument put into the frame as it was when the function was entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
     /// Where, relative to the canonical frame address.
     pub(super) at: i64,
-    /// DWARF's number of the register.
-    pub(super) register: u8,
+    /// Where it came in.
+    pub(super) from: Source,
     /// How many of its bytes.
     pub(super) bytes: u8,
+}
+
+/// Where an argument comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// DWARF's number of a register.
+    Register(u8),
+    /// A place above the return address, relative to the canonical frame address.
+    Caller(i64),
 }
 
 /// What is known of a function's first instructions.
@@ -37,24 +48,20 @@ pub(super) struct Prologue {
 /// What a register holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holds {
-    /// What a register held at the entry: its number, and how many bytes are unchanged.
-    Entry(u8, u8),
+    /// An argument, and how many of its bytes are unchanged.
+    Entry(Source, u8),
     /// The canonical frame address and this.
     Frame(i64),
     Other,
 }
 
 impl Prologue {
-    /// The register that held what is stored at `at`, relative to the canonical frame address.
-    pub(super) fn register(&self, at: i64, bytes: u64) -> Option<Stored> {
-        let first = self.stores.iter().find(|store| {
-            at < store.at + i64::from(store.bytes) && store.at < at.saturating_add(bytes as i64)
-        })?;
-        let end = at.checked_add(bytes as i64)?;
-        if self.other.iter().any(|(from, to)| *from < end && at < *to) {
-            return None;
-        }
-        (first.at == at && u64::from(first.bytes) >= bytes).then_some(*first)
+    /// What is put at `at`, relative to the canonical frame address.
+    pub(super) fn stored(&self, at: i64) -> Option<Stored> {
+        let store = self.stores.iter().find(|store| store.at == at)?;
+        let end = at.checked_add(store.bytes.into())?;
+        let other = self.other.iter().any(|(from, to)| *from < end && at < *to);
+        (!other).then_some(*store)
     }
 }
 
@@ -91,7 +98,7 @@ impl State {
     fn new() -> Self {
         let mut registers = [Holds::Other; 16];
         for (number, register) in GENERAL.iter().enumerate() {
-            registers[number] = Holds::Entry(dwarf(*register), 8);
+            registers[number] = Holds::Entry(Source::Register(dwarf(*register)), 8);
         }
         registers[RSP] = Holds::Frame(-8);
         Self { registers, prologue: Prologue::default(), stored: false }
@@ -152,6 +159,7 @@ impl State {
     fn copy(&mut self, instruction: &Instruction) {
         let from = match instruction.op1_kind() {
             OpKind::Register => index(instruction.op1_register()),
+            OpKind::Memory => return self.load(instruction),
             _ => None,
         };
         let low = !high_byte(instruction.op1_register()) && !high_byte(instruction.op0_register());
@@ -162,8 +170,8 @@ impl State {
                 let to = index(instruction.op0_register());
                 let (Some(to), true) = (to, low) else { return self.forget(instruction) };
                 self.registers[to] = match held {
-                    Some(Holds::Entry(register, bytes)) => {
-                        Holds::Entry(register, bytes.min(size as u8))
+                    Some(Holds::Entry(source, bytes)) => {
+                        Holds::Entry(source, bytes.min(size as u8))
                     }
                     Some(Holds::Frame(at)) if size == 8 => Holds::Frame(at),
                     _ => Holds::Other,
@@ -175,13 +183,29 @@ impl State {
                 self.stored = true;
                 let size = instruction.memory_size().size() as i64;
                 match from.filter(|_| low).map(|from| self.registers[from]) {
-                    Some(Holds::Entry(register, bytes)) if i64::from(bytes) >= size => {
-                        self.store(Stored { at, register, bytes: size as u8 });
+                    Some(Holds::Entry(from, bytes)) if i64::from(bytes) >= size => {
+                        self.store(Stored { at, from, bytes: size as u8 });
+                    }
+                    // The rest was added when the register was filled.
+                    Some(Holds::Entry(from, bytes)) => {
+                        self.store(Stored { at, from, bytes });
+                        self.write(at + i64::from(bytes), size - i64::from(bytes));
                     }
                     _ => self.write(at, size),
                 }
             }
             _ => self.forget(instruction),
+        }
+    }
+
+    /// What the caller put onto the stack is an argument, too.
+    fn load(&mut self, instruction: &Instruction) {
+        let at = self.address(instruction).filter(|at| *at >= 0);
+        let size = instruction.memory_size().size();
+        let to = index(instruction.op0_register()).filter(|_| !high_byte(instruction.op0_register()));
+        self.forget(instruction);
+        if let (Some(to), Some(at), 1 | 2 | 4 | 8) = (to, at, size) {
+            self.registers[to] = Holds::Entry(Source::Caller(at), size as u8);
         }
     }
 
@@ -198,8 +222,11 @@ impl State {
     /// Something else was written: if nothing was there before, no argument comes there.
     fn write(&mut self, at: i64, bytes: i64) {
         let end = at.saturating_add(bytes);
-        let filled =
-            self.prologue.stores.iter().any(|old| old.at < end && at < old.at + i64::from(old.bytes));
+        let filled = self
+            .prologue
+            .stores
+            .iter()
+            .any(|old| old.at < end && at < old.at + i64::from(old.bytes));
         if !filled {
             self.prologue.other.push((at, end));
         }

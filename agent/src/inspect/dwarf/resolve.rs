@@ -150,12 +150,7 @@ impl<'v, 'a> Resolver<'v, 'a> {
         })
     }
 
-    fn enumeration(
-        &mut self,
-        die: Die,
-        unit: &Unit<'a>,
-        to: Option<Attr<'a>>,
-    ) -> Shape {
+    fn enumeration(&mut self, die: Die, unit: &Unit<'a>, to: Option<Attr<'a>>) -> Shape {
         let mut names = Vec::new();
         let mut signed = false;
         for child in children(unit, die.entry) {
@@ -209,8 +204,19 @@ impl<'v, 'a> Resolver<'v, 'a> {
     /// The members of a struct, or the variants of one of Rust's enums.
     fn members(&mut self, die: Die, unit: &Unit<'a>, ty: &mut Type) -> Option<Shape> {
         let mut members = Vec::new();
+        let said = ty.passing != Passing::Unknown;
+        if !said {
+            ty.passing = Passing::Plain;
+        }
         for child in children(unit, die.entry) {
             match child.tag() {
+                gimli::DW_TAG_subprogram if !said && ty.passing != Passing::Reference => {
+                    self.special_function(die, unit, &child, ty);
+                }
+                // A class with a virtual base is made by more than its bytes.
+                gimli::DW_TAG_inheritance if child.has_attr(gimli::DW_AT_virtuality) => {
+                    ty.passing = if said { ty.passing } else { Passing::Reference };
+                }
                 gimli::DW_TAG_member | gimli::DW_TAG_inheritance => {
                     // Static members have no place in the struct.
                     if child.has_attr(gimli::DW_AT_external) || members.len() >= MEMBERS_MAX {
@@ -231,6 +237,50 @@ impl<'v, 'a> Resolver<'v, 'a> {
             }
         }
         Some(Shape::Struct { members })
+    }
+
+    /// A member function of a class: whether it is one that makes the class be passed by its address.
+    fn special_function(&self, die: Die, unit: &Unit<'a>, entry: &Entry<'a>, ty: &mut Type) {
+        if entry.has_attr(gimli::DW_AT_virtuality) {
+            ty.passing = Passing::Reference;
+            return;
+        }
+        let name = entry.attr_value(gimli::DW_AT_name);
+        let Some(name) = name.and_then(|name| self.view.text(die.part, unit, name)) else { return };
+        // `= default` in the class and `= delete` are said since DWARF 5 only; neither is relied on.
+        let class = ty.name.split('<').next().unwrap_or_default();
+        let plain = name.split('<').next().unwrap_or_default();
+        if plain.strip_prefix('~') == Some(class) {
+            let defaulted = entry.has_attr(gimli::DW_AT_defaulted);
+            let deleted = entry.has_attr(gimli::DW_AT_deleted);
+            ty.passing = if defaulted || deleted || entry.has_attr(gimli::DW_AT_artificial) {
+                Passing::Unknown
+            } else {
+                Passing::Reference
+            };
+        } else if plain == class && self.takes_itself(die, unit, entry) {
+            ty.passing = Passing::Unknown;
+        }
+    }
+
+    /// Whether a constructor's argument is a reference to an object of the class.
+    fn takes_itself(&self, die: Die, unit: &Unit<'a>, entry: &Entry<'a>) -> bool {
+        let parameters = children(unit, entry.offset().0)
+            .filter(|child| child.tag() == gimli::DW_TAG_formal_parameter)
+            .skip(1);
+        for parameter in parameters {
+            let mut at = Some(Die { entry: parameter.offset().0, ..die });
+            // Through the reference and its qualifiers.
+            for _ in 0..6 {
+                let Some(here) = at else { break };
+                if (here.unit, here.entry) == (die.unit, die.entry) {
+                    return true;
+                }
+                let Ok((_, entry)) = self.view.entry(here) else { break };
+                at = entry.attr_value(gimli::DW_AT_type).and_then(|to| self.view.follow(here, &to));
+            }
+        }
+        false
     }
 
     fn member(&mut self, die: Die, unit: &Unit<'a>, entry: &Entry<'a>) -> Option<Member> {

@@ -11,6 +11,9 @@ use super::place::{Piece, Place, Step, Unreadable};
 use super::types::{Member, Passing, Shape, TypeNo, Types, Variant};
 use super::{Language, Parameter};
 
+/// The last version of rustc whose convention was looked at.
+const RUSTC_KNOWN: (u32, u32) = (1, 95);
+
 /// Deepest nesting of a type that is passed in registers; deeper ones go through memory.
 const DEPTH_MAX: u32 = 12;
 
@@ -96,10 +99,10 @@ fn system_v(types: &Types, ty: TypeNo, language: Language) -> Result<Place, Unre
         Shape::Void => return Err(Unreadable::Type),
         Shape::Float => return Err(Unreadable::Float),
         Shape::Struct { .. } | Shape::Union { .. } if language == Language::Cpp => {
-            match bare.passing {
+            match passing(types, ty, 0) {
                 Passing::Reference => return Ok(in_memory()),
                 Passing::Unknown if bytes <= 16 => return Err(Unreadable::Convention),
-                Passing::Unknown | Passing::Value => {}
+                Passing::Unknown | Passing::Plain | Passing::Value => {}
             }
         }
         _ => {}
@@ -126,6 +129,29 @@ fn system_v(types: &Types, ty: TypeNo, language: Language) -> Result<Place, Unre
         [only] => only.place.clone(),
         _ => Ok(Place::Pieces(pieces)),
     }
+}
+
+/// How a class of C++ is passed: as it says, or as its members are (Itanium C++ ABI, 3.1.2.3).
+fn passing(types: &Types, ty: TypeNo, depth: u32) -> Passing {
+    let (_, bare) = types.bare(ty);
+    let members = match &bare.shape {
+        Shape::Struct { members } | Shape::Union { members } => members,
+        Shape::Array { of, .. } if depth < DEPTH_MAX => return passing(types, *of, depth + 1),
+        Shape::Unknown => return Passing::Unknown,
+        _ => return Passing::Value,
+    };
+    if bare.passing != Passing::Plain || depth >= DEPTH_MAX {
+        return bare.passing;
+    }
+    let mut all = Passing::Value;
+    for member in members {
+        match passing(types, member.ty, depth + 1) {
+            Passing::Value | Passing::Plain => {}
+            Passing::Reference => return Passing::Reference,
+            Passing::Unknown => all = Passing::Unknown,
+        }
+    }
+    all
 }
 
 /// The classes that matter.
@@ -165,9 +191,11 @@ fn classify(
         | Shape::Enum { .. } => is(Class::Integer),
         // `long double` is not in a vector register, but as unreadable.
         Shape::Float => is(Class::Float),
-        Shape::Struct { members } | Shape::Union { members } => members
-            .iter()
-            .try_for_each(|member| classify(types, member.ty, at + member.offset, classes, depth + 1)),
+        Shape::Struct { members } | Shape::Union { members } => {
+            members.iter().try_for_each(|member| {
+                classify(types, member.ty, at + member.offset, classes, depth + 1)
+            })
+        }
         Shape::Array { of, count: Some(count) } if *count <= 16 => {
             let stride = types.size(*of);
             (0..*count).try_for_each(|n| {
@@ -347,11 +375,12 @@ fn rust(types: &Types, ty: TypeNo, producer: &str) -> Result<Place, Unreadable> 
             )
         }
         Repr::Memory { floats: true } => Err(Unreadable::Convention),
-        // Two registers since a version before this one; through memory in older ones.
-        Repr::Memory { .. } if bytes > 8 && version(producer, "rustc version ") < Some((1, 90)) => {
-            Err(Unreadable::Convention)
+        Repr::Memory { .. } if bytes <= 8 => Ok(in_registers(bytes)),
+        // That these may come in two registers has been proposed; it is not so up to this version.
+        Repr::Memory { .. } if version(producer, "rustc version ") <= Some(RUSTC_KNOWN) => {
+            Ok(in_memory())
         }
-        Repr::Memory { .. } => Ok(in_registers(bytes)),
+        Repr::Memory { .. } => Err(Unreadable::Convention),
     }
 }
 
@@ -376,7 +405,9 @@ fn repr(types: &Types, ty: TypeNo, depth: u32) -> Result<Repr, Unreadable> {
             Repr::Nothing => Repr::Nothing,
             other => Repr::Memory { floats: has_floats(other) },
         },
-        Shape::Variants { tag, variants } => enumeration(types, tag.as_ref(), variants, bytes, depth)?,
+        Shape::Variants { tag, variants } => {
+            enumeration(types, tag.as_ref(), variants, bytes, depth)?
+        }
         _ => return Err(Unreadable::Convention),
     })
 }

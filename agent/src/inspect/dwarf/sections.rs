@@ -67,12 +67,6 @@ impl Sections {
     pub(super) fn is_empty(&self) -> bool {
         self.slice(SectionId::DebugInfo).is_empty()
     }
-
-    /// Makes sections of bytes.
-    #[cfg(test)]
-    pub(super) fn bytes_mut(&mut self) -> &mut Vec<(SectionId, Vec<u8>)> {
-        &mut self.held
-    }
 }
 
 /// Sections that are used. Line tables are, for the names of files.
@@ -139,8 +133,7 @@ fn open(path: &Path) -> Result<File, FileError> {
 type Elf<'a> = object::File<'a, &'a ReadCache<&'a File>>;
 
 fn parse<'a>(path: &Path, cache: &'a ReadCache<&'a File>) -> Result<Elf<'a>, FileError> {
-    object::File::parse(cache)
-        .map_err(|source| FileError::Format { path: path.to_owned(), source })
+    object::File::parse(cache).map_err(|source| FileError::Format { path: path.to_owned(), source })
 }
 
 /// Reads the sections, each in one piece and not through the cache, which would keep a second copy.

@@ -33,12 +33,15 @@ pub struct Type {
     pub passing: Passing,
 }
 
-/// How a class is passed (DWARF's `DW_CC_pass_by_value` and `DW_CC_pass_by_reference`).
+/// How a class is passed: what the file says (DWARF's `DW_CC_pass_by_value` and
+/// `DW_CC_pass_by_reference`), or what its declarations mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Passing {
     /// It is not said.
     #[default]
     Unknown,
+    /// It declares nothing that would make it pass otherwise than its members.
+    Plain,
     /// As its bytes.
     Value,
     /// By its address.

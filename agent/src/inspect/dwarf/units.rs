@@ -225,11 +225,7 @@ impl<'a> View<'a> {
         Some(found)
     }
 
-    fn walk_functions(
-        &self,
-        unit: &Unit<'a>,
-        found: &mut Vec<(u64, usize)>,
-    ) -> gimli::Result<()> {
+    fn walk_functions(&self, unit: &Unit<'a>, found: &mut Vec<(u64, usize)>) -> gimli::Result<()> {
         let mut entries: EntriesRaw<'_, Slice<'a>> = unit.entries_raw(None)?;
         while !entries.is_empty() {
             let offset = entries.next_offset();
@@ -247,9 +243,7 @@ impl<'a> View<'a> {
                     }
                     // The hot part comes first.
                     gimli::DW_AT_ranges if start.is_none() => {
-                        if let Some(mut ranges) =
-                            self.dwarf.attr_ranges(unit, attribute.value())?
-                        {
+                        if let Some(mut ranges) = self.dwarf.attr_ranges(unit, attribute.value())? {
                             start = ranges.next()?.map(|range| range.begin);
                         }
                     }
@@ -286,21 +280,13 @@ impl<'a> View<'a> {
     }
 
     /// A string attribute.
-    pub(super) fn text(
-        &self,
-        part: Part,
-        unit: &Unit<'a>,
-        value: Attr<'a>,
-    ) -> Option<Arc<str>> {
+    pub(super) fn text(&self, part: Part, unit: &Unit<'a>, value: Attr<'a>) -> Option<Arc<str>> {
         let text = self.dwarf(part)?.attr_string(unit, value).ok()?;
         Some(text.to_string_lossy().into())
     }
 }
 
-fn walk_parents(
-    unit: &Unit<'_>,
-    found: &mut HashMap<usize, usize>,
-) -> gimli::Result<()> {
+fn walk_parents(unit: &Unit<'_>, found: &mut HashMap<usize, usize>) -> gimli::Result<()> {
     let mut stack: Vec<(isize, usize)> = Vec::new();
     let mut entries = unit.entries_raw(None)?;
     while !entries.is_empty() {

@@ -9,6 +9,7 @@ mod mini;
 mod plt;
 mod table;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::address::VirtAddr;
@@ -86,6 +87,7 @@ pub struct Index {
     /// Addresses at which functions begin or end, beyond symbols: sections' and Go's.
     ends: Vec<u64>,
     debug_file: Option<DebugFile>,
+    recoveries: HashMap<u64, (u64, u32)>,
 }
 
 impl Index {
@@ -98,6 +100,7 @@ impl Index {
             imports: plt::Imports::read(module)?,
             ends: code_ends(module),
             debug_file: None,
+            recoveries: HashMap::new(),
         };
         let own = index.add_tables(module, ".symtab", Origin::Symbols)?;
         index.add_tables(module, ".dynsym", Origin::Dynamic)?;
@@ -233,6 +236,11 @@ impl Index {
         self.imports.target(slot)
     }
 
+    /// Where a Go function goes on after a recovered panic, and how many bytes its frame has there.
+    pub fn recovery(&self, function: VirtAddr) -> Option<(VirtAddr, u32)> {
+        self.recoveries.get(&function.0).map(|(at, frame)| (VirtAddr(*at), *frame))
+    }
+
     fn linkage(&self, raw: &Raw) -> Option<&str> {
         self.strings.get(usize::from(raw.strings))?.at(raw.name)
     }
@@ -297,6 +305,9 @@ impl Index {
             return Ok(());
         }
         self.symbols.extend(entries.iter().map(|entry| Raw::go(entry, number)));
+        self.recoveries.extend(entries.iter().filter_map(|entry| {
+            entry.recovery.map(|(at, frame)| (entry.address.0, (at.0, frame)))
+        }));
         self.strings.push(Strings(table.names.to_owned()));
         Ok(())
     }

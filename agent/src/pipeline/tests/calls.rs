@@ -34,7 +34,8 @@ fn scene() -> Scene {
 
 impl Scene {
     fn function(&mut self, number: u32, role: Role) {
-        let site = |kind, place, into| SiteFacts { number: number * 3 + place, kind, into };
+        let site =
+            |kind, place, into| SiteFacts { number: number * 3 + place, kind, into, reader: None };
         let sites = vec![
             site(SiteKind::Entry, 0, None),
             site(SiteKind::Return, 1, None),
@@ -333,7 +334,7 @@ fn exits_end_what_is_open() {
 fn exceptions_are_events_of_what_they_leave() {
     let mut scene = scene();
     let role = Role::Event { name: "exception".to_owned() };
-    let sites = vec![SiteFacts { number: 30, kind: SiteKind::Event, into: None }];
+    let sites = vec![SiteFacts { number: 30, kind: SiteKind::Event, into: None, reader: None }];
     let (name, module) = ("throw".to_owned(), "libc++".to_owned());
     let facts = FunctionFacts { number: 10, name, module, source: None, role, sites };
     scene.step(&Step::Function(Arc::new(facts)));

@@ -11,25 +11,27 @@
 //! for a library that many share.
 
 mod bpf;
+pub mod budget;
 pub(crate) mod exercise;
 mod link;
 mod loader;
 pub mod selftest;
 
-use std::collections::HashMap;
-use std::ffi::{CString, NulError};
+use std::collections::{HashMap, HashSet};
+use std::ffi::{CStr, CString, NulError, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use agent_common::function::cookie::{GENERATION_SHIFT, LINK_SHIFT};
 use agent_common::function::{
     self as wire, BUDGET_WINDOW_SHIFT, Counts, OPS_MAX, Op, RATE_WINDOW_SHIFT, hit_flags,
 };
 use agent_common::task_kind;
 
 use self::bpf::Attach;
-use self::link::{Closer, Places};
+use self::link::{Closer, Linked, Places};
 use self::loader::Loaded;
 use self::selftest::SelfTest;
 use super::capture::{Capture, Shared};
@@ -107,11 +109,13 @@ pub struct Limits {
     pub ops: u32,
     /// Most functions, detached ones included.
     pub functions: u32,
+    /// Most links, detached ones included.
+    pub links: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sites: 1 << 17, ops: 1 << 18, functions: 1 << 14 }
+        Self { sites: 1 << 17, ops: 1 << 18, functions: 1 << 14, links: 1 << 16 }
     }
 }
 
@@ -200,8 +204,7 @@ pub struct FunctionCounters {
 /// The program, its links and its maps.
 #[derive(Debug)]
 pub struct FunctionProbes {
-    // Dropped first: the others must not wait for a grace period without it.
-    links: HashMap<LinkNo, Vec<OwnedFd>>,
+    links: HashMap<LinkNo, Link>,
     closer: Closer,
     loaded: Loaded,
     limits: Limits,
@@ -215,7 +218,29 @@ pub struct FunctionProbes {
     cpus: usize,
 }
 
+/// Probes in one file that were attached together, and what is needed to attach them again.
+#[derive(Debug)]
+struct Link {
+    fds: Vec<OwnedFd>,
+    path: CString,
+    tgid: Option<u32>,
+    places: Vec<Place>,
+    /// 0 or 1: see [`wire::cookie`].
+    generation: u32,
+}
+
+/// Where a probe is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    site: SiteNo,
+    function: FunctionNo,
+    offset: u64,
+    /// 0: none.
+    semaphore: u64,
+}
+
 const SITES: &str = "SITES";
+const LINKS: &str = "FUNCTION_LINKS";
 const CODE: &str = "CODE";
 const FUNCTIONS: &str = "FUNCTIONS";
 const COUNTS: &str = "FUNCTION_COUNTS";
@@ -241,6 +266,7 @@ impl FunctionProbes {
             (CODE, limits.ops),
             (FUNCTIONS, limits.functions),
             (COUNTS, limits.functions),
+            (LINKS, limits.links),
         ];
         entries.extend_from_slice(own);
         let loaded = loader::load(shared, &entries)?;
@@ -283,37 +309,128 @@ impl FunctionProbes {
         points: &[Point],
     ) -> Result<Attached, FunctionError> {
         let path = CString::new(file.as_os_str().as_bytes()).map_err(FunctionError::Path)?;
-        if let Some(most) = self.points_max() {
-            let there: usize = self.links.values().map(|link| link.len() / 2).sum();
-            within("probes (this kernel attaches them one by one)", there + points.len(), most)?;
-        }
+        self.has_room(points.len())?;
         let first = self.write_sites(points)?;
-        let sites: Vec<SiteNo> =
-            (first..first + points.len()).map(|number| SiteNo(number as u32)).collect();
-        let offsets: Vec<u64> = points.iter().map(|point| point.site.offset.0).collect();
-        let cookies: Vec<u64> = sites.iter().map(|site| u64::from(site.0)).collect();
-        let semaphores: Vec<u64> = if points.iter().any(|point| point.semaphore.is_some()) {
-            points.iter().map(|point| point.semaphore.map_or(0, |offset| offset.0)).collect()
+        let places = points.iter().zip(first..).map(|(point, number)| Place {
+            site: SiteNo(number as u32),
+            function: point.function,
+            offset: point.site.offset.0,
+            semaphore: point.semaphore.map_or(0, |offset| offset.0),
+        });
+        // Seen by one thread only, a probe would lie; in all processes it slows those that share the file.
+        let tgid = if self.sees_threads { tgid } else { None };
+        let places: Vec<Place> = places.collect();
+        let sites = places.iter().map(|place| place.site).collect();
+        let (link, refused) = self.attach_link(path, tgid, places)?;
+        Ok(Attached { link, sites, refused })
+    }
+
+    /// Attaches the probes of `link`, with the same sites, to another process: one that the first has
+    /// forked, say, which has inherited the breakpoints.
+    pub fn attach_to(&mut self, link: LinkNo, tgid: u32) -> Result<Option<LinkNo>, FunctionError> {
+        let Some(known) = self.links.get(&link) else { return Ok(None) };
+        if known.tgid.is_none() {
+            // They are in all processes.
+            return Ok(None);
+        }
+        let (path, places) = (known.path.clone(), known.places.clone());
+        self.has_room(places.len())?;
+        self.attach_link(path, Some(tgid), places).map(|(link, _)| Some(link))
+    }
+
+    /// Takes the probes of some functions out of a link. The others stay as they are: a link without
+    /// them is made before this one goes, and each hit is told once.
+    ///
+    /// Takes as long as attaching what stays.
+    pub fn detach_functions(
+        &mut self,
+        link: LinkNo,
+        functions: &HashSet<FunctionNo>,
+    ) -> Result<(), FunctionError> {
+        let Some(known) = self.links.get(&link) else { return Ok(()) };
+        let stays = |place: &&Place| !functions.contains(&place.function);
+        let places: Vec<Place> = known.places.iter().filter(stays).copied().collect();
+        if places.is_empty() {
+            self.detach(link);
+            return Ok(());
+        }
+        if places.len() == known.places.len() {
+            return Ok(());
+        }
+        let generation = known.generation ^ 1;
+        let linked = self.link(link, &known.path, known.tgid, &places, generation)?;
+        // From here on the new one is told, and the old one is not.
+        self.set_live(link, generation)?;
+        if let Some(known) = self.links.get_mut(&link) {
+            known.places = places;
+            known.generation = generation;
+            let old = std::mem::replace(&mut known.fds, linked.links);
+            self.closer.close(old);
+        }
+        Ok(())
+    }
+
+    fn has_room(&self, points: usize) -> Result<(), FunctionError> {
+        let Some(most) = self.points_max() else { return Ok(()) };
+        let there: usize = self.links.values().map(|link| link.places.len()).sum();
+        within("probes (this kernel attaches them one by one)", there + points, most)
+    }
+
+    fn attach_link(
+        &mut self,
+        path: CString,
+        tgid: Option<u32>,
+        places: Vec<Place>,
+    ) -> Result<(LinkNo, Vec<(usize, io::Error)>), FunctionError> {
+        let link = LinkNo(self.next_link);
+        within("links", link.0 as usize + 1, self.limits.links as usize)?;
+        self.next_link += 1;
+        let generation = 0;
+        self.set_live(link, generation)?;
+        let linked = self.link(link, &path, tgid, &places, generation)?;
+        // What was refused once is not tried again.
+        let refused: HashSet<usize> = linked.refused.iter().map(|(index, _)| *index).collect();
+        let stay = places.into_iter().enumerate().filter(|(index, _)| !refused.contains(index));
+        let places = stay.map(|(_, place)| place).collect();
+        self.links.insert(link, Link { fds: linked.links, path, tgid, places, generation });
+        Ok((link, linked.refused))
+    }
+
+    /// Says which generation of a link is told.
+    fn set_live(&self, link: LinkNo, generation: u32) -> Result<(), FunctionError> {
+        let map = self.loaded.map(LINKS)?;
+        bpf::update(map, &link.0, &[generation]).map_err(|source| unusable(LINKS, source))
+    }
+
+    fn link(
+        &self,
+        link: LinkNo,
+        path: &CStr,
+        tgid: Option<u32>,
+        places: &[Place],
+        generation: u32,
+    ) -> Result<Linked, FunctionError> {
+        let of_link = u64::from(link.0) << LINK_SHIFT | u64::from(generation) << GENERATION_SHIFT;
+        let offsets: Vec<u64> = places.iter().map(|place| place.offset).collect();
+        let cookies: Vec<u64> =
+            places.iter().map(|place| u64::from(place.site.0) | of_link).collect();
+        let semaphores: Vec<u64> = if places.iter().any(|place| place.semaphore != 0) {
+            places.iter().map(|place| place.semaphore).collect()
         } else {
             Vec::new()
         };
         let (offsets, cookies, semaphores) = (&offsets[..], &cookies[..], &semaphores[..]);
-        // Seen by one thread only, a probe would lie; in all processes it slows those that share the file.
-        let tgid = if self.sees_threads { tgid } else { None };
-        let places = Places { path: &path, tgid, offsets, cookies, semaphores };
-        let linked = link::attach(self.loaded.program.as_fd(), self.loaded.attach, places);
-        let linked =
-            linked.map_err(|source| FunctionError::Attach { path: file.to_owned(), source })?;
-        let link = LinkNo(self.next_link);
-        self.next_link += 1;
-        self.links.insert(link, linked.links);
-        Ok(Attached { link, sites, refused: linked.refused })
+        let places = Places { path, tgid, offsets, cookies, semaphores };
+        link::attach(self.loaded.program.as_fd(), self.loaded.attach, places).map_err(|source| {
+            let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
+            FunctionError::Attach { path, source }
+        })
     }
 
     /// Detaches what one [`attach`](Self::attach) has attached, soon: a thread does it.
     pub fn detach(&mut self, link: LinkNo) {
-        if let Some(links) = self.links.remove(&link) {
-            self.closer.close(links);
+        if let Some(link) = self.links.remove(&link) {
+            self.closer.close(link.fds);
         }
     }
 
@@ -427,8 +544,8 @@ impl FunctionProbes {
 impl Drop for FunctionProbes {
     fn drop(&mut self) {
         // Dropped next, the closer waits until all of them are closed.
-        for (_, links) in self.links.drain() {
-            self.closer.close(links);
+        for (_, link) in self.links.drain() {
+            self.closer.close(link.fds);
         }
     }
 }

@@ -97,7 +97,7 @@ impl Trial {
         let places = exercise::places().ok_or(SelfTestError::Architecture)?;
         let offsets = file_offsets(places).ok_or(SelfTestError::Code)?;
         let shared = Shared { maps: Vec::new(), offsets: fields, wake_bytes: u64::MAX };
-        let limits = Limits { sites: 8, ops: 64, functions: 2 };
+        let limits = Limits { sites: 8, ops: 64, functions: 2, links: 4 };
         let entries = [("EVENTS", RING_BYTES), ("SELECTED", 1)];
         let mut probes = FunctionProbes::load_with(&shared, &entries, limits, &SelfTest::ASSUMED)?;
         let unreadable = |source| unusable("EVENTS", io::Error::other(source));

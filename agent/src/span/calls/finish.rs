@@ -136,7 +136,7 @@ fn span(call: Ended, trace: &Trace, request: Option<Parent>) -> Span {
         attributes.text("remora.end.reason", reason);
     }
     if let Some(failed) = &failed {
-        attributes.text("error.type", failed);
+        attributes.text("error.type", &failed.kind);
     }
     if let Some(parent) = parent {
         parent.describe(&mut attributes);
@@ -162,6 +162,6 @@ fn span(call: Ended, trace: &Trace, request: Option<Parent>) -> Span {
         events: frame.events,
         links: Vec::new(),
         status: if failed.is_some() { StatusCode::Error } else { StatusCode::Unset },
-        status_message: failed.unwrap_or_default(),
+        status_message: failed.and_then(|failed| failed.message).unwrap_or_default(),
     }
 }

@@ -15,11 +15,12 @@ use super::exchange::{ExchangeKey, Trace};
 use super::model::{Confidence, Kind, Method, Resource, SpanEvent, SpanId};
 use super::sampler::Sampler;
 use super::state::State;
-use super::tasks;
+use super::{redact, tasks};
 use crate::event::Hit;
 use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid};
 use crate::function::facts::{FunctionFacts, Role};
 use crate::function::site::SiteKind;
+use crate::function::value::{Failure, Reader, Value};
 use crate::platform::clock::MonoNs;
 use stack::{Gone, Stacks, UNWOUND};
 
@@ -47,8 +48,10 @@ pub(super) struct Frame {
     belongs: Belongs,
     /// The call that it lies within; `None` if it lies directly within what it belongs to.
     above: Option<SpanId>,
-    /// What was read at its entry.
+    /// What was read at its entry, and then at its return.
     attributes: Attributes,
+    /// What its result says of a failure.
+    failure: Option<Failure>,
     events: Vec<SpanEvent>,
     /// The type of an exception that was raised within it and has not been seen to be caught.
     raised: Option<String>,
@@ -137,8 +140,8 @@ struct Ended {
     at: MonoNs,
     /// Why its return was not seen, if it was not.
     inferred: Option<&'static str>,
-    /// Why it failed: the type of the exception that has left it.
-    failed: Option<String>,
+    /// Why it failed: an exception has left it, or its result says so.
+    failed: Option<Failure>,
 }
 
 impl Calls {
@@ -193,12 +196,13 @@ impl Calls {
         };
         let function = Arc::clone(function);
         let Some(site) = function.facts.sites.get(*index) else { return };
+        let reader = site.reader.as_ref();
         match site.kind {
-            SiteKind::Entry => self.entry(hit, &function, state, sampler),
-            SiteKind::Return => self.returned(hit, &function, state),
+            SiteKind::Entry => self.entry(hit, (&function, reader), state, sampler),
+            SiteKind::Return => self.returned(hit, (&function, reader), state),
             SiteKind::TailCall => match site.into {
                 Some(into) => self.jump(hit, &function, into),
-                None => self.returned(hit, &function, state),
+                None => self.returned(hit, (&function, reader), state),
             },
             SiteKind::Event => self.event(hit, &function, state),
         }
@@ -207,7 +211,7 @@ impl Calls {
     fn entry(
         &mut self,
         hit: &Hit<'_>,
-        function: &Arc<Function>,
+        (function, reader): (&Arc<Function>, Option<&Reader>),
         state: &mut State,
         sampler: Sampler,
     ) {
@@ -244,7 +248,8 @@ impl Calls {
             span_id: state.ids.span(),
             belongs,
             above,
-            attributes: Attributes::default(),
+            attributes: reader.map(|reader| values(reader, hit)).unwrap_or_default(),
+            failure: None,
             events: Vec::new(),
             raised: None,
             lost: 0,
@@ -259,7 +264,12 @@ impl Calls {
         }
     }
 
-    fn returned(&mut self, hit: &Hit<'_>, function: &Arc<Function>, state: &mut State) {
+    fn returned(
+        &mut self,
+        hit: &Hit<'_>,
+        (function, reader): (&Arc<Function>, Option<&Reader>),
+        state: &mut State,
+    ) {
         let Some(stacks) = self.tasks.get_mut(&hit.task) else {
             self.tallies.unentered += 1;
             return;
@@ -271,7 +281,12 @@ impl Calls {
         let mut outward = Outward::default();
         self.leave_each(&mut gone, hit.task, &mut outward, state);
         self.gone = gone;
-        for frame in returned.call.into_iter().chain(returned.jumped) {
+        let mut returned_call = returned.call;
+        if let (Some(frame), Some(reader)) = (&mut returned_call, reader) {
+            frame.attributes.append(&values(reader, hit));
+            frame.failure = reader.failure(hit.chunks);
+        }
+        for frame in returned_call.into_iter().chain(returned.jumped) {
             // What was raised within has been caught.
             outward.raised = None;
             self.end(frame, hit.task, hit.at, None, &mut outward, state);
@@ -433,8 +448,10 @@ impl Calls {
         self.tallies.inferred += u64::from(inferred.is_some());
         let resource = Arc::clone(&process.resource);
         // It went through this call and was not caught in it.
-        let failed = frame.raised.take().filter(|_| inferred == Some(UNWOUND));
-        outward.raised = failed.clone();
+        let raised = frame.raised.take().filter(|_| inferred == Some(UNWOUND));
+        outward.raised = raised.clone();
+        let failed = raised.map(|kind| Failure { kind: kind.into(), message: None });
+        let failed = failed.or(frame.failure.take());
         outward.needed = frame.above;
         if frame.above.is_none()
             && let Belongs::Request { key, .. } = &frame.belongs
@@ -454,6 +471,25 @@ struct Outward {
     needed: Option<SpanId>,
     /// The type of an exception that has left them.
     raised: Option<String>,
+}
+
+/// What a hit has read, as attributes.
+fn values(reader: &Reader, hit: &Hit<'_>) -> Attributes {
+    let mut attributes = Attributes::default();
+    for (key, value) in reader.read(hit.chunks) {
+        match value {
+            Value::Int(number) => attributes.int(&key, number),
+            Value::Uint(number) => match i64::try_from(number) {
+                Ok(number) => attributes.int(&key, number),
+                // OTLP's integers have a sign.
+                Err(_) => attributes.text(&key, &number.to_string()),
+            },
+            Value::Bool(truth) => attributes.bool(&key, truth),
+            Value::Text(text) => attributes.text(&key, &redact::value(&key, &text)),
+            Value::Unavailable(_) => attributes.text(&key, &value.to_string()),
+        }
+    }
+    attributes
 }
 
 /// The request that `task` serves, and since when.

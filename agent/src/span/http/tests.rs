@@ -234,9 +234,8 @@ fn what_peers_choose_is_bounded() {
     let mut attributes = Attributes::default();
     let long = "x".repeat(100_000);
     let target = format!("/{long}?{long}");
-    let headers: Vec<Header<'_>> = ["Host", "User-Agent", "X-A", "X-A"]
-        .map(|name| Header { name, value: long.as_bytes() })
-        .into();
+    let names = ["Host", "User-Agent"].into_iter().chain(std::iter::repeat_n("X-A", 500));
+    let headers: Vec<_> = names.map(|name| Header { name, value: long.as_bytes() }).collect();
     let head = RequestHead {
         method: "GET",
         target: &target,
@@ -247,5 +246,5 @@ fn what_peers_choose_is_bounded() {
     let capture = HeaderCapture { request: vec!["x-a".to_owned()], response: vec![] };
     request(&mut attributes, Kind::Client, &head, (&ends(), &mut Standing::default()), &capture);
     let bytes: usize = told(&attributes).iter().map(String::len).sum();
-    assert!(bytes < 10_000, "{bytes} bytes");
+    assert!(bytes < 20_000, "{bytes} bytes");
 }

@@ -100,3 +100,18 @@ proptest! {
         url(&text);
     }
 }
+
+#[test]
+fn values_of_programs() {
+    let check = |key: &str, text: &str, expected: &str| assert_eq!(value(key, text), expected);
+    check("remora.arg.password", "hunter2", REDACTED);
+    check("remora.arg.user.api_key", "k", REDACTED);
+    check("remora.arg.name", "x: y, 1", "x: y, 1");
+    check(
+        "remora.arg.login",
+        r#"{name: "a", password: "q\"}, x", token: {a: [1, 2]}, id: 7}"#,
+        r#"{name: "a", password: REDACTED, token: REDACTED, id: 7}"#,
+    );
+    check("remora.arg.login", r#"{password: "cut"#, "{password: REDACTED");
+    check("remora.arg.url", "http://u:p@h/a?sig=1&b=2", "http://h/a?sig=REDACTED&b=2");
+}

@@ -1,0 +1,37 @@
+// Calls two functions many times from several threads and says what came of it.
+#include <pthread.h>
+
+#include "scene.h"
+
+static long works, steps;
+
+PROBED long step(long n) {
+    __atomic_add_fetch(&steps, 1, __ATOMIC_RELAXED);
+    return n ^ (n >> 3);
+}
+
+PROBED long work(long n) {
+    __atomic_add_fetch(&works, 1, __ATOMIC_RELAXED);
+    return step(n) + step(n + 1);
+}
+
+static void *worker(void *from) {
+    long sum = 0;
+    for (long n = 0; n < 1000; ++n) sum = sum * 3 + work(n + (long)from);
+    return (void *)sum;
+}
+
+int main(void) {
+    ready();
+    unsigned long sum = 0;
+    pthread_t threads[4];
+    for (long n = 0; n < 4; ++n) pthread_create(&threads[n], 0, worker, (void *)n);
+    for (long n = 0; n < 4; ++n) {
+        void *result;
+        pthread_join(threads[n], &result);
+        sum = sum * 31 + (unsigned long)result;
+    }
+    printf("%lu\n", sum);
+    calls("work", works);
+    calls("step", steps);
+}

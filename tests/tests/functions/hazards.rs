@@ -1,0 +1,134 @@
+//! What kills or corrupts a program when probes are placed without thought, one row each.
+
+use remora_tests::compile::compile;
+use remora_tests::{Scratch, is_root};
+use std::process::Command;
+
+use crate::scene::{ALL, Hazard, Spans};
+
+/// A test for each row: its name, its source and how that is compiled, its arguments, what is probed,
+/// and the spans that come of it.
+macro_rules! hazards {
+    ($($(#[doc = $why:literal])*
+        $name:ident: $source:literal $flags:expr, $args:expr, $functions:expr, $spans:ident
+        $(, $options:expr)?;)+) => {$(
+        $(#[doc = $why])*
+        #[test]
+        fn $name() {
+            play(&Hazard {
+                source: concat!("hazards/", $source),
+                flags: &$flags,
+                args: &$args,
+                functions: &$functions,
+                spans: Spans::$spans,
+                options: [ALL $(, $options)?].last().expect("one at least"),
+            });
+        }
+    )+};
+}
+
+/// Compiles it and plays it.
+fn play(hazard: &Hazard) {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(program) = compile(&scratch, hazard.source, hazard.flags) else { return };
+    let start = || {
+        let mut command = Command::new(&program);
+        command.args(hazard.args).current_dir(scratch.path());
+        command
+    };
+    let (_, ended) = hazard.play(&scratch, start, |_| ());
+    println!("{}", ended.done());
+}
+
+const O2: &str = "-O2";
+
+hazards! {
+    /// An exception that unwinds through a return probe by trampoline aborts the program.
+    cpp_exceptions: "throw.cpp" [O2, "-g"], [], ["inner", "middle", "outer"], Exact;
+    /// The same at every level of optimisation: frames, cleanups and cold parts are laid out differently.
+    cpp_exceptions_unoptimised: "throw.cpp" ["-O0"], [], ["inner", "middle", "outer"], Exact;
+    cpp_exceptions_size: "throw.cpp" ["-Os"], [], ["inner", "middle", "outer"], Exact;
+    /// As above, for panics.
+    rust_panics: "catch.rs" ["-Copt-level=2", "-g"], [], ["may_panic", "passes_on"], Exact;
+    rust_panics_unoptimised: "catch.rs" [], [], ["may_panic", "passes_on"], Exact;
+    /// A Go stack is copied when it grows, return addresses and all, and its collector walks it.
+    go_stacks: "stacks.go" [], [], ["main.down", "main.work", "main.risk"], Exact;
+    go_stacks_stripped: "stacks.go"
+        ["-ldflags=-s -w"], [], ["main.down", "main.work", "main.risk"], Exact;
+    /// A probe on the five-byte NOP may become a call, which writes into the red zone.
+    five_byte_nops: "nop5.c" [O2], [], ["leaf", "red"], AllOrNone, FOLLOW;
+    /// Children inherit the probes, and a program may become another one.
+    processes: "processes.c" [O2, "-g"], [], ["work"], AtMost, FOLLOW;
+    processes_not_followed: "processes.c" [O2], [], ["work"], AtMost;
+    /// Return probes by trampoline stop at 64 nested calls.
+    deep_recursion: "recursion.c" [O2, "-g"], [], ["down"], Exact;
+    deep_recursion_unoptimised: "recursion.c" ["-O0"], [], ["down"], Exact;
+    /// With `endbr64` in front of every function.
+    deep_recursion_cet: "recursion.c" [O2, "-fcf-protection=full"], [], ["down"], Exact;
+    /// A jump in place of a call and a return.
+    tail_calls: "tail.c" [O2, "-g"], [], ["first", "second", "third", "is_even", "is_odd"], Exact;
+    tail_calls_cet: "tail.c"
+        [O2, "-fcf-protection=full", "-no-pie"],
+        [], ["first", "second", "third", "is_even", "is_odd"], Exact;
+    /// Frames that never return.
+    long_jumps: "jump.c" [O2], [], ["hop", "leap"], Exact;
+    threads: "threads.c" [O2, "-lpthread"], [], ["leave", "wait_here", "work"], Exact;
+    /// Signals in the middle of an instruction that is stepped over, and on another stack.
+    signals: "signals.c" [O2], [], ["busy", "fault", "tally"], Exact;
+    signals_unoptimised: "signals.c" ["-O0"], [], ["busy", "fault", "tally"], Exact;
+    /// Stacks that the kernel knows nothing of.
+    fibres: "fibres.c" [O2, "-lpthread"], [], ["inner", "outer"], Exact;
+    /// A trampoline is a system call from a place that the program has not allowed.
+    syscall_user_dispatch: "dispatch.c" [O2], [], ["step", "plain"], Exact;
+    seccomp_strict: "confined.c" [O2], ["strict"], ["work", "refused"], Exact;
+    seccomp_kill: "confined.c" [O2], ["kill"], ["work", "refused"], Exact;
+    seccomp_errno: "confined.c" [O2], ["errno"], ["work", "refused"], Exact;
+    seccomp_trap: "confined.c" [O2], ["trap"], ["work", "refused"], Exact;
+    /// A trampoline on the stack ends a backtrace.
+    backtraces: "frames.c" [O2, "-g"], [], ["look", "nest"], Exact;
+    backtraces_frame_pointers: "frames.c"
+        [O2, "-fno-omit-frame-pointer"], [], ["look", "nest"], Exact;
+    /// Bytes that look like instructions and are data.
+    tables: "tables.c" [O2], [], ["lookup", "behind", "constant", "choose", "compute"], AllOrNone;
+    tables_pie: "tables.c"
+        ["-O3", "-fPIE", "-pie"],
+        [], ["lookup", "behind", "constant", "choose", "compute"], AllOrNone;
+    /// Functions without a return of their own.
+    return_thunks_elsewhere: "thunks.c"
+        [O2, "-mfunction-return=thunk-extern", "-DEXTERN", "-fcf-protection=none"],
+        [], ["work", "choose"], Exact;
+    return_thunks: "thunks.c"
+        [O2, "-mfunction-return=thunk", "-mindirect-branch=thunk", "-fcf-protection=none"],
+        [], ["work", "choose"], Exact;
+    return_thunks_inline: "thunks.c"
+        [O2, "-mfunction-return=thunk-inline", "-mindirect-branch=thunk-inline", "-fcf-protection=none"],
+        [], ["work", "choose"], AllOrNone;
+    /// The file of a program is as it was.
+    own_file: "text.c" [O2], ["file"], ["work"], Exact;
+    /// One instruction that the kernel refuses must not cost the others.
+    refused_instructions: "refused.c"
+        [O2],
+        [], ["locked", "longnop", "relative", "looping", "calling", "flags", "stacked",
+            "repeated", "returning", "waiting", "plain"], AllOrNone;
+    /// What a probe reads may not be there.
+    bad_pointers: "pointers.c" [O2, "-g"], [], ["take", "walk", "end"], Exact;
+    bad_pointers_unoptimised: "pointers.c" ["-O0", "-g"], [], ["take", "walk", "end"], Exact;
+    /// Code that is changed beside a probe.
+    patched_code: "patches.c" [O2], [], ["patched", "work"], AllOrNone;
+    /// Code that is dropped and read anew loses its probes.
+    dropped_code: "patches.c" [O2], ["again"], ["work"], AtMost;
+    /// However a program ends, it ends so.
+    ends_by_abort: "dies.c" [O2, "-lpthread"], ["abort"], ["before", "last"], Exact;
+    ends_by_fault: "dies.c" [O2, "-lpthread"], ["segv"], ["before", "last"], Exact;
+    ends_by_exit: "dies.c" [O2, "-lpthread"], ["exit"], ["before", "last"], Exact;
+    ends_by_kill: "dies.c" [O2, "-lpthread"], ["kill"], ["before", "last"], Exact;
+    /// Functions that have room for patches at their beginning.
+    patchable_entries: "plain.c"
+        [O2, "-fpatchable-function-entry=8,4", "-lpthread"], [], ["work", "step"], Exact;
+    link_time_optimised: "plain.c" ["-O3", "-flto", "-lpthread"], [], ["work", "step"], Exact;
+}
+
+const FOLLOW: &[&str] = &["--max-overhead", "100%", "--follow"];

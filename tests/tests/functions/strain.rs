@@ -1,0 +1,186 @@
+//! Many probes, many calls, and an agent that is killed in the middle of them.
+
+use std::fmt::Write as _;
+use std::process::Command;
+
+use remora_tests::compile::{compile, compile_file};
+use remora_tests::kernel::{has_program, programs_of};
+use remora_tests::program::scripts;
+use remora_tests::{Scratch, is_root, takes_its_time, until};
+
+use crate::scene::{ALL, Hazard, Spans, Waiting, ended, probing, spans_by_function};
+
+#[test]
+fn a_program_that_reads_its_own_code_in_memory_sees_the_probes_and_nothing_once_they_are_gone() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(program) = compile(&scratch, "hazards/text.c", &["-O2"]) else { return };
+    for signal in ["INT", "KILL"] {
+        let mut command = Command::new(&program);
+        let mut probed = Waiting::start(&scratch, signal, command.arg("memory"));
+        let agent = probing(&scratch, probed.pid(), &["work"], ALL);
+        let programs = programs_of(agent.pid());
+        probed.tell("go");
+        let differ = until("its account", || {
+            let text = probed.printed();
+            let (_, count) = text.split_once("differ ")?;
+            count.split_once('\n').map(|(count, _)| count.parse::<u64>().expect("a count"))
+        });
+        // The entry and at least one end; each is one byte, which the program has checked.
+        assert!((2..10).contains(&differ), "{differ} bytes differ");
+        agent.signal(signal);
+        let ended = ended(&scratch, agent);
+        assert_eq!(ended.code, if signal == "KILL" { None } else { Some(0) }, "{:#?}", ended.log);
+        until("the programs' end", || programs.iter().all(|id| !has_program(*id)).then_some(()));
+        probed.tell("again");
+        let shown = probed.end();
+        assert!(shown.stdout.ends_with("differ 0\ncalls work 1000\n"), "{}", shown.stdout);
+        assert!(shown.status.success(), "{:?}", shown.status);
+    }
+}
+
+#[test]
+fn kills_while_a_function_is_called_all_the_time() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(program) = compile(&scratch, "hazards/hot.c", &["-O2"]) else { return };
+    let mut probed = Waiting::start(&scratch, "hot", Command::new(&program).arg("until"));
+    probed.tell("go");
+    let rounds = if takes_its_time() { 100 } else { 10 };
+    for round in 0..rounds {
+        let agent =
+            probing(&scratch, probed.pid(), &["hot"], if round % 2 == 0 { ALL } else { &[] });
+        let programs = programs_of(agent.pid());
+        until("a span", || (!agent_spans(&scratch).is_empty()).then_some(()));
+        agent.signal("KILL");
+        drop(agent.end());
+        until("the programs' end", || programs.iter().all(|id| !has_program(*id)).then_some(()));
+        std::fs::remove_file(scratch.file("spans.jsonl")).expect("it was written");
+    }
+    probed.tell("enough");
+    let shown = probed.end();
+    assert!(shown.status.success() && shown.stdout.ends_with("right\n"), "{shown:?}");
+}
+
+fn agent_spans(scratch: &Scratch) -> String {
+    std::fs::read_to_string(scratch.file("spans.jsonl")).unwrap_or_default()
+}
+
+#[test]
+fn a_hot_function_is_left_alone_within_the_budget() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(program) = compile(&scratch, "hazards/hot.c", &["-O2"]) else { return };
+    let hazard = Hazard {
+        source: "hazards/hot.c",
+        flags: &[],
+        args: &[],
+        functions: &["hot"],
+        spans: Spans::AtMost,
+        options: &[],
+    };
+    let count = if takes_its_time() { "50000000" } else { "5000000" };
+    let start = || {
+        let mut command = Command::new(&program);
+        command.arg(count);
+        command
+    };
+    let (_, ended) = hazard.play(&scratch, start, |_| ());
+    let spans = spans_by_function(&ended);
+    let told = spans.get("hot").copied().unwrap_or_default();
+    let suppressed: i64 = ended.spans.iter().filter_map(|span| span.int("remora.suppressed")).sum();
+    println!("{told} spans, {suppressed} calls left out before them; {}", ended.done());
+    assert!(told > 0 && told < count.parse().expect("a number"), "{told} spans");
+    // Calls were left out, and a span says so, or the agent does.
+    let says = ended.log.iter().any(|line| line.contains("hot"));
+    assert!(suppressed > 0 || says, "{:#?}", ended.log);
+}
+
+#[test]
+fn fifty_thousand_functions() {
+    if !is_root() {
+        return;
+    }
+    const COUNT: usize = 50_000;
+    let scratch = Scratch::new();
+    let mut source = String::from(".text\n");
+    for number in 0..COUNT {
+        let _ = write!(
+            source,
+            ".globl f{number}\n.type f{number}, @function\nf{number}:\n push %rbx\n \
+             lea {number}(%rdi), %rax\n pop %rbx\n ret\n.size f{number}, .-f{number}\n"
+        );
+    }
+    source.push_str(".section .data.rel.ro, \"aw\"\n.balign 8\n.globl functions\nfunctions:\n");
+    for number in 0..COUNT {
+        let _ = writeln!(source, " .quad f{number}");
+    }
+    source.push_str(" .quad 0\n.section .note.GNU-stack, \"\", @progbits\n");
+    let assembler = scratch.write("many.S", &source);
+    let (object, program) = (scratch.file("many.o"), scratch.file("many"));
+    if !compile_file(&assembler, &object, &["-c"]) {
+        return;
+    }
+    let object = object.to_string_lossy().into_owned();
+    let main = scripts().join("functions/hazards/many.c");
+    assert!(compile_file(&main, &program, &["-O2", &object]));
+    let mut probed = Waiting::start(&scratch, "many", &mut Command::new(&program));
+    for round in 0..if takes_its_time() { 5 } else { 2 } {
+        let agent = probing(&scratch, probed.pid(), &["f*", "!functions"], ALL);
+        probed.tell("go");
+        let said = format!("round {round} ");
+        until("its account", || probed.printed().contains(&said).then_some(()));
+        agent.signal("INT");
+        let ended = ended(&scratch, agent);
+        println!("{}", ended.done());
+        assert_eq!((ended.code, ended.count("lost")), (Some(0), 0), "{:#?}", ended.log);
+        let spans = spans_by_function(&ended);
+        let once = (0..COUNT).filter(|number| spans.get(&*format!("f{number}")) == Some(&1));
+        assert_eq!(once.count(), COUNT, "each is called once");
+        std::fs::remove_file(scratch.file("spans.jsonl")).expect("it was written");
+    }
+    let shown = probed.end();
+    assert!(shown.status.success(), "{shown:?}");
+    let right = shown
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("round"))
+        .all(|line| line.ends_with(&format!(" sum {}", COUNT * (COUNT - 1) / 2)));
+    assert!(right, "{}", shown.stdout);
+}
+
+#[test]
+fn a_runtime_that_compiles_while_it_runs() {
+    if !is_root() {
+        return;
+    }
+    if Command::new("node").arg("--version").output().is_err() {
+        println!("skipped: needs node (cargo xtask setup)");
+        return;
+    }
+    let scratch = Scratch::new();
+    let script = scripts().join("functions/hazards/timers.js");
+    let start = || {
+        let mut command = Command::new("node");
+        command.arg(&script);
+        command
+    };
+    let hazard = Hazard {
+        source: "",
+        flags: &[],
+        args: &[],
+        functions: &["*!uv_run", "*!uv_timer_start", "*!uv__*", "*!*GarbageCollect*"],
+        spans: Spans::AtMost,
+        options: ALL,
+    };
+    let (_, ended) = hazard.play(&scratch, start, |_| ());
+    let spans = spans_by_function(&ended);
+    println!("{spans:?}; {}", ended.done());
+    assert!(spans.get("uv_timer_start").is_some_and(|count| *count >= 100), "{spans:?}");
+}
