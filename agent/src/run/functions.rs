@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::exceptions::Exceptions;
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
@@ -25,6 +26,8 @@ pub struct Wishes {
     pub patterns: Patterns,
     /// What probes may cost a process, nanoseconds a second; 0: anything.
     pub budget_ns: u64,
+    /// Whether exceptions are told.
+    pub exceptions: bool,
 }
 
 /// Why functions cannot be probed.
@@ -40,7 +43,7 @@ pub enum FunctionsError {
 
 /// A file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct FileId {
+pub(super) struct FileId {
     device: u64,
     inode: u64,
 }
@@ -48,6 +51,7 @@ struct FileId {
 /// The probed functions.
 pub(super) struct Functions {
     wishes: Wishes,
+    exceptions: Option<Exceptions>,
     probes: FunctionProbes,
     trust: SelfTest,
     next: u32,
@@ -67,18 +71,18 @@ struct Numbered {
 }
 
 /// A file that a process runs code of.
-struct Mapped {
-    id: FileId,
+pub(super) struct Mapped {
+    pub(super) id: FileId,
     /// How it is opened, whatever has become of its name.
-    open: PathBuf,
-    name: String,
-    is_executable: bool,
+    pub(super) open: PathBuf,
+    pub(super) name: String,
+    pub(super) is_executable: bool,
 }
 
 impl Functions {
     /// Loads what probes need; `None` if nothing is asked for.
     pub(super) fn start(wishes: Wishes, capture: &Capture) -> Result<Option<Self>, FunctionsError> {
-        if wishes.patterns.is_empty() {
+        if wishes.patterns.is_empty() && !wishes.exceptions {
             return Ok(None);
         }
         let trust = selftest::run().unwrap_or_else(|error| {
@@ -89,6 +93,7 @@ impl Functions {
         let mut probes = FunctionProbes::load(capture, Limits::default(), &trust)?;
         probes.set_default_budget(wishes.budget_ns)?;
         Ok(Some(Self {
+            exceptions: wishes.exceptions.then(Exceptions::default),
             wishes,
             probes,
             trust,
@@ -171,6 +176,13 @@ impl Functions {
         goroutines: Option<Goroutines>,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), FunctionsError> {
+        if let Some(exceptions) = &mut self.exceptions
+            && let Some(hooks) = exceptions.hooks(module, root, &mut self.next)
+            && let Some(link) = hooks.attach(module, scope, goroutines, &mut self.probes, announce)
+            && let Some(tgid) = exceptions.attached(module, scope)
+        {
+            self.links.entry(tgid).or_default().push(link);
+        }
         if self.everywhere.contains(&module.id) {
             return Ok(());
         }

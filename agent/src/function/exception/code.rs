@@ -69,6 +69,9 @@ impl Code {
         self.op(op::SHIFT, 1, 0, bits)
     }
 
+    pub(super) fn shift_left(&mut self, bits: i32) -> &mut Self {
+        self.op(op::SHIFT, 0, 0, bits)
+    }
 
     /// Appends the low bytes of the accumulator.
     pub(super) fn put(&mut self, bytes: u16) -> &mut Self {
@@ -104,6 +107,12 @@ impl Code {
     /// Jumps if it is another one.
     pub(super) fn jump_unless(&mut self, number: i32) -> Jump {
         self.op(op::SKIP_IF, compare::NE, 0, number);
+        Jump(self.ops.len() - 1)
+    }
+
+    /// Jumps.
+    pub(super) fn jump(&mut self) -> Jump {
+        self.op(op::SKIP, 0, 0, 0);
         Jump(self.ops.len() - 1)
     }
 

@@ -9,15 +9,21 @@ mod code;
 mod cpp;
 mod data;
 mod golang;
+mod java;
+mod php;
 mod python;
+mod ruby;
 mod rust;
 #[cfg(test)]
 mod tests;
+mod usdt;
+mod v8;
 
 use agent_common::function::Op;
 use serde::{Deserialize, Serialize};
 
 use super::site::{Site, SiteKind};
+use crate::inspect::address::FileOffset;
 use crate::inspect::code::{Refusal, place_entry};
 use crate::inspect::elf::Module;
 use crate::inspect::symbols::{Function, Index};
@@ -33,16 +39,21 @@ pub const RATE_PER_SECOND: u64 = 200;
 /// Longest name of a type that is read.
 const NAME_MAX: i32 = 200;
 
+/// Longest path of a source file that is read.
+const PATH_MAX: i32 = 200;
+
 /// Longest message that is read, bytes.
 const MESSAGE_MAX: i32 = 256;
 
 /// A place where exceptions are raised.
 #[derive(Clone, Debug)]
 pub struct Hook {
-    /// The runtime's function.
-    pub function: Function,
+    /// The runtime's function, or its static tracepoint.
+    pub name: String,
     /// The probe.
     pub site: Site,
+    /// For a static tracepoint: where its semaphore lies in the file.
+    pub semaphore: Option<FileOffset>,
     /// What it reads.
     pub ops: Vec<Op>,
     /// What that means.
@@ -57,7 +68,7 @@ pub struct Hooks {
     /// Those to probe.
     pub hooks: Vec<Hook>,
     /// Those that cannot be probed, and why.
-    pub refused: Vec<(Function, Refusal)>,
+    pub refused: Vec<(String, Refusal)>,
 }
 
 /// How the chunks of a hook are read; part of a recording.
@@ -76,6 +87,14 @@ pub enum Decode {
     GoFatal,
     /// `_PyErr_SetObject`
     Python,
+    /// `zend_throw_exception_internal`
+    Php,
+    /// `ruby:raise`
+    Ruby,
+    /// `JVM_FillInStackTrace`
+    Java,
+    /// `v8::internal::Isolate::ThrowInternal`
+    V8,
 }
 
 /// What a hit of a hook says.
@@ -83,8 +102,8 @@ pub enum Decode {
 pub enum Seen {
     /// An exception was raised.
     Raised(Raised),
-    /// Where the exception comes from that the same task will raise next.
-    Place(Place),
+    /// The same task will raise an exception next, and where that comes from if it is known.
+    Place(Option<Place>),
     /// An exception was raised, unless the task has said no [`Seen::Place`] before: then it is an old
     /// one that goes on.
     RaisedIfPlaced(Raised),
@@ -133,15 +152,21 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
         let site = match place_entry(module, index, &function) {
             Ok(site) => Site { kind: SiteKind::Event, ..site },
             Err(refusal) => {
-                found.refused.push((function, refusal));
+                found.refused.push((function.name, refusal));
                 continue;
             }
         };
         let seen = Surroundings { module, index, site };
         if let Some((ops, decode)) = code(kind, &function, seen) {
             let in_goroutine = matches!(decode, Decode::GoPanic | Decode::GoFatal);
-            found.hooks.push(Hook { function, site, ops, decode, in_goroutine });
+            let name = function.name;
+            found.hooks.push(Hook { name, site, semaphore: None, ops, decode, in_goroutine });
         }
+    }
+    for (point, ops) in ruby::tracepoints(module) {
+        let (name, site, semaphore) = ("ruby:raise".to_owned(), point.site, point.semaphore);
+        let decode = Decode::Ruby;
+        found.hooks.push(Hook { name, site, semaphore, ops, decode, in_goroutine: false });
     }
     found
 }
@@ -161,6 +186,9 @@ enum Kind {
     Rust,
     Go,
     Python,
+    Php,
+    Java,
+    V8,
 }
 
 /// Whose hook a function is, by its name.
@@ -170,6 +198,9 @@ fn kind(name: &str) -> Option<Kind> {
         (rust::is_hook, Kind::Rust),
         (golang::is_hook, Kind::Go),
         (python::is_hook, Kind::Python),
+        (php::is_hook, Kind::Php),
+        (java::is_hook, Kind::Java),
+        (v8::is_hook, Kind::V8),
     ];
     kinds.iter().find(|(is_hook, _)| is_hook(name)).map(|(_, kind)| *kind)
 }
@@ -180,6 +211,9 @@ fn code(kind: Kind, function: &Function, seen: Surroundings<'_>) -> Option<(Vec<
         Kind::Rust => Some(rust::code(&function.name)),
         Kind::Go => Some(golang::code(&function.name, seen)),
         Kind::Python => python::code(function, seen),
+        Kind::Php => Some(php::code()),
+        Kind::Java => java::code(seen),
+        Kind::V8 => Some(v8::code(seen)),
     }
 }
 
@@ -194,5 +228,9 @@ pub fn decode(decode: Decode, chunks: &[u8]) -> Option<Seen> {
         Decode::GoPanic => golang::decode_panic(chunks),
         Decode::GoFatal => golang::decode_fatal(chunks),
         Decode::Python => python::decode(chunks),
+        Decode::Php => php::decode(chunks),
+        Decode::Ruby => ruby::decode(chunks),
+        Decode::Java => java::decode(chunks),
+        Decode::V8 => v8::decode(chunks),
     }
 }

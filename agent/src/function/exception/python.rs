@@ -91,6 +91,13 @@ fn has_part(index: &Index) -> bool {
     index.functions(|name| name == HOOK).iter().any(|function| function.variant == Variant::Part)
 }
 
+/// The longest code that there may be.
+#[cfg(test)]
+pub(super) fn longest() -> Vec<Op> {
+    let message = MessageLayout { item: 24, text: 48, ascii: 3 << 5 };
+    read(Layout { head: 16, message: Some(message) })
+}
+
 fn read(layout: Layout) -> Vec<Op> {
     let mut code = Code::default();
     let name = layout.head + 8;

@@ -9,7 +9,7 @@ use agent_common::function::{Op, register};
 
 use super::chunks::{Chunks, word};
 use super::code::Code;
-use super::{Decode, MESSAGE_MAX, Place, Raised, Seen};
+use super::{Decode, MESSAGE_MAX, PATH_MAX, Place, Raised, Seen};
 
 /// What `exception.type` is: a panic has no type of its own.
 const NAME: &str = "panic";
@@ -29,9 +29,6 @@ const STRINGS: [(usize, usize, Option<usize>); 4] =
 
 /// Longest message, and most characters of a path: larger numbers are something else.
 const LENGTH_MAX: u64 = 1 << 24;
-
-/// Longest path of a source file.
-const PATH_MAX: i32 = 200;
 
 pub(super) fn is_hook(name: &str) -> bool {
     is_panic(name) || is_place(name)
@@ -92,13 +89,14 @@ pub(super) fn decode_panic(chunks: Chunks<'_>) -> Option<Seen> {
 }
 
 pub(super) fn decode_place(chunks: Chunks<'_>) -> Option<Seen> {
-    [0, 2].iter().find_map(|number| {
+    let place = [0, 2].iter().find_map(|number| {
         let image = chunks.whole(*number)?.bytes;
         let file = chunks.name(number + 1)?;
         let (line, column) = (word(image, 2)? as u32, (word(image, 2)? >> 32) as u32);
         let plausible = file.ends_with(".rs") && line.wrapping_sub(1) < 1 << 20 && column < 1 << 16;
-        plausible.then(|| Seen::Place(Place { file: file.to_owned(), line }))
-    })
+        plausible.then(|| Place { file: file.to_owned(), line })
+    });
+    Some(Seen::Place(place))
 }
 
 #[cfg(test)]
@@ -141,10 +139,13 @@ mod tests {
     fn a_place_is_believed_if_it_is_plausible() {
         let place = |file: &[u8], line: u64| {
             let image = words(&[0x5555_0000, file.len() as u64, line | 5 << 32]);
-            decode_place(Chunks(&written(&[(0, 0, &image), (1, 0, file)])))
+            match decode_place(Chunks(&written(&[(0, 0, &image), (1, 0, file)]))) {
+                Some(Seen::Place(place)) => place,
+                other => panic!("a place, not {other:?}"),
+            }
         };
         let file = "src/main.rs".to_owned();
-        assert_eq!(place(b"src/main.rs", 12), Some(Seen::Place(Place { file, line: 12 })));
+        assert_eq!(place(b"src/main.rs", 12), Some(Place { file, line: 12 }));
         assert_eq!(place(b"src/main.rs", 0), None);
         assert_eq!(place(b"src/main.c", 12), None);
         assert_eq!(place(b"src/main.rs", 0xffff_ffff), None);
