@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::exceptions::Exceptions;
 use super::planner::{Answer, Planner};
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
@@ -36,6 +37,8 @@ pub struct Wishes {
     pub patterns: Patterns,
     /// What probes may cost a process, nanoseconds a second; 0: anything.
     pub budget_ns: u64,
+    /// Whether exceptions are told.
+    pub exceptions: bool,
 }
 
 /// Why functions cannot be probed.
@@ -62,6 +65,7 @@ pub(super) struct FileId {
 /// The probed functions.
 pub(super) struct Functions {
     wishes: Wishes,
+    exceptions: Option<Exceptions>,
     probes: FunctionProbes,
     trust: SelfTest,
     next: u32,
@@ -118,7 +122,7 @@ pub(crate) struct Mapped {
 impl Functions {
     /// Loads what probes need; `None` if nothing is asked for.
     pub(super) fn start(wishes: Wishes, capture: &Capture) -> Result<Option<Self>, FunctionsError> {
-        if wishes.patterns.is_empty() {
+        if wishes.patterns.is_empty() && !wishes.exceptions {
             return Ok(None);
         }
         let trust = selftest::run().unwrap_or_else(|error| {
@@ -130,6 +134,7 @@ impl Functions {
         probes.set_default_budget(wishes.budget_ns)?;
         let planner = Planner::start(wishes.patterns.clone()).map_err(FunctionsError::Thread)?;
         Ok(Some(Self {
+            exceptions: wishes.exceptions.then(Exceptions::default),
             wishes,
             planner,
             waiting: Vec::new(),
@@ -300,6 +305,13 @@ impl Functions {
         goroutines: Option<Goroutines>,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), FunctionsError> {
+        if let Some(exceptions) = &mut self.exceptions
+            && let Some(hooks) = exceptions.hooks(&module, &root, &mut self.next)
+            && let Some(link) = hooks.attach(&module, scope, goroutines, &mut self.probes, announce)
+            && let Some(tgid) = exceptions.attached(&module, scope)
+        {
+            self.links.entry(tgid).or_default().push(link);
+        }
         if !self.wishes.patterns.concern(&module.name, module.is_executable) {
             return Ok(());
         }

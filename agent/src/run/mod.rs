@@ -1,6 +1,7 @@
 //! The agent at work: attaches, drains, decides on processes, hands spans to the exporters, and
 //! leaves without a trace.
 
+mod exceptions;
 mod functions;
 mod launch;
 mod metrics;
@@ -156,6 +157,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     let mut pipeline = Pipeline::new(plan.tracker, seed);
     let mut spans = Vec::new();
     let mut targets = Targets::new(plan.rules, plan.follow, plan.capture.payload_limit);
+    if plan.functions.exceptions {
+        capture.watch_signals()?;
+    }
     let mut functions = Functions::start(plan.functions, &capture)?;
     let mut fresh = Vec::new();
     {
