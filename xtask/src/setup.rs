@@ -37,6 +37,7 @@ const TEST_PROGRAMS: [(&str, &str); 15] = [
     ("puma", "puma"),
     // Holds the server's program as well, under another name.
     ("redis-check-rdb", "redis-tools"),
+    ("pg_ctlcluster", "postgresql"),
     ("node", "nodejs"),
     ("javac", "default-jdk-headless"),
 ];

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::exceptions::Exceptions;
 use super::planner::{Answer, Planner};
+use super::tracepoints::{TracepointGlobs, Tracepoints};
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
@@ -39,6 +40,8 @@ pub struct Wishes {
     pub budget_ns: u64,
     /// Whether exceptions are told.
     pub exceptions: bool,
+    /// Which static tracepoints.
+    pub tracepoints: TracepointGlobs,
 }
 
 /// Why functions cannot be probed.
@@ -66,6 +69,7 @@ pub(super) struct FileId {
 pub(super) struct Functions {
     wishes: Wishes,
     exceptions: Option<Exceptions>,
+    tracepoints: Tracepoints,
     probes: FunctionProbes,
     trust: SelfTest,
     next: u32,
@@ -122,7 +126,7 @@ pub(crate) struct Mapped {
 impl Functions {
     /// Loads what probes need; `None` if nothing is asked for.
     pub(super) fn start(wishes: Wishes, capture: &Capture) -> Result<Option<Self>, FunctionsError> {
-        if wishes.patterns.is_empty() && !wishes.exceptions {
+        if wishes.patterns.is_empty() && !wishes.exceptions && wishes.tracepoints.is_empty() {
             return Ok(None);
         }
         let trust = selftest::run().unwrap_or_else(|error| {
@@ -135,6 +139,7 @@ impl Functions {
         let planner = Planner::start(wishes.patterns.clone()).map_err(FunctionsError::Thread)?;
         Ok(Some(Self {
             exceptions: wishes.exceptions.then(Exceptions::default),
+            tracepoints: Tracepoints::new(wishes.tracepoints.clone()),
             wishes,
             planner,
             waiting: Vec::new(),
@@ -156,6 +161,11 @@ impl Functions {
     /// How many functions are probed.
     pub(super) fn len(&self) -> usize {
         self.probed.len()
+    }
+
+    /// How many static tracepoints are probed.
+    pub(super) fn tracepoints(&self) -> usize {
+        self.tracepoints.probed
     }
 
     /// Patterns of which nothing was found.
@@ -310,6 +320,11 @@ impl Functions {
             && let Some(link) = hooks.attach(&module, scope, goroutines, &mut self.probes, announce)
             && let Some(tgid) = exceptions.attached(&module, scope)
         {
+            self.links.entry(tgid).or_default().push(link);
+        }
+        let link =
+            self.tracepoints.attach(&module, scope, &mut self.next, &mut self.probes, announce);
+        if let (Some(link), Some(tgid)) = (link, scope) {
             self.links.entry(tgid).or_default().push(link);
         }
         if !self.wishes.patterns.concern(&module.name, module.is_executable) {
