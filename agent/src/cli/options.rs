@@ -125,6 +125,9 @@ pub struct FunctionOptions {
     /// Trace calls of functions whose demangled name matches (may be repeated); `!GLOB` leaves out
     #[arg(long = "functions", value_name = "[MODULE!]GLOB[@OPTION,…]")]
     pub functions: Vec<String>,
+    /// Put exceptions, panics and errors that a runtime raises on the spans where they happen
+    #[arg(long)]
+    pub exceptions: bool,
     /// Most that function probes may cost a process, in percent of one CPU
     #[arg(long, default_value = "2%", value_name = "PERCENT")]
     pub max_overhead: String,
@@ -139,7 +142,8 @@ impl FunctionOptions {
         let percent =
             percent.ok_or_else(|| UsageError::Overhead { value: self.max_overhead.clone() })?;
         let budget_ns = (percent * 10_000_000.0) as u64;
-        Ok(Wishes { patterns: Patterns::parse(&self.functions)?, budget_ns })
+        let patterns = Patterns::parse(&self.functions)?;
+        Ok(Wishes { patterns, budget_ns, exceptions: self.exceptions })
     }
 }
 
