@@ -102,6 +102,8 @@ pub struct Function {
     pub used: u64,
     /// Calls that were not told since the last that was.
     pub suppressed: u64,
+    /// 1 once a call was not told.
+    pub suppresses: u64,
 }
 
 /// What the kernel half has counted for a function, on each CPU.
@@ -273,7 +275,7 @@ const _: () = {
     assert!(size_of::<Hit>() == 56);
     assert!(size_of::<Site>() == 24);
     assert!(size_of::<Op>() == 8);
-    assert!(size_of::<Function>() == 32);
+    assert!(size_of::<Function>() == 40);
     assert!(size_of::<Counts>() == 40);
     assert!(size_of::<Chunk>() == 8);
 };

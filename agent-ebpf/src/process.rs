@@ -20,6 +20,11 @@ static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
 #[map(name = "MAYBE")]
 static MAYBE: Array<u8> = Array::with_max_entries(MAYBE_SLOTS, 0);
 
+/// How often a selection was taken away: what the program of function probes knows of a process holds as
+/// long as this stays. One word.
+#[map(name = "DESELECTIONS")]
+static DESELECTIONS: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Non-zero while a rule may match programs that start: every exec is then told and captured until
 /// user space has decided. Overridden at load time.
 #[unsafe(no_mangle)]
@@ -51,6 +56,14 @@ fn insert(tgid: u32, entry: &Selected) {
     }
     if SELECTED.insert(&tgid, entry, 0).is_err() {
         emit::count(counter::NO_SELECTION);
+    }
+}
+
+/// Says that a selection was taken away, after that was done.
+#[inline(always)]
+fn deselected() {
+    if let Some(count) = DESELECTIONS.get_ptr_mut(0) {
+        emit::add_one(count);
     }
 }
 
@@ -112,6 +125,7 @@ pub fn on_fork(parent: *const u8, child: *const u8) {
         // A selection that arrived after its process was gone must not catch the next one with the
         // same id.
         let _ = SELECTED.remove(&tgid);
+        deselected();
     }
     let Some(entry) = SELECTED.get_ptr_mut(&parent_tgid) else { return };
     // SAFETY: a value of the map, copied before the map changes.
@@ -164,9 +178,12 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
             }
             // They were those of another program.
             let next = *bits & select::FUNCTIONS_NEXT != 0;
+            let had = *bits & select::FUNCTIONS != 0;
             *bits &= !(select::FUNCTIONS | select::FUNCTIONS_NEXT);
             if next {
                 *bits |= select::FUNCTIONS;
+            } else if had {
+                deselected();
             }
         }
     }
@@ -192,6 +209,9 @@ pub fn on_exit(task: *const u8) {
     // SAFETY: a value of the map, copied before the map changes.
     let Selected { bits, lost, .. } = unsafe { ptr::read(entry) };
     let _ = SELECTED.remove(&tgid);
+    if bits & select::FUNCTIONS != 0 {
+        deselected();
+    }
     if bits & CAPTURED == 0 {
         return;
     }

@@ -1,6 +1,7 @@
 //! The command line: what it understands, and the thin glue to what does the work.
 
 mod doctor;
+mod functions;
 pub mod options;
 mod output;
 mod plan;
@@ -42,6 +43,8 @@ enum Command {
     },
     /// List what could be traced here
     Ps(ps::Ps),
+    /// List functions that can be traced, and what can be told of them
+    Functions(functions::Functions),
     /// Show exactly which probes would be attached where, and why; attaches nothing
     Plan(plan::Plan),
     /// Tell what this kernel and these privileges allow, and what capturing costs here
@@ -93,6 +96,9 @@ pub enum CliError {
     /// Tracing failed.
     #[error(transparent)]
     Run(#[from] crate::run::RunError),
+    /// Functions could not be listed.
+    #[error(transparent)]
+    Functions(#[from] functions::ListError),
     /// A held program could not be started.
     #[error("cannot start {program}")]
     Become {
@@ -192,6 +198,7 @@ fn dispatch(command: Command, color: options::Color) -> Result<(), CliError> {
         Command::Run(options) => run::run(options, color),
         Command::Exec { options, command } => run::exec(*options, command, color),
         Command::Ps(options) => ps::ps(&options),
+        Command::Functions(options) => functions::functions(&options),
         Command::Plan(options) => plan::plan(&options),
         Command::Doctor(options) => doctor::doctor(&options),
         Command::Record(options) => recording::record(options),

@@ -199,6 +199,12 @@ impl Module {
         Some(FileOffset(address.0 - segment.address.0 + segment.offset.0))
     }
 
+    /// Where an address is in the file, whatever is there.
+    pub fn file_offset(&self, address: VirtAddr) -> Option<FileOffset> {
+        let segment = self.segment_of(address)?;
+        Some(FileOffset(address.0 - segment.address.0 + segment.offset.0))
+    }
+
     /// Which address of code an offset of the file is loaded at.
     pub fn code_address(&self, offset: FileOffset) -> Option<VirtAddr> {
         let within = |s: &&Segment| offset.0.wrapping_sub(s.offset.0) < s.file_size;

@@ -6,6 +6,7 @@ mod functions;
 mod launch;
 mod metrics;
 mod notify;
+mod planner;
 mod recorder;
 mod signals;
 mod summary;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use functions::{FunctionsError, Wishes};
+pub(crate) use functions::{Mapped, mapped};
 pub use launch::become_program;
 pub use summary::Summary;
 pub use targets::TargetError;
@@ -47,6 +49,9 @@ const REST: Duration = Duration::from_millis(80);
 
 /// Empty drains before the reader sleeps until the kernel half wakes it.
 const IDLE_DRAINS: u32 = 3;
+
+/// How long the reader sleeps at most while functions are probed.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// Records taken from the ring before spans are handed on.
 const DRAIN_MAX: usize = 1 << 16;
@@ -172,6 +177,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
             pipeline.step(step, &mut spans);
         };
         probe(&mut functions, &mut fresh, &targets, capture.selection(), &mut announce)?;
+        if let Some(functions) = &mut functions {
+            functions.wait(&mut announce)?;
+        }
         if let Some(command) = &command {
             let tgid = Tgid(command.id());
             targets.add(capture.selection(), tgid, &mut announce)?;
@@ -246,7 +254,10 @@ fn probe(
             functions.process(tgid, follow, goroutines, selection, announce)?;
         }
     }
-    Ok(())
+    match functions {
+        Some(functions) => functions.go_on(announce),
+        None => Ok(()),
+    }
 }
 
 struct Agent {
@@ -277,6 +288,9 @@ impl Agent {
             self.collect(began.before(SETTLE_NS));
             self.hand_on();
             self.keep_time(began);
+            if let Some(functions) = &mut self.functions {
+                functions.keep_to_budget(began)?;
+            }
             if self.is_over() {
                 return Ok(());
             }
@@ -291,7 +305,9 @@ impl Agent {
                     self.capture.sleep_until_event()?;
                     // What came before the kernel half knew does not wake.
                     let late = self.drain()?;
-                    (late > 0).then_some(REST)
+                    // What is not told wakes nobody, but costs.
+                    let watch = self.functions.as_ref().map(|_| WATCH);
+                    if late > 0 { Some(REST) } else { watch }
                 }
             };
             let woken = {
@@ -403,6 +419,7 @@ impl Agent {
             tallies: self.pipeline.tallies(),
             calls: self.pipeline.call_tallies(),
             functions: self.functions.as_ref().map_or(0, Functions::len),
+            detached: self.functions.as_ref().map_or(0, Functions::detached),
             counters,
             unrecorded: self.recording.failures(),
             processes: self.targets.seen(),

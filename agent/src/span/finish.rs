@@ -135,7 +135,7 @@ fn parent(
                 _ => confidence,
             };
             // It lies within the parent by way of a function's call.
-            let caller = exchange.caller.as_ref().filter(|_| method.is_by_task());
+            let caller = exchange.caller.as_ref().filter(|_| method.is_within_process());
             let span_id = caller.map_or(parent.span_id, |(call, _)| *call);
             Some(Parent { span_id, method, confidence, remote })
         }

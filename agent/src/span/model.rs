@@ -64,6 +64,9 @@ pub enum Method {
     Thread,
     /// The same goroutine was serving the parent.
     Goroutine,
+    /// The thread runs one request at a time to where it waits, and this one's was the last socket that
+    /// it used.
+    Resume,
     /// The parent's call was open on the same stack.
     Stack,
     /// The same bytes of the same TCP stream, by socket pair and sequence number.
@@ -80,6 +83,7 @@ impl Method {
         match self {
             Self::Thread => "thread",
             Self::Goroutine => "goroutine",
+            Self::Resume => "resume",
             Self::Stack => "stack",
             Self::TcpSeq => "tcp_seq",
             Self::UnixPeer => "unix_peer",
@@ -97,6 +101,11 @@ impl Method {
             Self::Goroutine => true,
             _ => false,
         }
+    }
+
+    /// Whether parent and child are of one process.
+    pub(super) fn is_within_process(self) -> bool {
+        matches!(self, Self::Thread | Self::Goroutine | Self::Resume | Self::Stack)
     }
 
     /// Whether the parent's task is what it was found by.

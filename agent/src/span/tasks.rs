@@ -41,6 +41,8 @@ impl Process {
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     current: HashMap<TaskId, ExchangeKey, foldhash::fast::RandomState>,
+    /// The exchange on whose socket each task was last seen to read or write.
+    touched: HashMap<TaskId, ExchangeKey, foldhash::fast::RandomState>,
 }
 
 impl Tasks {
@@ -52,14 +54,28 @@ impl Tasks {
         self.current.insert(task, exchange);
     }
 
+    pub(super) fn touched(&self, task: TaskId) -> Option<ExchangeKey> {
+        self.touched.get(&task).copied()
+    }
+
+    /// The task has used the socket of an exchange, or one that says nothing.
+    pub(super) fn touch(&mut self, task: TaskId, exchange: Option<ExchangeKey>) {
+        match exchange {
+            Some(exchange) => self.touched.insert(task, exchange),
+            None => self.touched.remove(&task),
+        };
+    }
+
     /// The task is a new one that has the id of another.
     pub(super) fn forget(&mut self, task: TaskId) {
         self.current.remove(&task);
+        self.touched.remove(&task);
     }
 
     /// The process is a new one, or gone.
     pub(super) fn forget_process(&mut self, tgid: Tgid) {
         self.current.retain(|task, _| task.tgid != tgid);
+        self.touched.retain(|task, _| task.tgid != tgid);
     }
 
     /// The task's exchange is over, unless it serves another one by now.
@@ -97,6 +113,12 @@ pub(super) fn within(
         return Some((method, confidence));
     }
     (process.open_servers == 1).then_some((Method::Thread, Confidence::Inferred))
+}
+
+/// Whether a thread is one that serves several requests at once, each to where it waits: the last socket
+/// that it has used tells which, unless something else (a timer) has woken it since.
+pub(super) fn is_event_loop(task: TaskId, process: &Process) -> bool {
+    task.kind == task_kind::THREAD && !process.multiplexes_tasks && !process.hands_off
 }
 
 /// Processes by id.

@@ -286,6 +286,9 @@ impl Tracker {
                 self.feed(key, &operation, |connection, sink| {
                     connection.feed(io.direction, segment, sink);
                 });
+                if self.calls.is_in_use() {
+                    self.touch(key, io);
+                }
                 if segment.len > (segment.prefix.len() + segment.suffix.len()) as u64 {
                     self.cut(key, io.direction);
                 }
@@ -300,6 +303,16 @@ impl Tracker {
             }
             Outcome::Failed(_) => self.close(key, io.at, Closing::Told),
         }
+    }
+
+    /// Remembers whose socket a task has used: its calls are made for that, if it is an event loop.
+    fn touch(&mut self, key: SocketKey, io: &Io<'_>) {
+        let Some(socket) = self.sockets.get(key) else { return };
+        let exchange = match io.direction {
+            Direction::Inbound => socket.exchanges.back(),
+            Direction::Outbound => socket.exchanges.front(),
+        };
+        self.state.tasks.touch(io.task, exchange.map(|(_, key)| *key));
     }
 
     /// Bytes of an operation were not copied: the rest of a request's head may have been among them.

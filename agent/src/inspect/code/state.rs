@@ -18,6 +18,15 @@ pub(super) enum Value {
     Target { table: u64, base: u64, index: u64 },
 }
 
+/// The largest that a value can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Bound {
+    pub(super) most: u32,
+    /// Whether it was compared, so that a table has an entry for each value up to it; else it only has
+    /// no room for more.
+    pub(super) is_exact: bool,
+}
+
 /// A comparison that the flags still tell of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Compared {
@@ -41,7 +50,7 @@ pub(super) struct State {
     /// Places in the frame and what was stored there.
     saved: Vec<((u64, i64), Value)>,
     /// Largest that a value can be.
-    bounds: Vec<(u64, u32)>,
+    bounds: Vec<(u64, Bound)>,
     compared: Compared,
 }
 
@@ -105,7 +114,10 @@ impl State {
 
     /// Where a jump through a register or memory finds its table: the table, the base of its
     /// differences (`None`: it has addresses), and the largest index if that is known.
-    pub(super) fn jump_table(&self, jump: &Instruction) -> Option<(u64, Option<u64>, Option<u32>)> {
+    pub(super) fn jump_table(
+        &self,
+        jump: &Instruction,
+    ) -> Option<(u64, Option<u64>, Option<Bound>)> {
         let value = match jump.op0_kind() {
             OpKind::Register => self.value(jump.op0_register())?,
             OpKind::Memory => self.load(jump)?,
@@ -131,13 +143,15 @@ impl State {
         }
     }
 
-    fn bound(&self, value: u64) -> Option<u32> {
+    fn bound(&self, value: u64) -> Option<Bound> {
         self.bounds.iter().find(|(known, _)| *known == value).map(|(_, most)| *most)
     }
 
-    fn set_bound(&mut self, value: u64, most: u32) {
+    fn set_bound(&mut self, value: u64, most: u32, is_exact: bool) {
+        let most = Bound { most, is_exact };
         match self.bounds.iter_mut().find(|(known, _)| *known == value) {
-            Some((_, known)) => *known = (*known).min(most),
+            Some((_, known)) if known.most > most.most => *known = most,
+            Some((_, known)) => known.is_exact |= is_exact && known.most == most.most,
             None => {
                 if self.bounds.len() == BOUNDS_MAX {
                     self.bounds.remove(0);
@@ -247,7 +261,7 @@ impl State {
                     _ => None,
                 };
                 if let Some(most) = most {
-                    self.set_bound(value, most);
+                    self.set_bound(value, most, true);
                 }
             }
             Compared::StackPointer { base, offset } => {
@@ -270,6 +284,16 @@ impl State {
         }
         self.forget_locals();
         self.compared = Compared::Nothing;
+    }
+
+    /// The stack pointer is not known.
+    pub(super) fn forget_stack_pointer(&mut self, address: u64) {
+        self.make(met_at(address, RSP), RSP);
+    }
+
+    /// Bytes are taken off the stack.
+    pub(super) fn pop(&mut self, bytes: u64) {
+        let _ = i64::try_from(bytes).ok().and_then(|bytes| self.move_stack(bytes));
     }
 
     /// What an instruction that goes on to the next does.
@@ -357,14 +381,14 @@ impl State {
             (Mnemonic::Movzx, OpKind::Register, OpKind::Register) if first.size() >= 4 => {
                 let Value::Something(value) = self.value(second)? else { return None };
                 let most = if second.size() == 1 { 0xff } else { 0xffff };
-                self.set_bound(value, most);
+                self.set_bound(value, most, false);
                 self.set(first, Value::Something(value));
             }
             (Mnemonic::Movzx, OpKind::Register, OpKind::Memory) if first.size() >= 4 => {
                 let most = if i.memory_size().size() == 1 { 0xff } else { 0xffff };
                 let value = made_at(i.ip(), number(first)?);
                 self.make(value, number(first)?);
-                self.set_bound(value, most);
+                self.set_bound(value, most, false);
             }
             (Mnemonic::Mov, OpKind::Register, OpKind::Memory) if first.size() >= 4 => {
                 let value = self.load(i)?;
@@ -427,7 +451,7 @@ impl State {
                 let most = u32::try_from(i.try_immediate(1).ok()?).ok()?;
                 let value = made_at(i.ip(), number(first)?) - MADE + COMPUTED;
                 self.make(value, number(first)?);
-                self.set_bound(value, most);
+                self.set_bound(value, most, false);
             }
             (Mnemonic::Cmp, OpKind::Register, OpKind::Register) if wide => {
                 let (a, b) = (self.value(first)?, self.value(second)?);

@@ -202,7 +202,8 @@ impl State {
     fn load(&mut self, instruction: &Instruction) {
         let at = self.address(instruction).filter(|at| *at >= 0);
         let size = instruction.memory_size().size();
-        let to = index(instruction.op0_register()).filter(|_| !high_byte(instruction.op0_register()));
+        let to =
+            index(instruction.op0_register()).filter(|_| !high_byte(instruction.op0_register()));
         self.forget(instruction);
         if let (Some(to), Some(at), 1 | 2 | 4 | 8) = (to, at, size) {
             self.registers[to] = Holds::Entry(Source::Caller(at), size as u8);

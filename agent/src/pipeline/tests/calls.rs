@@ -110,6 +110,33 @@ fn calls_within_a_request_and_calls_made_by_them() {
 }
 
 #[test]
+fn an_event_loop_serves_whom_it_has_last_heard() {
+    let mut scene = scene();
+    let (a, b) = (scene.outside(1), scene.outside(1));
+    scene.nonblocking(&[a, b]);
+    for path in ["/a", "/b"] {
+        scene.asked(APP, if path == "/a" { a } else { b }, path);
+        scene.enter(APP, 0, sp(1));
+        scene.leave(APP, 0, sp(1));
+    }
+    scene.answered(APP, a);
+    // That one is over; who is served is not known until something is heard.
+    scene.enter(APP, 1, sp(1));
+    scene.leave(APP, 1, sp(1));
+    scene.answered(APP, b);
+    check(
+        &mut scene,
+        expect![[r#"
+        app /a 200
+          app f0() (thread inferred)
+        app /b 200
+          app f0() (resume inferred)
+        app f1()
+    "#]],
+    );
+}
+
+#[test]
 fn recursion_and_threads() {
     let mut scene = scene();
     for depth in 0..3 {

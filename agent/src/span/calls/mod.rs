@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::attributes::Attributes;
-use super::exchange::{ExchangeKey, Trace};
+use super::exchange::{Exchange, ExchangeKey, Origin, Trace};
 use super::model::{Confidence, Kind, Method, Resource, SpanEvent, SpanId};
 use super::sampler::Sampler;
 use super::state::State;
@@ -172,6 +172,11 @@ impl Calls {
                 *place = Some((Arc::clone(&function), index));
             }
         }
+    }
+
+    /// Whether any function is probed.
+    pub(super) fn is_in_use(&self) -> bool {
+        !self.sites.is_empty()
     }
 
     /// What was counted.
@@ -558,10 +563,30 @@ fn values(reader: &Reader, hit: &Hit<'_>) -> Attributes {
 
 /// The request that `task` serves, and since when.
 fn request(task: TaskId, state: &State) -> Option<(MonoNs, Belongs)> {
-    let key = state.tasks.current(task)?;
-    let exchange = state.exchanges.get(key)?;
-    let is_served = exchange.kind == Kind::Server && exchange.head_seen && exchange.end.is_none();
-    let process = state.processes.get(&task.tgid).filter(|_| is_served)?;
-    let (method, confidence) = tasks::within(task, process, exchange.nonblocking)?;
+    let process = state.processes.get(&task.tgid)?;
+    let served = |key: ExchangeKey| {
+        let exchange = state.exchanges.get(key)?;
+        let is_served =
+            exchange.kind == Kind::Server && exchange.head_seen && exchange.end.is_none();
+        is_served.then_some((key, exchange))
+    };
+    if let Some((key, exchange)) = state.tasks.current(task).and_then(served)
+        && let Some((method, confidence)) = tasks::within(task, process, exchange.nonblocking)
+    {
+        return Some((exchange.start, Belongs::Request { key, method, confidence }));
+    }
+    if !tasks::is_event_loop(task, process) {
+        return None;
+    }
+    // A call to somewhere else is made for the request that it belongs to.
+    let mut key = state.tasks.touched(task)?;
+    if let Some(Exchange {
+        kind: Kind::Client, origin: Origin::Local { key: server, .. }, ..
+    }) = state.exchanges.get(key)
+    {
+        key = *server;
+    }
+    let (key, exchange) = served(key)?;
+    let (method, confidence) = (Method::Resume, Confidence::Inferred);
     Some((exchange.start, Belongs::Request { key, method, confidence }))
 }
