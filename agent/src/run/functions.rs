@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::exceptions::Exceptions;
+use super::exceptions;
 use super::planner::{Answer, Planner};
 use super::tracepoints::{TracepointGlobs, Tracepoints};
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
+use crate::function::exception::{Hook, RATE_PER_SECOND};
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
 use crate::function::pattern::Patterns;
 use crate::function::plan::{Code, ModulePlan, Planned};
@@ -68,7 +69,6 @@ pub(super) struct FileId {
 /// The probed functions.
 pub(super) struct Functions {
     wishes: Wishes,
-    exceptions: Option<Exceptions>,
     tracepoints: Tracepoints,
     probes: FunctionProbes,
     trust: SelfTest,
@@ -103,12 +103,23 @@ struct Waiting {
 struct Numbered {
     name: String,
     plan: ModulePlan,
+    /// Where its exceptions are raised.
+    hooks: Vec<Hook>,
     first: u32,
 }
 
 impl Numbered {
     fn functions(&self) -> impl Iterator<Item = (u32, &Planned)> {
         (self.first..).zip(&self.plan.functions)
+    }
+
+    /// They are numbered behind the functions.
+    fn hooks(&self) -> impl Iterator<Item = (u32, &Hook)> {
+        (self.first + self.plan.functions.len() as u32..).zip(&self.hooks)
+    }
+
+    fn numbers(&self) -> std::ops::Range<u32> {
+        self.first..self.first + (self.plan.functions.len() + self.hooks.len()) as u32
     }
 }
 
@@ -136,9 +147,9 @@ impl Functions {
         tracing::info!(?trust, "function probes tried");
         let mut probes = FunctionProbes::load(capture, Limits::default(), &trust)?;
         probes.set_default_budget(wishes.budget_ns)?;
-        let planner = Planner::start(wishes.patterns.clone()).map_err(FunctionsError::Thread)?;
+        let planner = Planner::start(wishes.patterns.clone(), wishes.exceptions);
+        let planner = planner.map_err(FunctionsError::Thread)?;
         Ok(Some(Self {
-            exceptions: wishes.exceptions.then(Exceptions::default),
             tracepoints: Tracepoints::new(wishes.tracepoints.clone()),
             wishes,
             planner,
@@ -315,19 +326,14 @@ impl Functions {
         goroutines: Option<Goroutines>,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), FunctionsError> {
-        if let Some(exceptions) = &mut self.exceptions
-            && let Some(hooks) = exceptions.hooks(&module, &root, &mut self.next)
-            && let Some(link) = hooks.attach(&module, scope, goroutines, &mut self.probes, announce)
-            && let Some(tgid) = exceptions.attached(&module, scope)
-        {
-            self.links.entry(tgid).or_default().push(link);
-        }
         let link =
             self.tracepoints.attach(&module, scope, &mut self.next, &mut self.probes, announce);
         if let (Some(link), Some(tgid)) = (link, scope) {
             self.links.entry(tgid).or_default().push(link);
         }
-        if !self.wishes.patterns.concern(&module.name, module.is_executable) {
+        let has_functions = self.wishes.patterns.concern(&module.name, module.is_executable);
+        let has_hooks = self.wishes.exceptions && exceptions::concern(&module);
+        if !has_functions && !has_hooks {
             return Ok(());
         }
         match self.plans.get(&module.id) {
@@ -346,7 +352,7 @@ impl Functions {
     /// What there is in a file is known: probes it wherever that was waited for.
     fn found(
         &mut self,
-        Answer { module, plan }: Answer,
+        Answer { module, plan, hooks }: Answer,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), FunctionsError> {
         let id = module.id;
@@ -361,8 +367,8 @@ impl Functions {
         };
         tell_refused(&module, &plan);
         let first = self.next;
-        self.next += plan.functions.len() as u32;
-        let numbered = Arc::new(Numbered { name: module.name, plan, first });
+        let numbered = Arc::new(Numbered { name: module.name, plan, hooks, first });
+        self.next = numbered.numbers().end;
         self.plans.insert(id, Arc::clone(&numbered));
         for Waiting { module, scope, goroutines } in waiting {
             self.attach(&numbered, &module, scope, goroutines, announce)?;
@@ -401,6 +407,8 @@ impl Functions {
                 points.push(point(*end, end_code(function, end.kind)));
             }
         }
+        let hooks = || numbered.hooks().filter(|(number, _)| !self.gone.contains(number));
+        points.extend(hooks().map(|(number, hook)| exceptions::point(number, hook, goroutines)));
         if points.is_empty() {
             return Ok(());
         }
@@ -425,7 +433,12 @@ impl Functions {
             let facts = facts(numbered, number, function, sites.by_ref().map(|site| site.0));
             announce(&Step::Function(Arc::new(facts)));
         }
-        self.probed.extend(numbered.functions().map(|(number, _)| number));
+        for ((number, hook), site) in hooks().zip(sites) {
+            self.probes.set_rate(FunctionNo(number), RATE_PER_SECOND)?;
+            let facts = exceptions::facts(number, hook, site.0, &numbered.name);
+            announce(&Step::Function(Arc::new(facts)));
+        }
+        self.probed.extend(numbered.numbers());
         self.probed.retain(|number| !self.gone.contains(number));
         match scope {
             Some(tgid) => self.links.entry(tgid).or_default().push(attached.link),

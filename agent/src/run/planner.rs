@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
+use super::exceptions;
 use super::functions::{FileId, Mapped};
+use crate::function::exception::Hook;
 use crate::function::pattern::Patterns;
 use crate::function::plan::{self, ModulePlan, Place, PlanError};
 
@@ -28,11 +30,13 @@ struct Request {
 pub(super) struct Answer {
     pub(super) module: Mapped,
     pub(super) plan: Result<ModulePlan, PlanError>,
+    /// Where its exceptions are raised, if that is asked for.
+    pub(super) hooks: Vec<Hook>,
 }
 
 impl Planner {
     /// Starts the thread. It ends when the planner is dropped, after the file that it is at.
-    pub(super) fn start(patterns: Patterns) -> io::Result<Self> {
+    pub(super) fn start(patterns: Patterns, exceptions: bool) -> io::Result<Self> {
         let (requests, asked) = mpsc::channel::<Request>();
         let (answer, answers) = mpsc::channel();
         let work = move || {
@@ -45,7 +49,9 @@ impl Planner {
                     knows_goroutines,
                 };
                 let plan = plan::plan(&place, &patterns);
-                if answer.send(Answer { module, plan }).is_err() {
+                let looks = exceptions && exceptions::concern(&module);
+                let hooks = if looks { exceptions::hooks(&place) } else { Vec::new() };
+                if answer.send(Answer { module, plan, hooks }).is_err() {
                     return;
                 }
             }

@@ -1,6 +1,6 @@
 //! CPython 3.8 to 3.14: `_PyErr_SetObject(tstate, type, value)`, which every raise passes once, whether
 //! of a `raise` statement or of C code. What goes on through other frames, or is raised again by a bare
-//! `raise`, does not. Exceptions that C code raises and drops (as a failed look-up) are seen as well.
+//! `raise`, does not. Exceptions that C code raises and drops, or replaces, are seen as well.
 //!
 //! The type's name is `tp_name`: without its module for classes of Python code. The message is the first
 //! of the exception's arguments if that is a string of ASCII characters alone. Layouts are those of
@@ -24,7 +24,8 @@ const TEXT: u16 = 1;
 /// Nothing: what may fail for itself.
 const STEP: u16 = 2;
 
-/// Bits of `tp_flags`: the type is `str` or derived from it, or from `BaseException`.
+/// Bits of `tp_flags`: the type is `tuple` or derived from it, `str`, or `BaseException`.
+const IS_TUPLE: i32 = 26;
 const IS_STRING: i32 = 28;
 const IS_EXCEPTION: i32 = 30;
 
@@ -143,10 +144,13 @@ fn read_message(code: &mut Code, head: i32, layout: MessageLayout) {
     let class = head - 8;
     let args = head + 8;
     code.chunk(TEXT).register(register::RDX).save(0);
-    // The value may be the string itself, of which the exception is yet to be made.
+    // The value may be what the exception is yet to be made of: a string, or a tuple of arguments.
     let string = jump_if_kind(code, class, IS_STRING);
+    let tuple = jump_if_kind(code, class, IS_TUPLE);
     let other = jump_unless_kind(code, class, IS_EXCEPTION);
-    code.recall(0).follow(args).save(0).follow(head);
+    code.recall(0).follow(args).save(0);
+    code.land(tuple);
+    code.recall(0).follow(head);
     let none = code.jump_if(0);
     code.recall(0).follow(layout.item).save(0);
     let odd = jump_unless_kind(code, class, IS_STRING);

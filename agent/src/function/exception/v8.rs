@@ -53,8 +53,13 @@ impl Layout {
     fn read(seen: Surroundings<'_>) -> Option<Self> {
         let constant = |name: &str| {
             let at = data::symbol(seen.module, &format!("v8dbg_{name}"))?;
+            // What is 0 lies where the file has nothing.
             let bytes = seen.module.read(at, 4).ok()?;
-            Some(i32::from_le_bytes(bytes.try_into().ok()?))
+            if bytes.is_empty() {
+                Some(0)
+            } else {
+                Some(i32::from_le_bytes(bytes.try_into().ok()?))
+            }
         };
         // Of another size they would not be pointers.
         if constant("TaggedSize")? != FIELD {

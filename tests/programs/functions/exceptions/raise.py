@@ -35,7 +35,7 @@ def work(kind):
     if kind == 2:
         raise Odd
     if kind == 3:
-        int("seven")
+        [].pop()
     if kind == 4:
         {}["key"]
     if kind == 5:
@@ -70,7 +70,7 @@ print("caught", caught)
 print("raised 3\tValueError\tplain text")
 print("raised 3\tNotFound\tno such thing")
 print("raised 3\tOdd\t")
-print("raised 3\tValueError\tinvalid literal for int() with base 10: 'seven'")
+print("raised 3\tIndexError\tpop from empty list")
 print("raised 3\tKeyError\tkey")
 print("raised 3\tRuntimeError\t")
 print("raised 3\tOSError\t")
