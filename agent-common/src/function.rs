@@ -197,6 +197,8 @@ pub mod op {
     pub const SHIFT: u8 = 17;
     /// The accumulator and `imm` (sign-extended) are and-ed.
     pub const AND: u8 = 18;
+    /// Slot `a` is added to the accumulator.
+    pub const ADD_SLOT: u8 = 19;
 }
 
 /// Comparisons of [`op::SKIP_IF`].

@@ -215,6 +215,10 @@ fn step(scratch: &mut Scratch) -> bool {
         op::STACK_POINTER => machine.accumulator = machine.sp,
         op::CONSTANT => machine.accumulator = wide,
         op::AND => machine.accumulator &= wide,
+        op::ADD_SLOT => {
+            let slot = machine.slots[(a as usize) & (SLOTS - 1)];
+            machine.accumulator = machine.accumulator.wrapping_add(slot);
+        }
         op::SHIFT => machine.accumulator = shift(machine.accumulator, a, imm as u32),
         op::SKIP => skip(machine, b as u32),
         op::SKIP_IF => {

@@ -9,4 +9,5 @@ pub mod gopclntab;
 pub mod runtime;
 pub mod symbols;
 pub mod tls;
+pub mod unwind;
 pub mod usdt;

@@ -46,7 +46,8 @@ fn list(text: &mut String, parameters: &[Parameter], described: &Described) {
 
 fn type_text(types: &Types, number: TypeNo, language: Language, depth: u8) -> String {
     let ty = types.get(number);
-    if !ty.name.is_empty() {
+    let is_qualifier = matches!(ty.shape, Shape::Alias { qualifier: true, .. });
+    if !ty.name.is_empty() && !is_qualifier {
         return ty.name.to_string();
     }
     if depth == DEPTH_MAX {

@@ -4,6 +4,9 @@ use crate::inspect::address::{FileOffset, VirtAddr};
 use crate::inspect::demangle;
 use crate::inspect::elf::Module;
 use crate::inspect::symbols::Index;
+use crate::inspect::unwind::Handlers;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// A program as far as machine code needs it.
@@ -20,8 +23,9 @@ pub trait Program {
     fn relocated(&self, slot: VirtAddr) -> Option<VirtAddr>;
     /// Where a Go function goes on after a recovered panic, and how many bytes its frame has there.
     fn recovery(&self, function: VirtAddr) -> Option<(VirtAddr, u32)>;
-    /// Where the call at an address goes on when it throws, if it is caught.
-    fn landing_pad(&self, call: VirtAddr) -> Option<VirtAddr>;
+    /// Where the call at an address goes on when it throws, if it is caught, and by how many bytes the
+    /// stack pointer is higher there than at the call.
+    fn landing_pad(&self, call: VirtAddr) -> Option<(VirtAddr, u64)>;
 }
 
 /// What lies at an address.
@@ -42,16 +46,18 @@ pub enum Whereabouts {
 }
 
 /// A module with its symbols.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Binary<'a> {
     module: &'a Module,
     index: &'a Index,
+    /// By the run of code that was asked about.
+    handlers: RefCell<HashMap<u64, Handlers>>,
 }
 
 impl<'a> Binary<'a> {
     /// A module with its symbols.
     pub fn new(module: &'a Module, index: &'a Index) -> Self {
-        Self { module, index }
+        Self { module, index, handlers: RefCell::default() }
     }
 }
 
@@ -83,7 +89,10 @@ impl Program for Binary<'_> {
             Some(_) => Whereabouts::Midst,
             None => {
                 let end = VirtAddr(section.address.0.saturating_add(section.size));
-                Whereabouts::Unnamed(address..self.index.next_start(address).min(end))
+                let end = self.index.next_start(address).min(end);
+                let described = self.index.unwind(self.module).range(address);
+                let end = described.map_or(end, |described| end.min(described.end));
+                Whereabouts::Unnamed(address..end)
             }
         }
     }
@@ -100,7 +109,11 @@ impl Program for Binary<'_> {
         self.index.recovery(function)
     }
 
-    fn landing_pad(&self, _call: VirtAddr) -> Option<VirtAddr> {
-        None
+    fn landing_pad(&self, call: VirtAddr) -> Option<(VirtAddr, u64)> {
+        let unwind = self.index.unwind(self.module);
+        let start = unwind.range(call)?.start;
+        let mut known = self.handlers.borrow_mut();
+        let handlers = known.entry(start.0).or_insert_with(|| unwind.handlers(self.module, call));
+        handlers.pad(call)
     }
 }

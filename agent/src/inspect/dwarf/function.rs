@@ -71,12 +71,16 @@ pub(super) fn describe(
     address: VirtAddr,
     pc: VirtAddr,
 ) -> Result<Described, DescribeError> {
-    let die = view.function_at(address).ok_or(DescribeError::NoFunction { address })?;
+    let Some(die) = view.function_at(address) else {
+        let split = |unit: usize| view.unit(Part::Main, unit).is_ok_and(|unit| is_split(&unit));
+        return Err(if view.units_at(address).into_iter().any(split) {
+            DescribeError::Split { address }
+        } else {
+            DescribeError::NoFunction { address }
+        });
+    };
     let damaged = |source| DescribeError::Damaged { address, source };
     let (unit, entry) = view.entry(die).map_err(damaged)?;
-    if is_split(&unit) {
-        return Err(DescribeError::Split { address });
-    }
     let chain = Chain::of(view, die).map_err(damaged)?;
     let about = about(view, &unit);
     let code = view.loaded.code.at(address, PROLOGUE_BYTES);
@@ -133,9 +137,8 @@ pub(super) fn describe(
         && view.loaded.symbols.global.binary_search(&address).is_ok();
     let body = || (body(view, &unit, &entry, address), address);
     let facts = returns::Facts { altered, external, body: &body };
-    let results = returns::places(&types, &results, &about, facts);
+    let (results, hidden) = returns::places(&types, &results, &about, facts);
     let order: Vec<TypeNo> = parameters.iter().map(|(_, ty, _)| *ty).collect();
-    let hidden = results.first().is_some_and(returns::is_hidden);
     let expected = arguments::registers(&types, &order, about.language, hidden);
     let parameters = parameters
         .into_iter()

@@ -13,6 +13,9 @@ mod prologue;
 mod resolve;
 mod returns;
 mod sections;
+mod signature;
+#[cfg(test)]
+mod tests;
 pub mod types;
 mod units;
 

@@ -30,30 +30,26 @@ pub(super) struct Facts<'f> {
     pub(super) body: &'f dyn Fn() -> (Vec<u8>, VirtAddr),
 }
 
-/// Places the results of a function.
+/// Places the results of a function; and whether its first argument is the address of the result.
 pub(super) fn places(
     types: &Types,
     results: &[(Arc<str>, TypeNo)],
     about: &About,
     facts: Facts<'_>,
-) -> Vec<Parameter> {
+) -> (Vec<Parameter>, bool) {
     if facts.altered {
-        return all(results, |_| Err(Unreadable::Altered));
+        return (all(results, |_| Err(Unreadable::Altered)), false);
     }
     let mut placed = by_convention(types, results, about, &facts);
     let gcc = about.producer.starts_with("GNU");
-    if !facts.external && !gcc && placed.first().is_some_and(is_hidden) {
+    let hidden = matches!(placed.as_slice(), [Parameter { place: Ok(Place::Memory(_)), .. }]);
+    if hidden && !facts.external && !gcc {
         let (code, address) = (facts.body)();
         if !epilogue::returns_an_address(&code, address) {
             placed.iter_mut().for_each(|result| result.place = Err(Unreadable::Convention));
         }
     }
-    placed
-}
-
-/// Whether a result is written where a hidden argument says.
-pub(super) fn is_hidden(result: &Parameter) -> bool {
-    matches!(&result.place, Ok(Place::Memory(_)))
+    (placed, hidden)
 }
 
 fn by_convention(

@@ -67,6 +67,12 @@ impl Sections {
     pub(super) fn is_empty(&self) -> bool {
         self.slice(SectionId::DebugInfo).is_empty()
     }
+
+    /// The sections, to be spoiled.
+    #[cfg(test)]
+    pub(super) fn bytes_mut(&mut self) -> &mut Vec<(SectionId, Vec<u8>)> {
+        &mut self.held
+    }
 }
 
 /// Sections that are used. Line tables are, for the names of files.

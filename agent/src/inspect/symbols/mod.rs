@@ -11,11 +11,13 @@ mod table;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::address::VirtAddr;
 use super::demangle::{self, Language, Name, Variant};
 use super::elf::{ElfError, Module};
 use super::gopclntab;
+use super::unwind::Unwind;
 use table::{Raw, Strings};
 
 pub use debug_file::DebugFile;
@@ -88,6 +90,7 @@ pub struct Index {
     ends: Vec<u64>,
     debug_file: Option<DebugFile>,
     recoveries: HashMap<u64, (u64, u32)>,
+    unwind: OnceLock<Unwind>,
 }
 
 impl Index {
@@ -101,6 +104,7 @@ impl Index {
             ends: code_ends(module),
             debug_file: None,
             recoveries: HashMap::new(),
+            unwind: OnceLock::new(),
         };
         let own = index.add_tables(module, ".symtab", Origin::Symbols)?;
         index.add_tables(module, ".dynsym", Origin::Dynamic)?;
@@ -239,6 +243,11 @@ impl Index {
     /// Where a Go function goes on after a recovered panic, and how many bytes its frame has there.
     pub fn recovery(&self, function: VirtAddr) -> Option<(VirtAddr, u32)> {
         self.recoveries.get(&function.0).map(|(at, frame)| (VirtAddr(*at), *frame))
+    }
+
+    /// What the module tells of its exceptions; read when it is first asked for.
+    pub fn unwind(&self, module: &Module) -> &Unwind {
+        self.unwind.get_or_init(|| Unwind::read(module).unwrap_or_default())
     }
 
     fn linkage(&self, raw: &Raw) -> Option<&str> {
