@@ -78,7 +78,11 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("locked", "lock incl (%rdi); ret", "refused: the kernel refuses a probe on the instruction"),
     // A branch counts only if every way passes it, once.
     ("branches", "test %edi,%edi; je 1f; push %rbx; pop %rbx; 1: ret", "entry +2 cheap; return +6"),
-    ("loops", "1: dec %edi; jne 1b; push %rbx; pop %rbx; ret", "refused: its first instructions are within a loop"),
+    (
+        "loops",
+        "1: dec %edi; jne 1b; push %rbx; pop %rbx; ret",
+        "refused: its first instructions are within a loop",
+    ),
     (
         "all_loops",
         "1: lea -1(%rax),%rax; test %rax,%rax; jne 1b; push %rbx; pop %rbx; ret",
