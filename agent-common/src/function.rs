@@ -102,6 +102,8 @@ pub struct Function {
     pub used: u64,
     /// Calls that were not told since the last that was.
     pub suppressed: u64,
+    /// 1 once a call was not told.
+    pub suppresses: u64,
 }
 
 /// What the kernel half has counted for a function, on each CPU.
@@ -195,6 +197,8 @@ pub mod op {
     pub const SHIFT: u8 = 17;
     /// The accumulator and `imm` (sign-extended) are and-ed.
     pub const AND: u8 = 18;
+    /// Slot `a` is added to the accumulator.
+    pub const ADD_SLOT: u8 = 19;
 }
 
 /// Comparisons of [`op::SKIP_IF`].
@@ -271,7 +275,7 @@ const _: () = {
     assert!(size_of::<Hit>() == 56);
     assert!(size_of::<Site>() == 24);
     assert!(size_of::<Op>() == 8);
-    assert!(size_of::<Function>() == 32);
+    assert!(size_of::<Function>() == 40);
     assert!(size_of::<Counts>() == 40);
     assert!(size_of::<Chunk>() == 8);
 };

@@ -1,17 +1,21 @@
-//! What probes may cost a process: when it is used up, entries of functions are not told any more.
+//! Which processes' probes are told, and what these may cost a process: when it is used up, entries of functions are not told any more.
 //!
-//! A process has a sum of nanoseconds for each window of time. Its threads lease parts of it, so that a
-//! hit only touches its own thread's state. The return of an entry that was not told is not told either:
-//! the process remembers such entries by what tells its open calls apart. It may forget one (its return is then
-//! told, and means nothing to user space); it never takes one that was told for one that was not.
+//! A process has a sum of nanoseconds for each window of time. CPUs lease parts of it, so that a hit
+//! rarely touches what others do. The return of an entry that was not told is not told either: the
+//! process remembers such entries by what tells its open calls apart. It may forget one (its return is
+//! then told, and means nothing to user space); it never takes one that was told for one that was not.
+//!
+//! A task can interrupt another one in the middle of this; what it then changes under the other's hands
+//! is by how much a lease is used up.
 
 use core::ptr;
 
 use agent_common::function::{Function, hit_flags};
+use agent_common::{Selected, select};
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 
 use crate::offsets::{load, offset};
 use crate::storage::TaskStorage;
@@ -22,23 +26,25 @@ const WINDOW_SHIFT: u64 = agent_common::function::BUDGET_WINDOW_SHIFT;
 /// And those of a function's own rate: about a second.
 const RATE_SHIFT: u64 = agent_common::function::RATE_WINDOW_SHIFT;
 /// How many parts a window's budget is leased in.
-const LEASES: u64 = 64;
+const LEASED_PARTS: u64 = 64;
 /// Entries remembered; a power of two.
 const ENTRIES: usize = 256;
 
-/// A thread's state. Nothing but the thread itself uses it, one hit at a time.
+/// Processes that a CPU keeps apart; a power of two.
+const SLOTS: u32 = 64;
+
+/// What this CPU knows of a process that has hit a probe.
 #[repr(C)]
-pub struct Thread {
+pub struct Known {
+    tgid: u64,
+    /// It was selected when this many selections had been taken away.
+    deselections: u64,
     /// The window of its lease.
     window: u64,
     /// What is left of the lease, nanoseconds.
-    lease_ns: u64,
-    /// Hits told.
-    pub told: u32,
-    /// Hits that found no room since the last that was told.
-    pub lost: u32,
-    /// Whether one of its entries was ever not told.
-    suppresses: u64,
+    left_ns: u64,
+    /// Whether there was nothing more to lease in this window.
+    exhausted: u64,
 }
 
 /// A process's state, kept with its first thread. Races lose nothing but precision.
@@ -53,8 +59,44 @@ struct Process {
     entries: [u64; ENTRIES],
 }
 
-#[btf_map(name = "FUNCTION_THREADS")]
-static THREADS: TaskStorage<Thread> = TaskStorage::new();
+#[map(name = "FUNCTION_KNOWN")]
+static KNOWN: PerCpuArray<Known> = PerCpuArray::with_max_entries(SLOTS, 0);
+
+/// The maps of the other object.
+#[map(name = "SELECTED")]
+static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
+
+#[map(name = "DESELECTIONS")]
+static DESELECTIONS: Array<u64> = Array::with_max_entries(1, 0);
+
+/// What is known of a process, if its function probes are to be told.
+#[inline(always)]
+pub fn known(tgid: u32) -> Option<&'static mut Known> {
+    let known = KNOWN.get_ptr_mut(tgid & (SLOTS - 1))?;
+    // SAFETY: this CPU's value, alive while the program runs; see the module.
+    let known = unsafe { &mut *known };
+    let deselections = DESELECTIONS.get_ptr(0)?;
+    // SAFETY: a map value, alive while the program runs. Volatile, since others write it. Read before
+    // the selection is: one that is taken away between the two is asked for again at the next hit.
+    let deselections = unsafe { ptr::read_volatile(deselections) };
+    if known.tgid == u64::from(tgid) && known.deselections == deselections {
+        return Some(known);
+    }
+    let selected = selected(tgid)?;
+    // SAFETY: a value of the map, alive while the program runs.
+    if unsafe { (*selected).bits } & select::FUNCTIONS == 0 {
+        return None;
+    }
+    // Windows begin with the machine: none is 0.
+    *known = Known { tgid: u64::from(tgid), deselections, window: 0, left_ns: 0, exhausted: 0 };
+    Some(known)
+}
+
+/// What is kept for a process that was selected.
+#[inline(always)]
+pub fn selected(tgid: u32) -> Option<*mut Selected> {
+    SELECTED.get_ptr_mut(tgid)
+}
 
 #[btf_map(name = "FUNCTION_PROCESSES")]
 static PROCESSES: TaskStorage<Process> = TaskStorage::new();
@@ -69,39 +111,35 @@ static FUNCTIONS: Array<Function> = Array::with_max_entries(1, 0);
 
 /// A hit, as its budget sees it.
 pub struct Spender {
-    /// The running task.
-    task: *mut task_struct,
-    /// Its state.
-    pub thread: &'static mut Thread,
+    tgid: u32,
+    known: &'static mut Known,
     /// Its function's state.
-    pub function: *mut Function,
+    function: *mut Function,
+    /// What tells the open calls of this function and process apart.
+    call: u64,
 }
 
 impl Spender {
-    /// The running thread, in function number `function`.
+    /// The running process, of which this is known, in this call of function number `function`.
     #[inline(always)]
-    pub fn current(function: u32) -> Option<Self> {
-        // SAFETY: takes no arguments.
-        let task = unsafe { bpf_get_current_task_btf() };
-        let thread = THREADS.of(task)?;
-        let function = FUNCTIONS.get_ptr_mut(function)?;
-        // SAFETY: this thread's value, alive while the program runs; see `Thread`.
-        Some(Self { task, thread: unsafe { &mut *thread }, function })
+    pub fn new(tgid: u32, known: &'static mut Known, function: u32, call: u64) -> Option<Self> {
+        let state = FUNCTIONS.get_ptr_mut(function)?;
+        Some(Self { tgid, known, function: state, call: call ^ (u64::from(function) << 48) })
     }
 
     /// Spends `cost_ns` for a hit of a site of this kind. False if the hit is not to be told.
     #[inline(always)]
-    pub fn spend(&mut self, flags: u8, tgid: u32, call: u64, cost_ns: u32, now_ns: u64) -> bool {
-        let afforded = self.afford(tgid, u64::from(cost_ns), now_ns);
+    pub fn spend(&mut self, flags: u8, cost_ns: u32, now_ns: u64) -> bool {
+        let afforded = self.afford(u64::from(cost_ns), now_ns);
         let told = if flags & hit_flags::ENTRY != 0 {
             let told = afforded && self.is_within_rate(now_ns);
-            self.remember(call, told);
+            self.remember(told);
             told
         } else if flags & hit_flags::EVENT != 0 {
             self.is_within_rate(now_ns)
         } else {
             // The return of an entry that was told is told whatever it costs.
-            return !self.was_suppressed(call);
+            return !self.was_suppressed();
         };
         if !told {
             // SAFETY: a map value, alive while the program runs.
@@ -111,43 +149,50 @@ impl Spender {
     }
 
     #[inline(always)]
-    fn afford(&mut self, tgid: u32, cost_ns: u64, now_ns: u64) -> bool {
+    fn afford(&mut self, cost_ns: u64, now_ns: u64) -> bool {
+        let known = &mut *self.known;
         let window = now_ns >> WINDOW_SHIFT;
-        let thread = &mut *self.thread;
-        if thread.window == window && thread.lease_ns >= cost_ns {
-            thread.lease_ns -= cost_ns;
-            return true;
+        if known.window == window {
+            if known.left_ns >= cost_ns {
+                known.left_ns -= cost_ns;
+                return true;
+            }
+            if known.exhausted != 0 {
+                return false;
+            }
         }
-        self.lease(tgid, cost_ns, window)
+        self.lease(cost_ns, window)
     }
 
     #[inline(always)]
-    fn lease(&mut self, tgid: u32, cost_ns: u64, window: u64) -> bool {
-        let Some(process) = self.process() else { return true };
+    fn lease(&mut self, cost_ns: u64, window: u64) -> bool {
+        let Some(process) = process() else { return true };
         if process.window != window {
-            let limit = BUDGETS.get_ptr(&tgid).or_else(|| BUDGETS.get_ptr(0));
+            let limit = BUDGETS.get_ptr(self.tgid).or_else(|| BUDGETS.get_ptr(0));
             // SAFETY: a map value, alive while the program runs.
             let limit_ns = limit.map_or(0, |limit| unsafe { ptr::read_volatile(limit) });
             process.limit_ns = limit_ns;
             process.left_ns = limit_ns as i64;
             process.window = window;
         }
-        let thread = &mut *self.thread;
-        thread.window = window;
+        let lease = &mut *self.known;
+        lease.window = window;
+        lease.exhausted = 0;
         if process.limit_ns == 0 {
-            thread.lease_ns = u64::MAX >> 1;
+            lease.left_ns = u64::MAX >> 1;
             return true;
         }
         if process.left_ns <= 0 {
-            thread.lease_ns = 0;
+            lease.left_ns = 0;
+            lease.exhausted = 1;
             return false;
         }
-        let mut lease_ns = process.limit_ns / LEASES;
-        if lease_ns < cost_ns {
-            lease_ns = cost_ns;
+        let mut leased_ns = process.limit_ns / LEASED_PARTS;
+        if leased_ns < cost_ns {
+            leased_ns = cost_ns;
         }
-        emit::add(&raw mut process.left_ns, lease_ns.wrapping_neg());
-        thread.lease_ns = lease_ns - cost_ns;
+        emit::add(&raw mut process.left_ns, leased_ns.wrapping_neg());
+        lease.left_ns = leased_ns - cost_ns;
         true
     }
 
@@ -165,6 +210,18 @@ impl Spender {
             function.used = 0;
         }
         atomic::fetch_add_one(&raw mut function.used) < function.limit
+    }
+
+    /// Gives back what a hit has taken of its function's rate that is not told because its code has
+    /// dropped it.
+    #[inline(always)]
+    pub fn give_back(&mut self) {
+        // SAFETY: a map value, alive while the program runs.
+        let used = unsafe { &raw mut (*self.function).used };
+        // SAFETY: as above. Volatile, since others write it; at 0 another window has begun.
+        if unsafe { ptr::read_volatile(used) } != 0 {
+            emit::add(used.cast(), 1u64.wrapping_neg());
+        }
     }
 
     /// Hits of this function that were not told since this was last asked.
@@ -191,57 +248,62 @@ impl Spender {
 
     /// Remembers whether the entry of this call was told.
     #[inline(always)]
-    fn remember(&mut self, call: u64, told: bool) {
+    fn remember(&mut self, told: bool) {
+        // SAFETY: a map value, alive while the program runs.
+        let suppresses = unsafe { &raw mut (*self.function).suppresses };
         if told {
-            if self.thread.suppresses != 0 {
-                if let Some(entry) = self.entry(call) {
-                    // SAFETY: a part of a map value, alive while the program runs.
-                    if unsafe { ptr::read_volatile(entry) } == call {
-                        // SAFETY: as above.
-                        unsafe { ptr::write_volatile(entry, 0) };
-                    }
-                }
-            }
+            self.forget();
             return;
         }
-        self.thread.suppresses = 1;
-        if let Some(entry) = self.entry(call) {
-            // SAFETY: as above.
-            unsafe { ptr::write_volatile(entry, call) };
+        // SAFETY: as above. Volatile, since others read it.
+        unsafe { ptr::write_volatile(suppresses, 1) };
+        if let Some(entry) = self.entry() {
+            // SAFETY: a part of a map value, alive while the program runs.
+            unsafe { ptr::write_volatile(entry, self.call) };
         }
     }
 
-    /// Whether the entry of this call was not told.
+    /// Whether the entry of this call was not told; forgets it.
     #[inline(always)]
-    fn was_suppressed(&mut self, call: u64) -> bool {
-        if self.thread.suppresses == 0 {
+    fn was_suppressed(&mut self) -> bool {
+        self.forget()
+    }
+
+    /// Forgets this call as one that was not told. False if it was not remembered as such.
+    #[inline(always)]
+    fn forget(&mut self) -> bool {
+        // SAFETY: a map value, alive while the program runs. Volatile, since others write it.
+        if unsafe { ptr::read_volatile(&raw const (*self.function).suppresses) } == 0 {
             return false;
         }
-        let Some(entry) = self.entry(call) else { return false };
+        let Some(entry) = self.entry() else { return false };
         // SAFETY: a part of a map value, alive while the program runs.
-        let was = unsafe { ptr::read_volatile(entry) == call };
-        if was {
-            // SAFETY: as above.
-            unsafe { ptr::write_volatile(entry, 0) };
+        if unsafe { ptr::read_volatile(entry) } != self.call {
+            return false;
         }
-        was
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(entry, 0) };
+        true
     }
 
+    /// Where this call is remembered.
     #[inline(always)]
-    fn entry(&mut self, call: u64) -> Option<*mut u64> {
-        let process = self.process()?;
-        let place = (call.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize & (ENTRIES - 1);
+    fn entry(&mut self) -> Option<*mut u64> {
+        let process = process()?;
+        let place = (self.call.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize & (ENTRIES - 1);
         // SAFETY: the mask keeps it within the array, which the verifier sees.
         Some(unsafe { process.entries.as_mut_ptr().add(place) })
     }
+}
 
-    #[inline(always)]
-    fn process(&mut self) -> Option<&'static mut Process> {
-        // SAFETY: a typed task pointer; the verifier checks the offset.
-        let leader =
-            unsafe { load::<*mut task_struct>(self.task.cast(), offset!(task_group_leader)) };
-        let process = PROCESSES.of(leader)?;
-        // SAFETY: the map's value, alive while the program runs.
-        Some(unsafe { &mut *process })
-    }
+/// The running process's state.
+#[inline(always)]
+fn process() -> Option<&'static mut Process> {
+    // SAFETY: takes no arguments.
+    let task = unsafe { bpf_get_current_task_btf() };
+    // SAFETY: a typed task pointer; the verifier checks the offset.
+    let leader = unsafe { load::<*mut task_struct>(task.cast(), offset!(task_group_leader)) };
+    let process = PROCESSES.of(leader)?;
+    // SAFETY: the map's value, alive while the program runs.
+    Some(unsafe { &mut *process })
 }

@@ -45,6 +45,9 @@ impl Slot {
     /// can interrupt another one in the middle of this program.
     #[allow(dead_code, reason = "of one of the two objects")]
     pub const FUNCTION: Self = Self(10);
+    /// Signals.
+    #[allow(dead_code, reason = "of one of the two objects")]
+    pub const SIGNAL: Self = Self(11);
 
     /// Its place in the maps.
     #[inline(always)]
@@ -54,7 +57,7 @@ impl Slot {
 }
 
 /// How many slots there are.
-const SLOTS: u32 = 11;
+const SLOTS: u32 = 12;
 /// How many of them have a scratch. Set at load time to what the source needs.
 const SCRATCHES: u32 = 6;
 
@@ -201,15 +204,20 @@ pub fn header(slot: Slot, kind: u8, flags: u8) -> Header {
     Header { kind, flags, cpu: cpu as u16, cpu_seq, ts_ns: now_ns() }
 }
 
-/// The header of a record without a number, of a program that can be interrupted by itself.
+/// The header of a record without a number, of a program that can be interrupted by itself; and how many
+/// there were on this CPU, from which an interruption may take one away.
 #[allow(dead_code, reason = "of one of the two objects")]
 #[inline(always)]
-pub fn header_unnumbered(slot: Slot, kind: u8, flags: u8, ts_ns: u64) -> Header {
+pub fn header_unnumbered(slot: Slot, kind: u8, flags: u8, ts_ns: u64) -> (Header, u32) {
+    let mut count = 0;
     if let Some(records) = SEQUENCES.get_ptr_mut(slot.0) {
-        add_one(records);
+        // SAFETY: this CPU's value, alive while the program runs.
+        let records = unsafe { &mut *records };
+        count = *records as u32;
+        *records = records.wrapping_add(1);
     }
     let cpu = (cpu() & ((1 << SLOT_SHIFT) - 1)) | (slot.0 << SLOT_SHIFT);
-    Header { kind, flags, cpu: cpu as u16, cpu_seq: 0, ts_ns }
+    (Header { kind, flags, cpu: cpu as u16, cpu_seq: 0, ts_ns }, count)
 }
 
 /// Writes the record that starts at `record`, `bytes` long. False if the ring was full.

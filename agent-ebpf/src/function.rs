@@ -4,21 +4,17 @@ use core::ffi::c_void;
 use core::ptr;
 
 use agent_common::function::{Counts, Hit, Site, cookie, hit_flags};
-use agent_common::{Selected, counter, kind, select, task_kind};
+use agent_common::{kind, task_kind};
 use aya_ebpf::helpers::generated::{
     bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_probe_read_user,
 };
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, PerCpuArray};
 
-use crate::budget::Spender;
+use crate::budget::{self, Spender};
 use crate::emit::{self, Slot};
-use crate::interpret;
 use crate::registers::Registers;
-
-/// The map of the other object.
-#[map(name = "SELECTED")]
-static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
+use crate::{interpret, lost};
 
 /// What each probe stands for, by the number in its cookie.
 #[map(name = "SITES")]
@@ -39,11 +35,7 @@ pub fn on_hit(ctx: *mut c_void) {
     // SAFETY: takes no arguments.
     let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
     let tgid = (pid_tgid >> 32) as u32;
-    let Some(selected) = SELECTED.get_ptr_mut(&tgid) else { return };
-    // SAFETY: a value of the map, alive while the program runs.
-    if unsafe { (*selected).bits } & select::FUNCTIONS == 0 {
-        return;
-    }
+    let Some(known) = budget::known(tgid) else { return };
     // SAFETY: the program's context.
     let cookie = unsafe { bpf_get_attach_cookie(ctx) };
     let number = cookie as u32;
@@ -59,26 +51,23 @@ pub fn on_hit(ctx: *mut c_void) {
     let Some(counts) = COUNTS.get_ptr_mut(site.function) else { return };
     // SAFETY: this CPU's value. A task that interrupts this one here takes away one hit's cost.
     unsafe { (*counts).cost_ns += u64::from(site.cost_ns) };
-    let Some(mut spender) = Spender::current(site.function) else {
-        emit::count(counter::NO_SCRATCH);
-        emit::lost(selected);
-        return;
-    };
     let registers = Registers::new(ctx);
     let task = Task::of(site, registers);
     let sp = canonical(site, registers).wrapping_sub(task.stack_end);
     let now_ns = emit::now_ns();
     // No two open calls of a process have the same: a goroutine's stack has less than 4 GiB.
     let call = sp ^ task.id.rotate_left(32);
-    if !spender.spend(site.flags, tgid, call, site.cost_ns, now_ns) {
+    let Some(mut spender) = Spender::new(tgid, known, site.function, call) else { return };
+    if !spender.spend(site.flags, site.cost_ns, now_ns) {
         if site.flags & (hit_flags::ENTRY | hit_flags::EVENT) != 0 {
             // SAFETY: a map value, alive while the program runs.
             emit::add_one(unsafe { &raw mut (*counts).suppressed });
         }
         return;
     }
+    let (header, count) = emit::header_unnumbered(Slot::FUNCTION, kind::HIT, site.flags, now_ns);
     let mut hit = Hit {
-        header: emit::header_unnumbered(Slot::FUNCTION, kind::HIT, site.flags, now_ns),
+        header,
         tgid,
         tid: pid_tgid as u32,
         task: task.id,
@@ -88,33 +77,33 @@ pub fn on_hit(ctx: *mut c_void) {
         copied: 0,
         task_kind: task.kind,
         pad: 0,
-        lost: spender.thread.lost,
+        lost: lost::of(pid_tgid),
     };
-    let told = spender.thread.told;
     let outcome = if site.ops == 0 {
         hit.suppressed = spender.take_suppressed();
         let record = (&raw mut hit).cast::<u8>();
         // SAFETY: `hit` is a whole record, on the stack.
-        let is_told = unsafe { emit::write(record, size_of::<Hit>() as u64, told, false) };
+        let is_told = unsafe { emit::write(record, size_of::<Hit>() as u64, count, false) };
         if is_told { Outcome::Told } else { Outcome::Lost }
     } else {
-        interpret::tell(&mut hit, site, registers, &mut spender)
+        interpret::tell(&mut hit, site, registers, &mut spender, count)
     };
     match outcome {
         Outcome::Told => {
-            spender.thread.lost = 0;
-            spender.thread.told = told.wrapping_add(1);
+            if hit.lost != 0 {
+                lost::forget(pid_tgid);
+            }
             // SAFETY: a map value, alive while the program runs.
             emit::add_one(unsafe { &raw mut (*counts).told });
         }
         Outcome::Dropped => {
+            spender.give_back();
             // SAFETY: as above.
             emit::add_one(unsafe { &raw mut (*counts).dropped });
         }
         Outcome::Lost => {
             spender.put_back_suppressed(hit.suppressed);
-            spender.thread.lost = spender.thread.lost.wrapping_add(1);
-            emit::lost(selected);
+            lost::add(pid_tgid, tgid);
             // SAFETY: as above.
             emit::add_one(unsafe { &raw mut (*counts).lost });
         }

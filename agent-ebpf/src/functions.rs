@@ -12,6 +12,7 @@ mod budget;
 mod emit;
 mod function;
 mod interpret;
+mod lost;
 mod offsets;
 mod registers;
 mod storage;

@@ -76,7 +76,13 @@ static CODE: Array<Op> = Array::with_max_entries(1, 0);
 
 /// Runs the site's code and writes the record.
 #[inline(always)]
-pub fn tell(hit: &mut Hit, site: &Site, registers: Registers, spender: &mut Spender) -> Outcome {
+pub fn tell(
+    hit: &mut Hit,
+    site: &Site,
+    registers: Registers,
+    spender: &mut Spender,
+    count: u32,
+) -> Outcome {
     let Some(index) = claim() else {
         emit::count(counter::NO_SCRATCH);
         return Outcome::Lost;
@@ -103,13 +109,13 @@ pub fn tell(hit: &mut Hit, site: &Site, registers: Registers, spender: &mut Spen
         }
         rounds += 1;
     }
-    let outcome = finish(scratch, hit, spender);
+    let outcome = finish(scratch, hit, spender, count);
     release(scratch);
     outcome
 }
 
 #[inline(always)]
-fn finish(scratch: &mut Scratch, hit: &mut Hit, spender: &mut Spender) -> Outcome {
+fn finish(scratch: &mut Scratch, hit: &mut Hit, spender: &mut Spender, count: u32) -> Outcome {
     close(scratch);
     // SAFETY: a part of the scratch. Volatile, or the verifier would follow each way here.
     if unsafe { ptr::read_volatile(&raw const scratch.machine.dropped) } != 0 {
@@ -129,11 +135,7 @@ fn finish(scratch: &mut Scratch, hit: &mut Hit, spender: &mut Spender) -> Outcom
     let bytes = size_of::<Hit>() as u64 + copied;
     let record = (&raw mut scratch.hit).cast::<u8>();
     // SAFETY: `hit` and the chunks behind it are one map value, longer than `bytes`.
-    if unsafe { emit::write(record, bytes, spender.thread.told, false) } {
-        Outcome::Told
-    } else {
-        Outcome::Lost
-    }
+    if unsafe { emit::write(record, bytes, count, false) } { Outcome::Told } else { Outcome::Lost }
 }
 
 /// A scratch of this CPU that no other task is in the middle of using.
@@ -213,6 +215,10 @@ fn step(scratch: &mut Scratch) -> bool {
         op::STACK_POINTER => machine.accumulator = machine.sp,
         op::CONSTANT => machine.accumulator = wide,
         op::AND => machine.accumulator &= wide,
+        op::ADD_SLOT => {
+            let slot = machine.slots[(a as usize) & (SLOTS - 1)];
+            machine.accumulator = machine.accumulator.wrapping_add(slot);
+        }
         op::SHIFT => machine.accumulator = shift(machine.accumulator, a, imm as u32),
         op::SKIP => skip(machine, b as u32),
         op::SKIP_IF => {

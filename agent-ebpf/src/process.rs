@@ -3,12 +3,13 @@
 use core::ptr;
 
 use agent_common::{MAYBE_SLOTS, PATH_BYTES, Process, Selected, counter, kind, select};
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 
 use crate::emit::{self, Slot};
 use crate::offsets::{load, offset};
+use crate::task;
 
 /// The selected processes, by tgid in the initial pid namespace. Its size is set at load time.
 #[map(name = "SELECTED")]
@@ -18,6 +19,11 @@ static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
 /// load answers instead of a lookup. Never cleared; a tgid that comes round costs that lookup again.
 #[map(name = "MAYBE")]
 static MAYBE: Array<u8> = Array::with_max_entries(MAYBE_SLOTS, 0);
+
+/// How often a selection was taken away: what the program of function probes knows of a process holds as
+/// long as this stays. One word.
+#[map(name = "DESELECTIONS")]
+static DESELECTIONS: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Non-zero while a rule may match programs that start: every exec is then told and captured until
 /// user space has decided. Overridden at load time.
@@ -50,6 +56,14 @@ fn insert(tgid: u32, entry: &Selected) {
     }
     if SELECTED.insert(&tgid, entry, 0).is_err() {
         emit::count(counter::NO_SELECTION);
+    }
+}
+
+/// Says that a selection was taken away, after that was done.
+#[inline(always)]
+fn deselected() {
+    if let Some(count) = DESELECTIONS.get_ptr_mut(0) {
+        emit::add_one(count);
     }
 }
 
@@ -111,6 +125,7 @@ pub fn on_fork(parent: *const u8, child: *const u8) {
         // A selection that arrived after its process was gone must not catch the next one with the
         // same id.
         let _ = SELECTED.remove(&tgid);
+        deselected();
     }
     let Some(entry) = SELECTED.get_ptr_mut(&parent_tgid) else { return };
     // SAFETY: a value of the map, copied before the map changes.
@@ -163,9 +178,12 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
             }
             // They were those of another program.
             let next = *bits & select::FUNCTIONS_NEXT != 0;
+            let had = *bits & select::FUNCTIONS != 0;
             *bits &= !(select::FUNCTIONS | select::FUNCTIONS_NEXT);
             if next {
                 *bits |= select::FUNCTIONS;
+            } else if had {
+                deselected();
             }
         }
     }
@@ -191,6 +209,9 @@ pub fn on_exit(task: *const u8) {
     // SAFETY: a value of the map, copied before the map changes.
     let Selected { bits, lost, .. } = unsafe { ptr::read(entry) };
     let _ = SELECTED.remove(&tgid);
+    if bits & select::FUNCTIONS != 0 {
+        deselected();
+    }
     if bits & CAPTURED == 0 {
         return;
     }
@@ -199,6 +220,42 @@ pub fn on_exit(task: *const u8) {
     let lost = if lost > u64::from(u32::MAX) { u32::MAX } else { lost as u32 };
     tell(Slot::EXIT, kind::EXIT, [tgid, tid, 0, lost], 0, ptr::null());
 }
+
+/// Signals of which the default action is to end the process and to dump its memory (signal(7)): errors
+/// of the program, which its own thread meets.
+const ERRORS: u64 = mask(&[3, 4, 5, 6, 7, 8, 11, 24, 25, 31]);
+
+const fn mask(numbers: &[u32]) -> u64 {
+    let mut mask = 0;
+    let mut index = 0;
+    while index < numbers.len() {
+        mask |= 1 << numbers[index];
+        index += 1;
+    }
+    mask
+}
+
+/// `signal_deliver(number, info, action)`, on the thread that the signal is delivered to.
+#[inline(always)]
+pub fn on_signal(number: u32, action: *const u8) {
+    if number > 31 || ERRORS & (1 << number) == 0 {
+        return;
+    }
+    // SAFETY: takes no arguments.
+    let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
+    let tgid = (pid_tgid >> 32) as u32;
+    let Some(selected) = selected(tgid) else { return };
+    // SAFETY: typed pointer from the tracepoint; the verifier checks the offset.
+    if unsafe { load::<u64>(action, offset!(sigaction_handler)) } != DEFAULT_ACTION {
+        return;
+    }
+    let (task_kind, task) = task::current(selected);
+    let ids = [tgid, pid_tgid as u32, number, u32::from(task_kind)];
+    tell(Slot::SIGNAL, kind::SIGNAL, ids, task, ptr::null());
+}
+
+/// `SIG_DFL`
+const DEFAULT_ACTION: u64 = 0;
 
 /// Writes a `Process` record; `path` may be null.
 #[inline(always)]

@@ -65,6 +65,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("tests/src/kernel.rs", "asks bpf(2) what is left"),
     ("tests/src/uring.rs", "memory shared with the kernel, and syscalls that std has no name for"),
     ("tests/tests/capture/", "socket calls that std has no name for"),
+    ("tests/tests/functions_kernel/", "calls of functions written in assembly"),
     ("tests/tests/sources/web.rs", "sendfile"),
 ];
 

@@ -190,7 +190,8 @@ pub(in crate::probe) struct Shared {
 }
 
 /// Maps of [`Shared`].
-const SHARED: [&str; 5] = ["EVENTS", "SELECTED", "COUNTERS", "SEQUENCES", "READER_ASLEEP"];
+const SHARED: [&str; 6] =
+    ["EVENTS", "SELECTED", "DESELECTIONS", "COUNTERS", "SEQUENCES", "READER_ASLEEP"];
 
 const LIFECYCLE: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
 
@@ -252,6 +253,7 @@ impl Capture {
             ring: Ring { ring: take(&mut ebpf, "EVENTS", RingBuf::try_from)? },
             selection: Selection {
                 maybe: take(&mut ebpf, "MAYBE", Array::try_from)?,
+                deselections: take(&mut ebpf, "DESELECTIONS", Array::try_from)?,
                 selected: take(&mut ebpf, "SELECTED", HashMap::try_from)?,
                 ports: take(&mut ebpf, "PORTS", HashMap::try_from)?,
             },
@@ -261,6 +263,12 @@ impl Capture {
             processes_max: options.processes_max,
             ebpf,
         })
+    }
+
+    /// Has signals told that end a selected process with an error.
+    pub fn watch_signals(&mut self) -> Result<(), CaptureError> {
+        let btf = AyaBtf::from_sys_fs().map_err(CaptureError::KernelTypes)?;
+        attach_tracepoint(&mut self.ebpf, "signal_deliver", "signal_deliver", &btf)
     }
 
     /// What the program of function probes needs.
@@ -392,6 +400,8 @@ enum Entry {
 pub struct Selection {
     /// Which slots may be in `selected`.
     maybe: Array<MapData, u8>,
+    /// Changed whenever something may have been taken away from `selected`.
+    deselections: Array<MapData, u64>,
     selected: HashMap<MapData, u32, SelectedPod>,
     ports: HashMap<MapData, u16, u32>,
 }
@@ -457,6 +467,8 @@ impl Selection {
     pub fn deselect(&mut self, tgid: u32) {
         // Gone already is as good: the kernel half removes exited processes itself.
         let _ = self.selected.remove(&tgid);
+        // It fails for nothing but an array without this word.
+        let _ = self.deselected();
     }
 
     /// Events of `tgid` that the kernel half lost; `None` if it is not selected.
@@ -489,6 +501,18 @@ impl Selection {
             }
             result => result,
         };
+        result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })?;
+        self.deselected()
+    }
+
+    /// Has the kernel half look again at whom it has found selected, after that has changed. If it adds
+    /// one meanwhile, that is lost, and what it then finds is as new.
+    fn deselected(&mut self) -> Result<(), CaptureError> {
+        let map = "DESELECTIONS";
+        let result = self
+            .deselections
+            .get(&0, 0)
+            .and_then(|count| self.deselections.set(0, count.wrapping_add(1), 0));
         result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })
     }
 }

@@ -4,19 +4,33 @@ use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::exceptions;
+use super::planner::{Answer, Planner};
+use super::tracepoints::{TracepointGlobs, Tracepoints};
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
+use crate::function::exception::{Hook, RATE_PER_SECOND};
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
 use crate::function::pattern::Patterns;
-use crate::function::plan::{self, Code, ModulePlan, Place, Planned};
+use crate::function::plan::{Code, ModulePlan, Planned};
 use crate::function::site::SiteKind;
 use crate::inspect::demangle::Language;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
+use crate::platform::clock::{self, MonoNs};
+use crate::probe::function::budget::{Spent, Throttle, TooDear};
 use crate::probe::function::selftest::{self, SelfTest};
 use crate::probe::function::{FunctionError, FunctionProbes, Limits, LinkNo, Point, TaskSource};
 use crate::probe::{Capture, CaptureError, Selection};
+
+/// How often costs are looked at, while there are no more than [`LOOKS`] functions.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOKS: u32 = 500;
+
+/// How many functions a message names.
+const NAMED: usize = 5;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +39,10 @@ pub struct Wishes {
     pub patterns: Patterns,
     /// What probes may cost a process, nanoseconds a second; 0: anything.
     pub budget_ns: u64,
+    /// Whether exceptions are told.
+    pub exceptions: bool,
+    /// Which static tracepoints.
+    pub tracepoints: TracepointGlobs,
 }
 
 /// Why functions cannot be probed.
@@ -36,11 +54,14 @@ pub enum FunctionsError {
     /// The kernel half did not take a selection.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// No thread to look for functions.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
 }
 
 /// A file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct FileId {
+pub(super) struct FileId {
     device: u64,
     inode: u64,
 }
@@ -48,27 +69,64 @@ struct FileId {
 /// The probed functions.
 pub(super) struct Functions {
     wishes: Wishes,
+    tracepoints: Tracepoints,
     probes: FunctionProbes,
     trust: SelfTest,
     next: u32,
     /// What is probed in each file that was looked at, with the functions' numbers.
     plans: HashMap<FileId, Arc<Numbered>>,
+    planner: Planner,
+    /// Processes that wait until it is known what there is in a file.
+    waiting: Vec<Waiting>,
     /// Files that are probed in every process that runs them.
-    everywhere: HashSet<FileId>,
+    everywhere: HashMap<FileId, LinkNo>,
     /// What is probed in one process alone.
     links: HashMap<Tgid, Vec<LinkNo>>,
     probed: HashSet<u32>,
+    /// Processes that are probed.
+    processes: HashSet<Tgid>,
+    throttle: Throttle,
+    /// When costs were looked at last, and what they were then.
+    looked: MonoNs,
+    costs: HashMap<u32, u64>,
+    /// Functions that were detached because they cost too much. They do not come back.
+    gone: HashSet<u32>,
+}
+
+/// A process that waits for what there is in a file.
+struct Waiting {
+    module: Mapped,
+    scope: Option<Tgid>,
+    goroutines: Option<Goroutines>,
 }
 
 struct Numbered {
     name: String,
     plan: ModulePlan,
+    /// Where its exceptions are raised.
+    hooks: Vec<Hook>,
     first: u32,
 }
 
+impl Numbered {
+    fn functions(&self) -> impl Iterator<Item = (u32, &Planned)> {
+        (self.first..).zip(&self.plan.functions)
+    }
+
+    /// They are numbered behind the functions.
+    fn hooks(&self) -> impl Iterator<Item = (u32, &Hook)> {
+        (self.first + self.plan.functions.len() as u32..).zip(&self.hooks)
+    }
+
+    fn numbers(&self) -> std::ops::Range<u32> {
+        self.first..self.first + (self.plan.functions.len() + self.hooks.len()) as u32
+    }
+}
+
 /// A file that a process runs code of.
+#[derive(Clone)]
 pub(crate) struct Mapped {
-    id: FileId,
+    pub(super) id: FileId,
     /// How it is opened, whatever has become of its name.
     pub(crate) open: PathBuf,
     /// Its file name.
@@ -79,7 +137,7 @@ pub(crate) struct Mapped {
 impl Functions {
     /// Loads what probes need; `None` if nothing is asked for.
     pub(super) fn start(wishes: Wishes, capture: &Capture) -> Result<Option<Self>, FunctionsError> {
-        if wishes.patterns.is_empty() {
+        if wishes.patterns.is_empty() && !wishes.exceptions && wishes.tracepoints.is_empty() {
             return Ok(None);
         }
         let trust = selftest::run().unwrap_or_else(|error| {
@@ -89,21 +147,36 @@ impl Functions {
         tracing::info!(?trust, "function probes tried");
         let mut probes = FunctionProbes::load(capture, Limits::default(), &trust)?;
         probes.set_default_budget(wishes.budget_ns)?;
+        let planner = Planner::start(wishes.patterns.clone(), wishes.exceptions);
+        let planner = planner.map_err(FunctionsError::Thread)?;
         Ok(Some(Self {
+            tracepoints: Tracepoints::new(wishes.tracepoints.clone()),
             wishes,
+            planner,
+            waiting: Vec::new(),
             probes,
             trust,
             next: 0,
             plans: HashMap::new(),
-            everywhere: HashSet::new(),
+            everywhere: HashMap::new(),
             links: HashMap::new(),
             probed: HashSet::new(),
+            processes: HashSet::new(),
+            throttle: Throttle::new(0.0),
+            looked: clock::now(),
+            costs: HashMap::new(),
+            gone: HashSet::new(),
         }))
     }
 
     /// How many functions are probed.
     pub(super) fn len(&self) -> usize {
         self.probed.len()
+    }
+
+    /// How many static tracepoints are probed.
+    pub(super) fn tracepoints(&self) -> usize {
+        self.tracepoints.probed
     }
 
     /// Patterns of which nothing was found.
@@ -133,8 +206,10 @@ impl Functions {
             name: file_name(program),
             is_executable: true,
         };
+        self.processes.insert(tgid);
         selection.select_next_functions(tgid.0)?;
-        self.module(&module, Path::new("/"), None, goroutines, announce)
+        self.module(module, PathBuf::from("/"), None, goroutines, announce)?;
+        self.wait(announce)
     }
 
     /// Probes a process that has begun to be traced.
@@ -152,33 +227,170 @@ impl Functions {
         for module in mapped(tgid) {
             let alone = !(module.is_executable && is_followed) && self.trust.sees_threads;
             let scope = alone.then_some(tgid);
-            self.module(&module, &root, scope, goroutines, announce)?;
+            self.module(module, root.clone(), scope, goroutines, announce)?;
         }
+        self.processes.insert(tgid);
         Ok(selection.select_functions(tgid.0)?)
     }
 
     /// A process has ended, or its program has.
     pub(super) fn forget(&mut self, tgid: Tgid) {
+        self.processes.remove(&tgid);
+        self.waiting.retain(|waiting| waiting.scope != Some(tgid));
         for link in self.links.remove(&tgid).unwrap_or_default() {
             self.probes.detach(link);
         }
     }
 
+    /// How many functions were detached because they cost too much.
+    pub(super) fn detached(&self) -> u64 {
+        self.gone.len() as u64
+    }
+
+    /// Takes away the probes of functions whose calls cost their targets more than they may.
+    pub(super) fn keep_to_budget(&mut self, now: MonoNs) -> Result<(), FunctionsError> {
+        let interval = Duration::from_nanos(now.since(self.looked));
+        // A look takes a syscall for every function.
+        let rest = LOOK_EVERY * (1 + self.probed.len() as u32 / LOOKS);
+        if self.wishes.budget_ns == 0 || self.probed.is_empty() || interval < rest {
+            return Ok(());
+        }
+        self.looked = now;
+        let mut spent = Vec::with_capacity(self.probed.len());
+        for number in &self.probed {
+            let function = FunctionNo(*number);
+            let cost_ns = self.probes.counters(function)?.cost_ns;
+            let before = self.costs.insert(*number, cost_ns).unwrap_or(0);
+            spent.push(Spent { function, cost_ns: cost_ns.saturating_sub(before) });
+        }
+        self.throttle.limit(self.wishes.budget_ns.saturating_mul(self.processes.len() as u64));
+        let dear = self.throttle.decide(interval, &spent);
+        if dear.is_empty() {
+            return Ok(());
+        }
+        let gone: HashSet<FunctionNo> = dear.iter().map(|dear| dear.function).collect();
+        for link in self.everywhere.values().chain(self.links.values().flatten()) {
+            self.probes.detach_functions(*link, &gone)?;
+        }
+        let took = clock::now().since(now);
+        let sum: u64 = dear.iter().map(|dear| dear.ns_per_second).sum();
+        let hottest = list(dear.iter().filter_map(|dear| self.name(dear.function)));
+        tracing::warn!(
+            functions = dear.len(),
+            took_us = took / 1000,
+            "not traced any more, because their probes cost {:.1} % of a CPU (--max-overhead): {hottest}",
+            sum as f64 / 1e7,
+        );
+        for TooDear { function, .. } in dear {
+            self.probed.remove(&function.0);
+            self.gone.insert(function.0);
+        }
+        Ok(())
+    }
+
+    fn name(&self, FunctionNo(number): FunctionNo) -> Option<&str> {
+        self.plans.values().find_map(|numbered| {
+            let index = number.checked_sub(numbered.first)?;
+            Some(numbered.plan.functions.get(index as usize)?.name.as_str())
+        })
+    }
+
+    /// Probes what has been found meanwhile.
+    pub(super) fn go_on(
+        &mut self,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), FunctionsError> {
+        while let Some(answer) = self.planner.answer() {
+            self.found(answer, announce)?;
+        }
+        Ok(())
+    }
+
+    /// Probes everything that was asked for up to here.
+    pub(super) fn wait(
+        &mut self,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), FunctionsError> {
+        while let Some(answer) = self.planner.wait() {
+            self.found(answer, announce)?;
+        }
+        Ok(())
+    }
+
+    /// Probes a file in a process, at once if it is known what there is in it.
     fn module(
         &mut self,
-        module: &Mapped,
-        root: &Path,
+        module: Mapped,
+        root: PathBuf,
         scope: Option<Tgid>,
         goroutines: Option<Goroutines>,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), FunctionsError> {
-        if self.everywhere.contains(&module.id) {
+        let link =
+            self.tracepoints.attach(&module, scope, &mut self.next, &mut self.probes, announce);
+        if let (Some(link), Some(tgid)) = (link, scope) {
+            self.links.entry(tgid).or_default().push(link);
+        }
+        let has_functions = self.wishes.patterns.concern(&module.name, module.is_executable);
+        let has_hooks = self.wishes.exceptions && exceptions::concern(&module);
+        if !has_functions && !has_hooks {
             return Ok(());
         }
-        let Some(numbered) = self.plan(module, root, goroutines) else { return Ok(()) };
+        match self.plans.get(&module.id) {
+            Some(numbered) => {
+                let numbered = Arc::clone(numbered);
+                self.attach(&numbered, &module, scope, goroutines, announce)
+            }
+            None => {
+                self.planner.ask(&module, root, goroutines.is_some());
+                self.waiting.push(Waiting { module, scope, goroutines });
+                Ok(())
+            }
+        }
+    }
+
+    /// What there is in a file is known: probes it wherever that was waited for.
+    fn found(
+        &mut self,
+        Answer { module, plan, hooks }: Answer,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), FunctionsError> {
+        let id = module.id;
+        let waiting = self.waiting.extract_if(.., |waiting| waiting.module.id == id);
+        let waiting: Vec<Waiting> = waiting.collect();
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error) => {
+                tracing::warn!(module = module.name, %error, "cannot look for functions");
+                return Ok(());
+            }
+        };
+        tell_refused(&module, &plan);
+        let first = self.next;
+        let numbered = Arc::new(Numbered { name: module.name, plan, hooks, first });
+        self.next = numbered.numbers().end;
+        self.plans.insert(id, Arc::clone(&numbered));
+        for Waiting { module, scope, goroutines } in waiting {
+            self.attach(&numbered, &module, scope, goroutines, announce)?;
+        }
+        Ok(())
+    }
+
+    fn attach(
+        &mut self,
+        numbered: &Numbered,
+        module: &Mapped,
+        scope: Option<Tgid>,
+        goroutines: Option<Goroutines>,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), FunctionsError> {
+        if self.everywhere.contains_key(&module.id) {
+            return Ok(());
+        }
+        let functions = || numbered.functions().filter(|(number, _)| !self.gone.contains(number));
         let mut points = Vec::new();
-        for (index, function) in numbered.plan.functions.iter().enumerate() {
-            let number = FunctionNo(numbered.first + index as u32);
+        for (number, function) in functions() {
+            let number = FunctionNo(number);
             let task = match (function.language, goroutines) {
                 (Language::Go, Some(at)) => TaskSource::Goroutine { id_offset: at.goid_offset },
                 _ => TaskSource::Thread,
@@ -195,68 +407,73 @@ impl Functions {
                 points.push(point(*end, end_code(function, end.kind)));
             }
         }
+        let hooks = || numbered.hooks().filter(|(number, _)| !self.gone.contains(number));
+        points.extend(hooks().map(|(number, hook)| exceptions::point(number, hook, goroutines)));
         if points.is_empty() {
             return Ok(());
         }
-        let attached = self.probes.attach(&module.open, scope.map(|tgid| tgid.0), &points)?;
+        let attached = match self.probes.attach(&module.open, scope.map(|tgid| tgid.0), &points) {
+            Ok(attached) => attached,
+            // The process may be gone, or there are too many: no reason to end all.
+            Err(error) => {
+                tracing::warn!(module = module.name, %error, "functions are not probed");
+                return Ok(());
+            }
+        };
         for (index, error) in &attached.refused {
             let point = points.get(*index);
             tracing::warn!(module = module.name, ?point, %error, "the kernel refuses a probe");
         }
         let mut sites = attached.sites.iter();
-        for (index, function) in numbered.plan.functions.iter().enumerate() {
-            let number = numbered.first + index as u32;
+        for (number, function) in functions() {
             let options = &function.pattern.options;
             if options.rate > 0 {
                 self.probes.set_rate(FunctionNo(number), options.rate)?;
             }
-            let facts = facts(&numbered, number, function, sites.by_ref().map(|site| site.0));
+            let facts = facts(numbered, number, function, sites.by_ref().map(|site| site.0));
             announce(&Step::Function(Arc::new(facts)));
-            self.probed.insert(number);
         }
+        for ((number, hook), site) in hooks().zip(sites) {
+            self.probes.set_rate(FunctionNo(number), RATE_PER_SECOND)?;
+            let facts = exceptions::facts(number, hook, site.0, &numbered.name);
+            announce(&Step::Function(Arc::new(facts)));
+        }
+        self.probed.extend(numbered.numbers());
+        self.probed.retain(|number| !self.gone.contains(number));
         match scope {
             Some(tgid) => self.links.entry(tgid).or_default().push(attached.link),
             None => {
-                self.everywhere.insert(module.id);
+                self.everywhere.insert(module.id, attached.link);
             }
         }
         Ok(())
     }
+}
 
-    /// What is to be probed in a file; looked for once.
-    fn plan(
-        &mut self,
-        module: &Mapped,
-        root: &Path,
-        goroutines: Option<Goroutines>,
-    ) -> Option<Arc<Numbered>> {
-        if let Some(known) = self.plans.get(&module.id) {
-            return Some(Arc::clone(known));
-        }
-        if !self.wishes.patterns.concern(&module.name, module.is_executable) {
-            return None;
-        }
-        let place = Place {
-            file: &module.open,
-            name: &module.name,
-            is_executable: module.is_executable,
-            root,
-            knows_goroutines: goroutines.is_some(),
-        };
-        let plan = plan::plan(&place, &self.wishes.patterns).unwrap_or_else(|error| {
-            tracing::warn!(module = module.name, %error, "cannot look for functions");
-            ModulePlan::default()
-        });
-        for refused in &plan.refused {
-            let (function, reason) = (&refused.name, &refused.reason);
-            tracing::warn!(module = module.name, %function, %reason, "function is not probed");
-        }
-        let first = self.next;
-        self.next += plan.functions.len() as u32;
-        let numbered = Arc::new(Numbered { name: module.name.clone(), plan, first });
-        self.plans.insert(module.id, Arc::clone(&numbered));
-        Some(numbered)
+/// Says which functions match but are not probed.
+fn tell_refused(module: &Mapped, plan: &ModulePlan) {
+    for refused in &plan.refused {
+        let (function, reason) = (&refused.name, &refused.reason);
+        tracing::info!(module = module.name, %function, %reason, "function is not probed");
     }
+    if !plan.refused.is_empty() {
+        tracing::warn!(
+            module = module.name,
+            functions = plan.refused.len(),
+            "not probed (`remora functions` says why): {}",
+            list(plan.refused.iter().map(|refused| refused.name.as_str()))
+        );
+    }
+}
+
+/// The first of some names, and how many there are beyond.
+fn list<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
+    let mut text = names.by_ref().take(NAMED).collect::<Vec<_>>().join(", ");
+    let more = names.count();
+    if more > 0 {
+        text += &format!(" and {more} more");
+    }
+    text
 }
 
 /// What an end reads: a result is there only at a return.

@@ -1,14 +1,17 @@
 //! The agent at work: attaches, drains, decides on processes, hands spans to the exporters, and
 //! leaves without a trace.
 
+mod exceptions;
 mod functions;
 mod launch;
 mod metrics;
 mod notify;
+mod planner;
 mod recorder;
 mod signals;
 mod summary;
 mod targets;
+mod tracepoints;
 
 use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -23,6 +26,7 @@ pub(crate) use functions::{Mapped, mapped};
 pub use launch::become_program;
 pub use summary::Summary;
 pub use targets::TargetError;
+pub use tracepoints::{TracepointError, TracepointGlobs};
 
 use crate::discover::rules::Rules;
 use crate::event::ids::Tgid;
@@ -47,6 +51,9 @@ const REST: Duration = Duration::from_millis(80);
 
 /// Empty drains before the reader sleeps until the kernel half wakes it.
 const IDLE_DRAINS: u32 = 3;
+
+/// How long the reader sleeps at most while functions are probed.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// Records taken from the ring before spans are handed on.
 const DRAIN_MAX: usize = 1 << 16;
@@ -152,6 +159,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     let mut pipeline = Pipeline::new(plan.tracker, seed);
     let mut spans = Vec::new();
     let mut targets = Targets::new(plan.rules, plan.follow, plan.capture.payload_limit);
+    if plan.functions.exceptions {
+        capture.watch_signals()?;
+    }
     let mut functions = Functions::start(plan.functions, &capture)?;
     let mut fresh = Vec::new();
     {
@@ -169,6 +179,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
             pipeline.step(step, &mut spans);
         };
         probe(&mut functions, &mut fresh, &targets, capture.selection(), &mut announce)?;
+        if let Some(functions) = &mut functions {
+            functions.wait(&mut announce)?;
+        }
         if let Some(command) = &command {
             let tgid = Tgid(command.id());
             targets.add(capture.selection(), tgid, &mut announce)?;
@@ -181,6 +194,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     memory::give_back();
     let source = capture.source().as_str();
     let probed = match &functions {
+        Some(functions) if functions.tracepoints() > 0 => {
+            format!(" functions={} tracepoints={}", functions.len(), functions.tracepoints())
+        }
         Some(functions) => format!(" functions={}", functions.len()),
         None => String::new(),
     };
@@ -243,7 +259,10 @@ fn probe(
             functions.process(tgid, follow, goroutines, selection, announce)?;
         }
     }
-    Ok(())
+    match functions {
+        Some(functions) => functions.go_on(announce),
+        None => Ok(()),
+    }
 }
 
 struct Agent {
@@ -274,6 +293,9 @@ impl Agent {
             self.collect(began.before(SETTLE_NS));
             self.hand_on();
             self.keep_time(began);
+            if let Some(functions) = &mut self.functions {
+                functions.keep_to_budget(began)?;
+            }
             if self.is_over() {
                 return Ok(());
             }
@@ -288,7 +310,9 @@ impl Agent {
                     self.capture.sleep_until_event()?;
                     // What came before the kernel half knew does not wake.
                     let late = self.drain()?;
-                    (late > 0).then_some(REST)
+                    // What is not told wakes nobody, but costs.
+                    let watch = self.functions.as_ref().map(|_| WATCH);
+                    if late > 0 { Some(REST) } else { watch }
                 }
             };
             let woken = {
@@ -400,6 +424,7 @@ impl Agent {
             tallies: self.pipeline.tallies(),
             calls: self.pipeline.call_tallies(),
             functions: self.functions.as_ref().map_or(0, Functions::len),
+            detached: self.functions.as_ref().map_or(0, Functions::detached),
             counters,
             unrecorded: self.recording.failures(),
             processes: self.targets.seen(),

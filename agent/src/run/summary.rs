@@ -21,6 +21,8 @@ pub struct Summary {
     pub calls: CallTallies,
     /// Functions that are probed.
     pub functions: usize,
+    /// Functions that were detached because they cost their targets too much.
+    pub detached: u64,
     /// The kernel half's counts.
     pub counters: Counters,
     /// Failures of the recording.
@@ -108,7 +110,9 @@ impl Summary {
             ("remora_function_hits_lost_total", self.calls.lost),
             ("remora_function_hits_unknown_total", self.calls.unknown),
             ("remora_exceptions_outside_spans_total", self.calls.homeless),
+            ("remora_exceptions_control_flow_total", self.calls.control_flow),
             ("remora_functions_probed", self.functions as u64),
+            ("remora_functions_detached_total", self.detached),
             ("remora_processes", self.alive.0 as u64),
             ("remora_selected_processes", self.alive.1 as u64),
             ("remora_sockets", self.sizes.0 as u64),

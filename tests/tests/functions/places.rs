@@ -167,7 +167,7 @@ fn a_program_that_the_agent_starts() {
     let file = scratch.file("spans.jsonl");
     let mut command = Command::new("sh");
     // It finds its line at once.
-    let inner = "echo go | exec \"$0\" exec --max-overhead 100% --functions work --functions step \
+    let inner = "echo go | exec \"$0\" exec --max-overhead 10000% --functions work --functions step \
         --file \"$1\" -- \"$2\"";
     command.args(["-c", inner]).arg(binary()).arg(&file).arg(&program);
     let mut ended = Agent::start(&mut command).end();

@@ -17,9 +17,11 @@ fn a_program_that_reads_its_own_code_in_memory_sees_the_probes_and_nothing_once_
     }
     let scratch = Scratch::new();
     let Some(program) = compile(&scratch, "hazards/text.c", &["-O2"]) else { return };
-    for signal in ["INT", "KILL"] {
+    let whiles = [("INT", "memory"), ("KILL", "memory"), ("INT", "mapped"), ("KILL", "mapped")];
+    for (signal, how) in whiles {
         let mut command = Command::new(&program);
-        let mut probed = Waiting::start(&scratch, signal, command.arg("memory"));
+        let name = format!("{how}-{signal}");
+        let mut probed = Waiting::start(&scratch, &name, command.arg(how));
         let agent = probing(&scratch, probed.pid(), &["work"], ALL);
         let programs = programs_of(agent.pid());
         probed.tell("go");

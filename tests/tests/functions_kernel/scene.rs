@@ -13,7 +13,10 @@ use remora::inspect::address::{FileOffset, VirtAddr};
 use remora::probe::function::selftest::SelfTest;
 use remora::probe::function::{FunctionProbes, Limits, Point, TaskSource};
 use remora::probe::{Capture, Options};
-use remora_tests::{Scratch, until};
+use remora_tests::until;
+
+/// Says that this process is the program.
+pub(crate) const PROGRAM: &str = "REMORA_TEST_PROBED";
 
 /// A started program.
 pub(crate) struct Program {
@@ -21,28 +24,20 @@ pub(crate) struct Program {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     addresses: HashMap<String, u64>,
-    scratch: Scratch,
 }
 
 impl Program {
     pub(crate) fn start() -> Self {
-        let scratch = Scratch::new();
-        let source = scratch.write("program.c", include_str!("program.c"));
-        let built = scratch.file("program");
-        let status = Command::new("cc")
-            .args(["-O1", "-pthread", "-o"])
-            .args([&built, &source])
-            .status()
-            .expect("a compiler");
-        assert!(status.success(), "the program compiles");
-        let mut child = Command::new(&built)
+        let mut child = Command::new(std::env::current_exe().expect("it runs"))
+            .args(["--exact", "probed_program", "--nocapture", "--test-threads=1"])
+            .env(PROGRAM, "")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("it was built just now");
+            .expect("it can be started once more");
         let input = child.stdin.take().expect("piped");
         let output = BufReader::new(child.stdout.take().expect("piped"));
-        let mut program = Self { child, input, output, addresses: HashMap::new(), scratch };
+        let mut program = Self { child, input, output, addresses: HashMap::new() };
         program.read_addresses();
         program
     }
@@ -55,7 +50,8 @@ impl Program {
             if line == "ready" {
                 return;
             }
-            let (name, address) = line.split_once(" 0x").expect("a name and an address");
+            // libtest says something, too.
+            let Some((name, address)) = line.split_once(" 0x") else { continue };
             let address = u64::from_str_radix(address, 16).expect("hexadecimal");
             self.addresses.insert(name.to_owned(), address);
         }
@@ -83,7 +79,7 @@ impl Program {
     }
 
     pub(crate) fn file(&self) -> PathBuf {
-        self.scratch.file("program")
+        std::env::current_exe().expect("it runs")
     }
 
     pub(crate) fn address(&self, name: &str) -> u64 {
@@ -229,6 +225,15 @@ impl Scene {
             panic!("{error}: {:?}", std::error::Error::source(&error));
         });
         Self { probes, capture }
+    }
+
+    /// Whether many probes can be attached here; says why not.
+    pub(crate) fn attaches_at_once(&self) -> bool {
+        let at_once = self.probes.points_max().is_none();
+        if !at_once {
+            println!("elsewhere: needs uprobe_multi links (Linux 6.6)");
+        }
+        at_once
     }
 
     pub(crate) fn select(&mut self, program: &Program) {

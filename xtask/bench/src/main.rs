@@ -5,8 +5,10 @@
 //! `cargo xtask soak` starts it to watch an agent for a long time.
 
 mod agent;
+mod callee;
 mod exerciser;
 mod floor;
+mod functions;
 mod load;
 mod overhead;
 mod pipeline;
@@ -21,6 +23,7 @@ mod socket;
 mod start;
 mod statistics;
 mod sys;
+mod uprobe;
 mod verdicts;
 
 use std::path::PathBuf;
@@ -67,6 +70,7 @@ fn main() -> Result<ExitCode> {
     let argument = std::env::args().nth(1).context("started without settings: use cargo xtask")?;
     let rest = std::env::args().nth(2).unwrap_or_default();
     match argument.as_str() {
+        "callee" => return callee::serve().map(|()| ExitCode::SUCCESS),
         "exerciser" => return exerciser::serve().map(|()| ExitCode::SUCCESS),
         "visitor" => return soak::visit(&rest).map(|()| ExitCode::SUCCESS),
         "soak" => {
@@ -82,6 +86,9 @@ fn main() -> Result<ExitCode> {
     }
     if settings.wants("socket") {
         socket::run(&settings, &mut report)?;
+    }
+    if settings.wants("functions") {
+        functions::run(&settings, &mut report)?;
     }
     if settings.wants("overhead") {
         overhead::run(&settings, &mut report)?;

@@ -59,6 +59,8 @@ enum Which {
     Pipeline,
     /// One operation on a socket
     Socket,
+    /// One call of a probed function
+    Functions,
     /// Real servers under load
     Overhead,
     /// From the agent's start to its first span
@@ -125,7 +127,10 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         let built = build::as_shipped(root, &["--package", "remora-bench", "--bin", "pipeline"])?;
         settings.pipeline = Some(built.join("pipeline"));
     }
-    if options.which != Which::Pipeline {
+    if wants(Which::Functions) {
+        build::ebpf(root)?;
+    }
+    if !matches!(options.which, Which::Pipeline | Which::Functions) {
         setup::for_tests(root)?;
         if wants(Which::Overhead) {
             servers();

@@ -32,7 +32,7 @@ const KERNELS: [Kernel; 2] = [
 pub(crate) const SERIES: [&str; 3] = ["6.1", "6.12", "all"];
 
 /// The tests that run in a machine.
-const SUITES: [&str; 2] = ["capture", "sources"];
+const SUITES: [&str; 3] = ["capture", "sources", "functions_kernel"];
 
 /// How long a machine may take: it is emulated, and this one may be busy.
 const DEADLINE: Duration = Duration::from_secs(900);

@@ -2,12 +2,15 @@
 //! bytes are one chunk; what they point at are chunks of their own. What does not fit into one hit is
 //! left out and marked, the farthest first.
 
-use agent_common::function::{compare, op};
+use std::sync::Arc;
+
+use agent_common::function::{CHUNKS_MAX, OPS_MAX, compare, op};
 
 use super::emit::{Base, Emitter, LENGTH_SLOT, known};
 use super::kinds::{self, Kind};
-use super::reader::{Reader, Root};
+use super::reader::{RESULT, Reader, Root};
 use super::show::{Case, Field, Message, Show};
+use super::usdt::Number;
 use super::{Compare, CompileError, Compiled, Condition, Name, Options};
 use crate::inspect::dwarf::place::{Place, Unreadable};
 use crate::inspect::dwarf::types::{Member, Shape, TypeNo, Types, Variant};
@@ -68,7 +71,7 @@ pub fn compile_result(described: &Described, options: &Options) -> Compiled {
         .iter()
         .filter(|result| !matches!(described.types.bare(result.ty).1.shape, Shape::Void))
         .map(|result| Wanted {
-            name: "remora.return".to_owned(),
+            name: RESULT.to_owned(),
             ty: result.ty,
             place: result.place.as_ref().map_err(|reason| *reason),
             steps: Vec::new(),
@@ -77,6 +80,55 @@ pub fn compile_result(described: &Described, options: &Options) -> Compiled {
     let mut compiled = compiler.finish(wanted);
     compiled.reader.fails(described.language, options.negative_fails);
     compiled
+}
+
+/// Compiles numbers that have no types, some of them addresses of strings.
+pub(super) fn finish_numbers<'n>(
+    numbers: impl Iterator<Item = (Arc<str>, &'n Number, bool)>,
+    options: &Options,
+) -> Compiled {
+    let mut out = Emitter::new();
+    let mut roots = Vec::new();
+    for (name, number, is_text) in numbers {
+        let mark = out.mark();
+        let shown = untyped(&mut out, number, is_text, options);
+        let (chunk, show) = match shown {
+            Ok(shown) if out.fits() && roots.len() < VALUES_MAX => shown,
+            other => {
+                out.back(mark);
+                (0, Show::Unavailable(other.err().unwrap_or(Unreadable::Room)))
+            }
+        };
+        roots.push(Root { name: Name(name), chunk, show });
+    }
+    if !out.ops.is_empty() {
+        out.op(op::END, 0, 0, 0);
+    }
+    Compiled { ops: out.ops, reader: Reader::new(roots) }
+}
+
+fn untyped(
+    out: &mut Emitter,
+    number: &Number,
+    is_text: bool,
+    options: &Options,
+) -> Result<(u16, Show), Unreadable> {
+    if !matches!(number.bytes, 1 | 2 | 4 | 8) {
+        return Err(Unreadable::Type);
+    }
+    let base = Base::Place(&number.place);
+    let chunk = out.chunk(8);
+    out.image(&number.place, number.bytes.into())?;
+    if !is_text || number.bytes != 8 {
+        return Ok((chunk, Show::Int { bytes: number.bytes, signed: number.signed }));
+    }
+    let most = i32::from(options.string_bytes);
+    let text = out.chunk(most as usize);
+    out.number(base, 0, 8)?;
+    let jump = out.skip_if(compare::LT, FIRST_ADDRESS);
+    out.op(op::STRING, 0, 0, most);
+    out.land(jump);
+    Ok((chunk, Show::CString { chunk: text }))
 }
 
 /// A value to be read.
@@ -114,10 +166,10 @@ impl<'d> Compiler<'d> {
         let costs: Vec<(usize, usize)> = wanted.iter().map(|value| self.cost(value)).collect();
         let mut roots = Vec::new();
         for (number, value) in wanted.into_iter().enumerate() {
-            let later = costs.get(number + 1..).unwrap_or_default();
-            let (ops, bytes) =
-                later.iter().fold((1, 0), |sum, cost| (sum.0 + cost.0, sum.1 + cost.1));
-            self.out.keep(ops, bytes);
+            let later = costs.iter().take(VALUES_MAX).skip(number + 1);
+            let (ops, bytes) = later.fold((1, 0), |sum, cost| (sum.0 + cost.0, sum.1 + cost.1));
+            // Later ones do not take it all from the first.
+            self.out.keep(ops.min(OPS_MAX * 3 / 4), bytes.min(CHUNKS_MAX * 3 / 4));
             let name = Name(value.name.as_str().into());
             let root = if number >= VALUES_MAX {
                 Root { name, chunk: 0, show: Show::Unavailable(Unreadable::Room) }

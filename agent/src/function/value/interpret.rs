@@ -148,6 +148,7 @@ pub(super) fn run(ops: &[Op], machine: &dyn Machine) -> Outcome {
                 }
             }
             op::AND => acc &= imm as u64,
+            op::ADD_SLOT => acc = acc.wrapping_add(slots[usize::from(op.a)]),
             other => panic!("no operation {other}"),
         }
         if failed {

@@ -139,7 +139,8 @@ fn cpp(types: &Types, ty: TypeNo) -> Option<Kind> {
     let bare = types.get(ty);
     let name = &*bare.name;
     if name.starts_with("basic_string<char,") || name == "basic_string<char>" {
-        if let Some((pointer_at, _)) = path(types, ty, &["_M_dataplus", "_M_p"]) {
+        // What `_M_dataplus` holds may be described elsewhere only; its one member is the address.
+        if let Some((pointer_at, _)) = path(types, ty, &["_M_dataplus"]) {
             let (length_at, _) = path(types, ty, &["_M_string_length"])?;
             return Some(Kind::Text { pointer_at, length_at });
         }
@@ -148,8 +149,10 @@ fn cpp(types: &Types, ty: TypeNo) -> Option<Kind> {
     if name.starts_with("basic_string_view<char,") {
         let either =
             |one: &str, other: &str| path(types, ty, &[one]).or_else(|| path(types, ty, &[other]));
-        let (pointer_at, _) = either("_M_str", "__data_")?;
-        let (length_at, _) = either("_M_len", "__size_")?;
+        let (pointer_at, _) =
+            either("_M_str", "__data_").or_else(|| path(types, ty, &["__data"]))?;
+        let (length_at, _) =
+            either("_M_len", "__size_").or_else(|| path(types, ty, &["__size"]))?;
         return Some(Kind::Text { pointer_at, length_at });
     }
     if name.starts_with("vector<") && !name.starts_with("vector<bool") {
@@ -170,11 +173,19 @@ fn short_string(types: &Types, ty: TypeNo) -> Option<Kind> {
     let (data_at, _) = path(types, long, &["__data_"])?;
     let (size_at, _) = path(types, long, &["__size_"])?;
     let (inline_at, inline) = path(types, short, &["__data_"])?;
-    let bit = member(types, long, "__is_long_", 4).and_then(|(_, member)| member.bits);
-    let small = member(types, short, "__size_", 4)?.1;
+    let (small_at, small) = member(types, short, "__size_", 4)?;
     // The bit is the first of the first byte; the length of a short one is in the others.
-    let first = short_at.checked_add(small.offset)?;
-    if !matches!(bit, Some((0, 1))) || first != 0 || !matches!(small.bits, Some((1, 7))) {
+    let sound = match member(types, long, "__is_long_", 4) {
+        Some((_, flag)) => flag.bits == Some((0, 1)) && small.bits == Some((1, 7)),
+        // Before version 15 both were numbers of which a bit was taken by hand.
+        None => {
+            path(types, long, &["__cap_"])?.0 == 0
+                && small.bits.is_none()
+                && small_at == 0
+                && types.size(small.ty) == 1
+        }
+    };
+    if !sound || short_at != 0 {
         return None;
     }
     Some(Kind::ShortString {

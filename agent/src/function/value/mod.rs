@@ -11,6 +11,7 @@ mod reader;
 mod show;
 #[cfg(test)]
 mod tests;
+pub mod usdt;
 
 use std::fmt;
 use std::sync::Arc;

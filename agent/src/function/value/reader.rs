@@ -21,6 +21,9 @@ const CHUNKS_MAX: usize = 128;
 /// Most elements of one list.
 const ELEMENTS_MAX: u64 = 256;
 
+/// What results are called, all of them.
+pub(super) const RESULT: &str = "remora.return";
+
 /// Reads the chunks of one site's hits. Part of a recording.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reader {
@@ -155,7 +158,7 @@ impl Reader {
         let chunks = Chunks::split(chunks);
         let values = self.roots.iter().map(|root| (root, root.read(&chunks)));
         let several = match self.roots.as_slice() {
-            [first, second, ..] => first.name == second.name,
+            [first, _, ..] => &*first.name.0 == RESULT,
             _ => false,
         };
         if !several {
@@ -187,8 +190,16 @@ impl Reader {
                     return None;
                 }
                 let mut text = Text::new(&chunks);
-                text.fields(&case.show, image, case.at, 1);
-                Some(Failure { kind: "Err".into(), message: Some(text.out) })
+                match &case.show {
+                    Show::Struct { fields, .. } if fields.len() == 1 => {
+                        let field = fields.first()?;
+                        text.bare = true;
+                        text.show(&field.show, image, case.at.saturating_add(field.at), 1);
+                    }
+                    inner => text.show(inner, image, case.at, 1),
+                }
+                let message = (!text.out.is_empty()).then_some(text.out);
+                Some(Failure { kind: "Err".into(), message })
             }
             (Failing::Interface, Show::Interface { descriptor, name, message }) => {
                 if image.number(0, 8).ok()? == 0 {
@@ -414,10 +425,13 @@ impl<'c> Text<'c> {
                 let behind = Image::of(self.chunks.get(*chunk));
                 if address < 4096 || behind.bytes.len() < *bytes as usize {
                     self.address(address);
+                } else if depth > DEPTH_MAX {
+                    self.push("…");
+                } else if *reference {
+                    // Written like what it refers to.
+                    self.try_show(to, behind, 0, depth + 1)?;
                 } else {
-                    if !reference {
-                        self.push("&");
-                    }
+                    self.push("&");
                     self.show_inner(to, behind, 0, depth);
                 }
             }

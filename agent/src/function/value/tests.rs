@@ -1,4 +1,6 @@
 //! Tests of values.
 
+mod compiled;
 mod exact;
+mod hostile;
 mod tracee;

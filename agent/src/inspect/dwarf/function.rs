@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gimli::{AttributeValue, DwAt};
 
+use super::arguments::{self, Expected};
 use super::location::{self, Frame};
 use super::place::{Piece, Place, Step, Unreadable};
 use super::prologue::{self, Prologue, Source};
@@ -70,20 +71,24 @@ pub(super) fn describe(
     address: VirtAddr,
     pc: VirtAddr,
 ) -> Result<Described, DescribeError> {
-    let die = view.function_at(address).ok_or(DescribeError::NoFunction { address })?;
+    let Some(die) = view.function_at(address) else {
+        let split = |unit: usize| view.unit(Part::Main, unit).is_ok_and(|unit| is_split(&unit));
+        return Err(if view.units_at(address).into_iter().any(split) {
+            DescribeError::Split { address }
+        } else {
+            DescribeError::NoFunction { address }
+        });
+    };
     let damaged = |source| DescribeError::Damaged { address, source };
     let (unit, entry) = view.entry(die).map_err(damaged)?;
-    if is_split(&unit) {
-        return Err(DescribeError::Split { address });
-    }
     let chain = Chain::of(view, die).map_err(damaged)?;
     let about = about(view, &unit);
     let code = view.loaded.code.at(address, PROLOGUE_BYTES);
     let prologue = prologue::read(&code, address);
     let frame = Frame { base: frame_base(&unit, &entry, &prologue) };
     let site = Site { view, unit: &unit, pc, frame, prologue, about: &about, die };
-    let altered = view.loaded.clones.binary_search(&address).is_ok() || is_nocall(&entry);
-    let optimized = is_optimized(&about, &entry);
+    let altered = view.loaded.symbols.clones.binary_search(&address).is_ok() || is_nocall(&entry);
+    let optimized = is_optimized(&about);
 
     let mut resolver = Resolver::new(view);
     let mut parameters = Vec::new();
@@ -128,16 +133,24 @@ pub(super) fn describe(
     }
     let types = resolver.finish();
 
+    let external = chain.has(gimli::DW_AT_external)
+        && view.loaded.symbols.global.binary_search(&address).is_ok();
+    let body = || (body(view, &unit, &entry, address), address);
+    let facts = returns::Facts { altered, external, body: &body };
+    let (results, hidden) = returns::places(&types, &results, &about, facts);
+    let order: Vec<TypeNo> = parameters.iter().map(|(_, ty, _)| *ty).collect();
+    let expected = arguments::registers(&types, &order, about.language, hidden);
     let parameters = parameters
         .into_iter()
-        .map(|(name, ty, child)| Parameter {
+        .zip(expected)
+        .map(|((name, ty, child), expected)| Parameter {
             name,
             ty,
-            place: site.place(&child, &types, ty, optimized),
+            place: site
+                .place(&child, &types, ty, optimized.then_some(expected))
+                .and_then(|place| arguments::believable(&types, ty, about.language, place)),
         })
         .collect();
-    let external = chain.has(gimli::DW_AT_external);
-    let results = returns::places(&types, &results, &about, returns::Facts { altered, external });
     Ok(Described {
         language: about.language,
         name: name(view, &chain),
@@ -147,7 +160,7 @@ pub(super) fn describe(
         results,
         types,
         altered,
-        go_types: view.loaded.go_types,
+        go_types: view.loaded.symbols.go_types,
     })
 }
 
@@ -184,6 +197,20 @@ fn parameters_of<'a>(view: &View<'a>, chain: &Chain<'a>, die: Die) -> Vec<(Entry
             found.cloned().unwrap_or((child, at))
         })
         .collect()
+}
+
+/// A function's machine code, as long as its debug information says.
+fn body<'a>(view: &View<'a>, unit: &Unit<'a>, entry: &Entry<'a>, address: VirtAddr) -> Vec<u8> {
+    const BODY_BYTES_MAX: u64 = 1 << 16;
+    let dwarf = view.dwarf(Part::Main);
+    let ranges = dwarf.and_then(|dwarf| dwarf.die_ranges(unit, entry).ok());
+    let first = ranges.and_then(|mut ranges| ranges.next().ok()?);
+    match first {
+        Some(range) if range.begin == address.0 && range.end - range.begin <= BODY_BYTES_MAX => {
+            view.loaded.code.at(address, (range.end - range.begin) as usize)
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// What is the same for a whole unit.
@@ -224,25 +251,14 @@ fn is_nocall(entry: &Entry<'_>) -> bool {
     )
 }
 
-/// Whether the compiler optimised. GCC names its options; LLVM describes a function's calls only if
-/// it did.
-fn is_optimized(about: &About, entry: &Entry<'_>) -> bool {
+/// Whether the compiler may have optimised. Only GCC names its options.
+fn is_optimized(about: &About) -> bool {
     if about.producer.starts_with("GNU") {
         let mut words = about.producer.split(' ');
         return words.any(|word| word.starts_with("-O") && word != "-O0");
     }
-    if about.language == Language::Go {
-        // Its places in the frame hold from the entry on, or it lists where they do.
-        return false;
-    }
-    [
-        gimli::DW_AT_call_all_calls,
-        gimli::DW_AT_call_all_source_calls,
-        gimli::DW_AT_GNU_all_call_sites,
-        gimli::DW_AT_APPLE_optimized,
-    ]
-    .into_iter()
-    .any(|name| entry.has_attr(name))
+    // Go's places in the frame hold from the entry on, or it lists where they do.
+    about.language != Language::Go
 }
 
 fn frame_base(unit: &Unit<'_>, entry: &Entry<'_>, prologue: &Prologue) -> Option<Vec<Step>> {
@@ -286,7 +302,7 @@ impl<'a> Site<'_, 'a> {
         child: &Entry<'a>,
         types: &Types,
         ty: TypeNo,
-        optimized: bool,
+        optimized: Option<Expected>,
     ) -> Result<Place, Unreadable> {
         if matches!(types.bare(ty).1.shape, Shape::Float) {
             return Err(Unreadable::Float);
@@ -307,16 +323,48 @@ impl<'a> Site<'_, 'a> {
         let dwarf = self.view.dwarf(self.die.part).ok_or(Unreadable::Location)?;
         let list = dwarf.attr_locations(self.unit, location).map_err(|_| Unreadable::Location)?;
         let mut list = list.ok_or(Unreadable::Location)?;
+        let mut later = None;
         while let Some(entry) = list.next().map_err(|_| Unreadable::Location)? {
             if entry.range.begin <= self.pc.0 && self.pc.0 < entry.range.end {
                 return location::evaluate(entry.data, encoding, &self.frame);
             }
+            if entry.range.begin > self.pc.0 && later.is_none() {
+                later = location::evaluate(entry.data, encoding, &self.frame)
+                    .ok()
+                    .and_then(|place| self.in_body(place));
+            }
         }
-        Err(Unreadable::NoLocation)
+        // Code that was not optimised keeps an argument where it is put first.
+        match later {
+            Some(place) => self.at_entry(place, types.size(ty), optimized),
+            _ => Err(Unreadable::NoLocation),
+        }
+    }
+
+    /// A place relative to a register of the function's body, relative to the frame.
+    fn in_body(&self, place: Place) -> Option<Place> {
+        use agent_common::function::register;
+        let Place::Memory(mut steps) = place else { return None };
+        let base = match steps.first()? {
+            Step::Register(register::RSP) => self.prologue.stack?,
+            Step::Register(register::RBP) => self.prologue.frame?,
+            _ => return None,
+        };
+        let (from, used) = match steps.get(1) {
+            Some(Step::Add(by)) => (base.checked_add(*by)?, 2),
+            _ => (base, 1),
+        };
+        steps.splice(..used, [Step::Cfa, Step::Add(from)]);
+        Some(Place::Memory(steps))
     }
 
     /// Turns places in the frame into what will be stored there.
-    fn at_entry(&self, place: Place, bytes: u64, optimized: bool) -> Result<Place, Unreadable> {
+    fn at_entry(
+        &self,
+        place: Place,
+        bytes: u64,
+        optimized: Option<Expected>,
+    ) -> Result<Place, Unreadable> {
         Ok(match place {
             Place::Memory(steps) => self.memory_at_entry(steps, bytes, optimized)?,
             Place::Value(mut steps) => {
@@ -342,7 +390,7 @@ impl<'a> Site<'_, 'a> {
         &self,
         mut steps: Vec<Step>,
         bytes: u64,
-        optimized: bool,
+        optimized: Option<Expected>,
     ) -> Result<Place, Unreadable> {
         let at = match steps.as_slice() {
             [Step::Cfa] => 0,
@@ -352,8 +400,10 @@ impl<'a> Site<'_, 'a> {
                 return Ok(Place::Memory(steps));
             }
         };
-        if !optimized && let Some(pieces) = self.stored(at, bytes) {
-            return Ok(pieces);
+        if let Some(found) = self.stored(at, bytes)
+            && optimized.is_none_or(|expected| expected.is(&found))
+        {
+            return Ok(found);
         }
         // The caller wrote what lies above the return address.
         if at >= 0
@@ -396,14 +446,22 @@ impl<'a> Site<'_, 'a> {
     }
 
     /// An address that is itself kept in the frame.
-    fn replace(&self, steps: &mut Vec<Step>, optimized: bool) -> Result<(), Unreadable> {
+    fn replace(
+        &self,
+        steps: &mut Vec<Step>,
+        optimized: Option<Expected>,
+    ) -> Result<(), Unreadable> {
         let (at, used, load) = match steps.as_slice() {
             [Step::Cfa, Step::Load(load), ..] => (0, 2, *load),
             [Step::Cfa, Step::Add(at), Step::Load(load), ..] => (*at, 3, *load),
             _ => return Ok(()),
         };
         match self.prologue.stored(at) {
-            Some(store) if !optimized && load == 8 && store.bytes == 8 => {
+            Some(store)
+                if load == 8
+                    && store.bytes == 8
+                    && optimized.is_none_or(|expected| expected.is(&place_of(store.from))) =>
+            {
                 let address = match store.from {
                     Source::Register(number) => vec![Step::Register(number)],
                     Source::Caller(at) => vec![Step::Cfa, Step::Add(at), Step::Load(8)],

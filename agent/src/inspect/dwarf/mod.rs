@@ -4,6 +4,8 @@
 //! code proves it; everything else is refused with its reason. Split debug information (`.dwo`) is
 //! not read.
 
+mod arguments;
+mod epilogue;
 mod function;
 mod location;
 pub mod place;
@@ -11,6 +13,9 @@ mod prologue;
 mod resolve;
 mod returns;
 mod sections;
+mod signature;
+#[cfg(test)]
+mod tests;
 pub mod types;
 mod units;
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use agent_common::function::register;
 
+use super::epilogue;
 use super::function::About;
 use super::place::{Piece, Place, Step, Unreadable};
 use super::types::{Member, Passing, Shape, TypeNo, Types, Variant};
 use super::{Language, Parameter};
+use crate::inspect::address::VirtAddr;
 
 /// The last version of rustc whose convention was looked at.
 const RUSTC_KNOWN: (u32, u32) = (1, 95);
@@ -19,23 +21,43 @@ const DEPTH_MAX: u32 = 12;
 
 /// What decides whether the convention holds.
 #[derive(Clone, Copy)]
-pub(super) struct Facts {
+pub(super) struct Facts<'f> {
     /// The optimiser changed the signature.
     pub(super) altered: bool,
     /// Other objects may call the function.
     pub(super) external: bool,
+    /// The function's machine code.
+    pub(super) body: &'f dyn Fn() -> (Vec<u8>, VirtAddr),
 }
 
-/// Places the results of a function.
+/// Places the results of a function; and whether its first argument is the address of the result.
 pub(super) fn places(
     types: &Types,
     results: &[(Arc<str>, TypeNo)],
     about: &About,
-    facts: Facts,
-) -> Vec<Parameter> {
+    facts: Facts<'_>,
+) -> (Vec<Parameter>, bool) {
     if facts.altered {
-        return all(results, |_| Err(Unreadable::Altered));
+        return (all(results, |_| Err(Unreadable::Altered)), false);
     }
+    let mut placed = by_convention(types, results, about, &facts);
+    let gcc = about.producer.starts_with("GNU");
+    let hidden = matches!(placed.as_slice(), [Parameter { place: Ok(Place::Memory(_)), .. }]);
+    if hidden && !facts.external && !gcc {
+        let (code, address) = (facts.body)();
+        if !epilogue::returns_an_address(&code, address) {
+            placed.iter_mut().for_each(|result| result.place = Err(Unreadable::Convention));
+        }
+    }
+    (placed, hidden)
+}
+
+fn by_convention(
+    types: &Types,
+    results: &[(Arc<str>, TypeNo)],
+    about: &About,
+    facts: &Facts<'_>,
+) -> Vec<Parameter> {
     match about.language {
         Language::C | Language::Cpp if is_plain_compiler(&about.producer, facts) => {
             all(results, |ty| system_v(types, ty, about.language))
@@ -60,7 +82,7 @@ fn all(
 
 /// Whether a compiler keeps to the convention, or says where it does not: GCC by a symbol's suffix,
 /// LLVM since version 17 by an attribute.
-fn is_plain_compiler(producer: &str, facts: Facts) -> bool {
+fn is_plain_compiler(producer: &str, facts: &Facts<'_>) -> bool {
     producer.starts_with("GNU")
         || facts.external
         || version(producer, "clang version ") >= Some((17, 0))
@@ -132,7 +154,7 @@ fn system_v(types: &Types, ty: TypeNo, language: Language) -> Result<Place, Unre
 }
 
 /// How a class of C++ is passed: as it says, or as its members are (Itanium C++ ABI, 3.1.2.3).
-fn passing(types: &Types, ty: TypeNo, depth: u32) -> Passing {
+pub(super) fn passing(types: &Types, ty: TypeNo, depth: u32) -> Passing {
     let (_, bare) = types.bare(ty);
     let members = match &bare.shape {
         Shape::Struct { members } | Shape::Union { members } => members,
@@ -156,13 +178,13 @@ fn passing(types: &Types, ty: TypeNo, depth: u32) -> Passing {
 
 /// The classes that matter.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
+pub(super) enum Class {
     None,
     Integer,
     Float,
 }
 
-fn classify(
+pub(super) fn classify(
     types: &Types,
     ty: TypeNo,
     at: u64,
@@ -331,15 +353,15 @@ fn join(
 
 /// One number of a Rust value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Scalar {
+pub(super) struct Scalar {
     at: u64,
     bytes: u64,
-    float: bool,
+    pub(super) float: bool,
 }
 
 /// How rustc sees a value (`BackendRepr`).
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Repr {
+pub(super) enum Repr {
     Nothing,
     One(Scalar),
     Two(Scalar, Scalar),
@@ -384,7 +406,7 @@ fn rust(types: &Types, ty: TypeNo, producer: &str) -> Result<Place, Unreadable> 
     }
 }
 
-fn repr(types: &Types, ty: TypeNo, depth: u32) -> Result<Repr, Unreadable> {
+pub(super) fn repr(types: &Types, ty: TypeNo, depth: u32) -> Result<Repr, Unreadable> {
     if depth > DEPTH_MAX {
         return Err(Unreadable::Type);
     }

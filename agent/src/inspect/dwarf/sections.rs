@@ -67,6 +67,12 @@ impl Sections {
     pub(super) fn is_empty(&self) -> bool {
         self.slice(SectionId::DebugInfo).is_empty()
     }
+
+    /// The sections, to be spoiled.
+    #[cfg(test)]
+    pub(super) fn bytes_mut(&mut self) -> &mut Vec<(SectionId, Vec<u8>)> {
+        &mut self.held
+    }
 }
 
 /// Sections that are used. Line tables are, for the names of files.
@@ -91,8 +97,16 @@ pub(super) struct Loaded {
     /// What `.gnu_debugaltlink` names.
     pub(super) supplement: Option<Sections>,
     pub(super) code: Code,
+    pub(super) symbols: Symbols,
+}
+
+/// What symbols tell that debug information does not.
+#[derive(Default)]
+pub(super) struct Symbols {
     /// Functions that the optimiser made of others, by their symbol's suffix.
     pub(super) clones: Vec<VirtAddr>,
+    /// Functions that other objects may call.
+    pub(super) global: Vec<VirtAddr>,
     /// Where Go's runtime keeps its types, if the program does not move in memory.
     pub(super) go_types: Option<u64>,
 }
@@ -104,7 +118,8 @@ pub(super) fn load(path: &Path) -> Result<Loaded, FileError> {
     let elf = parse(path, &cache)?;
     let code = Code::of(&elf, open(path)?);
     let mut sections = read(path, &file, &elf)?;
-    let (mut clones, mut go_types) = symbols(&elf);
+    let mut symbols = Symbols::default();
+    symbols.read(&elf);
     let mut supplement = supplement_of(path, &elf)?;
     if sections.is_empty()
         && let Some(aside) = aside(path, &elf)
@@ -114,16 +129,14 @@ pub(super) fn load(path: &Path) -> Result<Loaded, FileError> {
         let elf = parse(&aside, &cache)?;
         sections = read(&aside, &file, &elf)?;
         supplement = supplement_of(&aside, &elf)?;
-        let more = symbols(&elf);
-        clones.extend(more.0);
-        go_types = go_types.or(more.1);
+        symbols.read(&elf);
     }
-    clones.sort_unstable();
-    clones.dedup();
+    symbols.clones.sort_unstable();
+    symbols.global.sort_unstable();
     if elf.kind() == object::ObjectKind::Dynamic {
-        go_types = None;
+        symbols.go_types = None;
     }
-    Ok(Loaded { sections, supplement, code, clones, go_types })
+    Ok(Loaded { sections, supplement, code, symbols })
 }
 
 fn open(path: &Path) -> Result<File, FileError> {
@@ -206,20 +219,24 @@ fn supplement_of(path: &Path, elf: &Elf<'_>) -> Result<Option<Sections>, FileErr
 }
 
 /// Suffixes of the symbols of functions whose signature GCC changed, or took apart.
-const CLONES: [&str; 3] = [".constprop.", ".isra.", ".part."];
+const CLONES: [&[u8]; 3] = [b".constprop.", b".isra.", b".part."];
 
-fn symbols(elf: &Elf<'_>) -> (Vec<VirtAddr>, Option<u64>) {
-    let mut clones = Vec::new();
-    let mut go_types = None;
-    for symbol in elf.symbols() {
-        let Ok(name) = symbol.name() else { continue };
-        if CLONES.iter().any(|suffix| name.contains(suffix)) {
-            clones.push(VirtAddr(symbol.address()));
-        } else if name == "runtime.types" {
-            go_types = Some(symbol.address());
+impl Symbols {
+    fn read(&mut self, elf: &Elf<'_>) {
+        for symbol in elf.symbols().chain(elf.dynamic_symbols()) {
+            let Ok(name) = symbol.name_bytes() else { continue };
+            let address = VirtAddr(symbol.address());
+            if symbol.kind() == object::SymbolKind::Text && !symbol.is_undefined() {
+                if CLONES.iter().any(|suffix| memchr::memmem::find(name, suffix).is_some()) {
+                    self.clones.push(address);
+                } else if symbol.is_global() || symbol.is_weak() {
+                    self.global.push(address);
+                }
+            } else if name == b"runtime.types" {
+                self.go_types = Some(address.0);
+            }
         }
     }
-    (clones, go_types)
 }
 
 /// The machine code of a program, read as needed.

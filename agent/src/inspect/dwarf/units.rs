@@ -196,16 +196,22 @@ impl<'a> View<'a> {
         Some(found)
     }
 
-    /// The function that begins at an address.
-    pub(super) fn function_at(&self, address: VirtAddr) -> Option<Die> {
-        let ranges = self.ranges()?;
+    /// The units whose code holds an address.
+    pub(super) fn units_at(&self, address: VirtAddr) -> Vec<usize> {
+        let Some(ranges) = self.ranges() else { return Vec::new() };
         let after = ranges.partition_point(|range| range.begin <= address.0);
         // Ranges of units do not overlap in sound files; where they do, a few are tried.
         let near = &ranges[after.saturating_sub(4)..after];
-        near.iter().rev().filter(|range| address.0 < range.end).find_map(|range| {
-            let functions = self.functions(range.unit)?;
+        let holds = near.iter().rev().filter(|range| address.0 < range.end);
+        holds.map(|range| range.unit).collect()
+    }
+
+    /// The function that begins at an address.
+    pub(super) fn function_at(&self, address: VirtAddr) -> Option<Die> {
+        self.units_at(address).into_iter().find_map(|unit| {
+            let functions = self.functions(unit)?;
             let at = functions.binary_search_by_key(&address.0, |(start, _)| *start).ok()?;
-            Some(Die { part: Part::Main, unit: range.unit, entry: functions[at].1 })
+            Some(Die { part: Part::Main, unit, entry: functions[at].1 })
         })
     }
 

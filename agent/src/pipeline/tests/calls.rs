@@ -360,7 +360,7 @@ fn exits_end_what_is_open() {
 #[test]
 fn exceptions_are_events_of_what_they_leave() {
     let mut scene = scene();
-    let role = Role::Event { name: "exception".to_owned() };
+    let role = Role::Event { name: "exception".to_owned(), decode: None };
     let sites = vec![SiteFacts { number: 30, kind: SiteKind::Event, into: None, reader: None }];
     let (name, module) = ("throw".to_owned(), "libc++".to_owned());
     let facts = FunctionFacts { number: 10, name, module, source: None, role, sites };

@@ -17,6 +17,9 @@ const GROSS: u64 = 4;
 /// the rest does not go bit by bit.
 const STAYS: (u64, u64) = (4, 5);
 
+/// Parts of a second at the least that a target is taken to have had for itself.
+const OWN_AT_LEAST: u64 = 50;
+
 /// What the probes of a function have cost in an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
@@ -53,6 +56,11 @@ impl Throttle {
         Self { limit_ns_per_second, was_above: false, gone: HashSet::new() }
     }
 
+    /// Changes the limit: there are more targets, or fewer.
+    pub fn limit(&mut self, ns_per_second: u64) {
+        self.limit_ns_per_second = ns_per_second;
+    }
+
     /// What the kernel half is given, too, as [`set_budget`](super::FunctionProbes::set_budget): its
     /// limit a second.
     pub fn ns_per_second(&self) -> u64 {
@@ -81,7 +89,11 @@ impl Throttle {
         if !acts {
             return Vec::new();
         }
+        // Freed of what goes, the target will call the rest more often.
+        const SECOND: u64 = 1_000_000_000;
+        let own = SECOND.saturating_sub(sum).max(SECOND / OWN_AT_LEAST);
         let stays = self.limit_ns_per_second / STAYS.1 * STAYS.0;
+        let stays = (u128::from(stays) * u128::from(own) / u128::from(SECOND)) as u64;
         there.sort_by_key(|dear| (std::cmp::Reverse(dear.ns_per_second), dear.function));
         let mut go = Vec::new();
         for dear in there {
@@ -140,10 +152,10 @@ mod tests {
     #[test]
     fn what_is_gross_goes_at_once_the_hottest_first() {
         let mut throttle = Throttle::new(0.02);
-        assert_eq!(goes(&mut throttle, SECOND, &[5, 700, 4, 90]), [1, 3]);
+        assert_eq!(goes(&mut throttle, SECOND, &[1, 700, 1, 90]), [1, 3]);
         // What they cost while they are detached is not held against the others.
         for _ in 0..3 {
-            assert!(goes(&mut throttle, SECOND, &[5, 400, 4, 90]).is_empty());
+            assert!(goes(&mut throttle, SECOND, &[1, 400, 1, 90]).is_empty());
         }
     }
 

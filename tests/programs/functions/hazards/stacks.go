@@ -54,14 +54,14 @@ func main() {
 	fmt.Println("ready")
 	bufio.NewReader(os.Stdin).ReadString('\n')
 	var group sync.WaitGroup
-	sums := make([]int64, 64)
+	sums := make([]int64, 32)
 	for g := range sums {
 		group.Add(1)
 		// A new goroutine has a small stack.
 		go func() {
 			defer group.Done()
-			for n := range 20 {
-				sums[g] += risk(g*20 + n)
+			for n := range 15 {
+				sums[g] += risk(g*15 + n)
 			}
 		}()
 	}

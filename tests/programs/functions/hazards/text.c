@@ -1,5 +1,6 @@
-// A program that reads its own machine code: `text file` from its file, `text memory` where it runs.
-// The second sees the breakpoints that probes are.
+// A program that reads its own machine code: `text file` from its file, `text memory` where it runs,
+// `text mapped` in a mapping of its file. The kernel puts probes into whatever memory of a process has
+// the file's pages and could be executed, so that the last two show the breakpoints.
 #define _GNU_SOURCE
 #include <elf.h>
 #include <fcntl.h>
@@ -18,13 +19,36 @@ PROBED long work(long n) {
     return n % 5 ? n * 7 : n - 7;
 }
 
-// How many bytes of the executable segments differ from the file; `digest` becomes that of the file.
-static long differing(unsigned long *digest) {
+static unsigned long size;
+
+// The file, as read(2) has it.
+static unsigned char *file(void) {
     int fd = open("/proc/self/exe", O_RDONLY);
-    struct stat file;
-    if (fd < 0 || fstat(fd, &file)) exit(1);
-    const unsigned char *bytes = mmap(0, (size_t)file.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (bytes == MAP_FAILED) exit(1);
+    struct stat about;
+    if (fd < 0 || fstat(fd, &about)) exit(1);
+    size = (unsigned long)about.st_size;
+    unsigned char *bytes = malloc(size);
+    unsigned long at = 0;
+    for (long got = 1; at < size && got > 0; at += (unsigned long)got) {
+        got = read(fd, bytes + at, size - at);
+        if (got < 0) exit(1);
+    }
+    close(fd);
+    return bytes;
+}
+
+static long differing(const unsigned char *here, const unsigned char *there, unsigned long count) {
+    long different = 0;
+    for (unsigned long at = 0; at < count; ++at) {
+        different += here[at] != there[at];
+        // What differs is a breakpoint.
+        if (here[at] != there[at] && there[at] != 0xcc) exit(2);
+    }
+    return different;
+}
+
+// How many bytes of what is executed differ from the file.
+static long in_memory(const unsigned char *bytes) {
     long count = 0;
     const Elf64_Ehdr *head = (const Elf64_Ehdr *)bytes;
     const Elf64_Phdr *segments = (const Elf64_Phdr *)(bytes + head->e_phoff);
@@ -32,14 +56,18 @@ static long differing(unsigned long *digest) {
         if (segments[n].p_type != PT_LOAD || !(segments[n].p_flags & PF_X)) continue;
         const char *base = head->e_type == ET_DYN ? __ehdr_start : 0;
         const unsigned char *there = (const unsigned char *)base + segments[n].p_vaddr;
-        const unsigned char *here = bytes + segments[n].p_offset;
-        for (unsigned long at = 0; at < segments[n].p_filesz; ++at) {
-            *digest = *digest * 31 + here[at];
-            count += here[at] != there[at];
-            if (here[at] != there[at] && there[at] != 0xcc) exit(2);
-        }
+        count += differing(bytes + segments[n].p_offset, there, segments[n].p_filesz);
     }
-    munmap((void *)bytes, (size_t)file.st_size);
+    return count;
+}
+
+// The same for a mapping of the file that is only read.
+static long in_mapping(const unsigned char *bytes) {
+    int fd = open("/proc/self/exe", O_RDONLY);
+    unsigned char *mapped = mmap(0, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (fd < 0 || mapped == MAP_FAILED) exit(1);
+    long count = differing(bytes, mapped, size);
+    munmap(mapped, size);
     close(fd);
     return count;
 }
@@ -49,14 +77,17 @@ int main(int argc, char **argv) {
     long sum = 0;
     for (long n = 0; n < 1000; ++n) sum += work(n);
     unsigned long digest = 0;
-    long different = differing(&digest);
+    unsigned char *bytes = file();
+    for (unsigned long at = 0; at < size; ++at) digest = digest * 31 + bytes[at];
     printf("sum %ld digest %lx\n", sum, digest);
-    if (argc > 1 && !strcmp(argv[1], "memory")) {
-        printf("differ %ld\n", different);
+    const char *how = argc > 1 ? argv[1] : "file";
+    long (*look)(const unsigned char *) = strcmp(how, "memory") ? in_mapping : in_memory;
+    if (strcmp(how, "file")) {
+        printf("differ %ld\n", look(bytes));
         fflush(stdout);
         // And once the probes are gone.
         getchar();
-        printf("differ %ld\n", differing(&digest));
+        printf("differ %ld\n", look(bytes));
     }
     calls("work", works);
 }

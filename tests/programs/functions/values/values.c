@@ -4,7 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#ifdef __clang__
+#define KEEP __attribute__((noinline))
+#else
 #define KEEP __attribute__((noinline, noclone))
+#endif
 #define ARG(function, name, format, ...) printf(#function "|remora.arg." #name "|" format "\n", __VA_ARGS__)
 #define RETURNS(function, format, ...) printf(#function "|remora.return|" format "\n", __VA_ARGS__)
 

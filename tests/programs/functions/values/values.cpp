@@ -25,11 +25,11 @@ struct Order {
 		return id * factor;
 	}
 };
-KEEP std::string title(const Order &order, std::string text, std::string_view view)
+extern "C" KEEP std::string title(const Order &order, std::string text, std::string_view view)
 {
-	ARG("_ZN4shop5titleERKNS_5OrderENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEESt17basic_string_viewIcS5_E", order, "{id: %d, title: \"%s\"}", order.id, order.title.c_str());
-	ARG("_ZN4shop5titleERKNS_5OrderENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEESt17basic_string_viewIcS5_E", text, "%s", text.c_str());
-	ARG("_ZN4shop5titleERKNS_5OrderENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEESt17basic_string_viewIcS5_E", view, "%.*s", (int)view.size(), view.data());
+	ARG("title", order, "{id: %d, title: \"%s\"}", order.id, order.title.c_str());
+	ARG("title", text, "%s", text.c_str());
+	ARG("title", view, "%.*s", (int)view.size(), view.data());
 	return order.title + text;
 }
 }
@@ -65,7 +65,7 @@ int main(int argc, char **)
 		shop::Order order{ n, "order " + std::to_string(n) };
 		RETURNS("_ZNK4shop5Order5totalEi", "%d", order.total(n + 4));
 		std::string longer = "a text that is too long to be kept inside " + std::to_string(n);
-		RETURNS("_ZN4shop5titleERKNS_5OrderENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEESt17basic_string_viewIcS5_E", "%s", shop::title(order, longer, std::string_view(longer).substr(2, 4)).c_str());
+		RETURNS("title", "%s", shop::title(order, longer, std::string_view(longer).substr(2, 4)).c_str());
 		Derived d;
 		d.base = n;
 		d.own = n * 10000000000L;

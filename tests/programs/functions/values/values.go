@@ -108,6 +108,7 @@ func main() {
 			returns("orders", "(%d, nil)", x)
 		} else {
 			returns("orders", "(%d, *fmt.wrapError(%q))", x, err.Error())
+			fmt.Printf("main.orders|failed|*fmt.wrapError: %s\n", err)
 		}
 		if n == 1 {
 			err = nil
@@ -119,6 +120,7 @@ func main() {
 			returns("failing", "nil")
 		} else {
 			returns("failing", "*errors.errorString(%q)", err.Error())
+			fmt.Printf("main.failing|failed|*errors.errorString: %s\n", err)
 		}
 		a, b := many(n, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
 		returns("many", "(%d, %d)", a, b)

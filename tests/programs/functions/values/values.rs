@@ -53,7 +53,7 @@ pub fn integers(a: i8, b: u8, c: i16, d: u32, e: i64, f: u128, g: bool, h: char)
 pub fn texts(text: &str, owned: String, borrowed: &String, list: &[u32], vec: Vec<i64>) -> String {
     arg!("texts", text, "{text}");
     arg!("texts", owned, "{owned}");
-    arg!("texts", borrowed, "{borrowed:?}");
+    arg!("texts", borrowed, "{borrowed}");
     arg!("texts", list, "{list:?}");
     arg!("texts", vec, "{vec:?}");
     format!("{text}{owned}")
@@ -149,8 +149,16 @@ fn main() {
         returns!("texts", "{}", texts("a text", owned.clone(), &owned, &[n, 2, 3], vec![-1, i64::from(n)]));
         let some = n == 4;
         returns!("options", "{:?}", options(some.then_some(n), some.then_some("abc"), some.then_some(7), some.then(|| Box::new(9)), some.then(|| owned.clone())));
-        returns!("divide", "{:?}", divide(u64::from(n), u64::from(n - 1)));
-        returns!("small", "{:?}", small(n));
+        let quotient = divide(u64::from(n), u64::from(n - 1));
+        returns!("divide", "{quotient:?}");
+        if let Err(error) = quotient {
+            println!("divide|failed|Err: {error}");
+        }
+        let result = small(n);
+        returns!("small", "{result:?}");
+        if let Err(error) = result {
+            println!("small|failed|Err: {error:?}");
+        }
         returns!("pairs", "{:?}", pairs((n, 2), Point { x: -1, y: n as i32 }, &Point { x: 5, y: 6 }));
         let order = Order { id: u64::from(n), title: format!("title {n}"), items: vec![1, 2, n as u16] };
         let shape = if n == 1 { Shape::Circle(n) } else { Shape::Square { side: -7, name: "nice" } };

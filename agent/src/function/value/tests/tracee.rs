@@ -2,7 +2,6 @@
 
 #![expect(unsafe_code, reason = "ptrace")]
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -22,21 +21,7 @@ pub(super) struct Stopped<'t> {
     registers: libc::user_regs_struct,
     memory: &'t File,
     /// Added to `rsp` to have the canonical stack pointer.
-    pub(super) adjust: u64,
-    /// Reads that were tried.
-    pub(super) reads: Cell<usize>,
-}
-
-impl Stopped<'_> {
-    pub(super) fn word(&self, address: u64) -> u64 {
-        let mut bytes = [0; 8];
-        self.memory.read_exact_at(&mut bytes, address).expect("memory is readable");
-        u64::from_le_bytes(bytes)
-    }
-
-    pub(super) fn sp(&self) -> u64 {
-        self.registers.rsp
-    }
+    pub(super) adjust: i32,
 }
 
 impl Machine for Stopped<'_> {
@@ -65,17 +50,16 @@ impl Machine for Stopped<'_> {
     }
 
     fn stack_pointer(&self) -> u64 {
-        self.registers.rsp + self.adjust
+        self.registers.rsp.wrapping_add_signed(self.adjust.into())
     }
 
     fn read(&self, address: u64, bytes: &mut [u8]) -> bool {
-        self.reads.set(self.reads.get() + 1);
         self.memory.read_exact_at(bytes, address).is_ok()
     }
 }
 
-/// What a caller does at a breakpoint: gives more of them.
-pub(super) type Hit<'h> = dyn FnMut(u64, &Stopped<'_>) -> Vec<u64> + 'h;
+/// What a caller does at a breakpoint, which is given as its file has it.
+pub(super) type Hit<'h> = dyn FnMut(u64, &mut Stopped<'_>) + 'h;
 
 /// Runs a program with breakpoints, given as its file has them, until it ends; returns what it wrote.
 pub(super) fn run(program: &Path, breakpoints: &[u64], hit: &mut Hit<'_>) -> String {
@@ -174,11 +158,8 @@ impl Tracer {
         let Some(under) = self.under.get(&address).copied() else { return };
         registers.rip = address;
         set_registers(thread, &registers);
-        let stopped = Stopped { registers, memory: &self.memory, adjust: 0, reads: Cell::new(0) };
-        let more = hit(address - self.bias, &stopped);
-        for address in more {
-            self.set(address);
-        }
+        let mut stopped = Stopped { registers, memory: &self.memory, adjust: 0 };
+        hit(address - self.bias, &mut stopped);
         self.memory.write_all_at(&[under], address).expect("code is writable");
         ptrace(libc::PTRACE_SINGLESTEP, thread, 0).expect("it steps");
         let (stepped, _) = wait(thread);

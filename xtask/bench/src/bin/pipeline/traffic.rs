@@ -138,6 +138,7 @@ impl Tape {
                 Step::Collect(at) => tape.end_slice(Step::Collect(at)),
                 Step::Finish(at) => tape.end_slice(Step::Finish(at)),
                 Step::Clock(wall) => tape.entries.push(Entry::Other(Step::Clock(wall))),
+                Step::Function(facts) => tape.entries.push(Entry::Other(Step::Function(facts))),
                 Step::Process { tgid, resource, multiplexes_tasks } => {
                     let step = Step::Process { tgid, resource, multiplexes_tasks };
                     tape.entries.push(Entry::Other(step));

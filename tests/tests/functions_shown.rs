@@ -1,0 +1,275 @@
+//! Functions of real programs, most of them as their packages bring them: what one sees of them in a
+//! trace.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use remora_tests::agent::{Agent, Ended};
+use remora_tests::compile::compile;
+use remora_tests::program::{Program, free_port, listening, own_port};
+use remora_tests::servers::{self, Row, Site};
+use remora_tests::spans::{SERVER, Span};
+use remora_tests::{Scratch, is_root};
+
+/// What a test says when a program is missing.
+macro_rules! needs {
+    ($found:expr, $what:literal) => {
+        match $found {
+            Some(found) => found,
+            None => {
+                println!("skipped: needs {} (cargo xtask setup)", $what);
+                return;
+            }
+        }
+    };
+}
+
+/// The outline of a trace: each span below its parent, in the order in which they began.
+fn outline(spans: &[Span]) -> String {
+    let mut children: BTreeMap<&str, Vec<&Span>> = BTreeMap::new();
+    let is_here = |id: &str| spans.iter().any(|span| span.id == id);
+    for span in spans {
+        let parent = span.parent.as_deref().filter(|id| is_here(id)).unwrap_or_default();
+        children.entry(parent).or_default().push(span);
+    }
+    let mut text = String::new();
+    draw("", &children, 0, &mut text);
+    text
+}
+
+fn draw(id: &str, children: &BTreeMap<&str, Vec<&Span>>, depth: usize, text: &mut String) {
+    for span in children.get(id).into_iter().flatten() {
+        text.push_str(&"  ".repeat(depth));
+        text.push_str(&span.name);
+        let values = span.attributes.iter().filter_map(|(key, value)| {
+            let name =
+                key.strip_prefix("remora.arg.").or((key == "remora.return").then_some("→"))?;
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            Some(format!(" {name}={}", value.trim_end()))
+        });
+        text.extend(values);
+        if !span.text("error.type").is_empty() {
+            text.push_str(&format!(" !{}", span.text("error.type")));
+        }
+        text.push('\n');
+        draw(&span.id, children, depth + 1, text);
+    }
+}
+
+fn curl(port: u16, path: &str) -> String {
+    let mut command = Command::new("curl");
+    command.args(["-s", &format!("http://127.0.0.1:{port}{path}")]);
+    let output = command.output().expect("curl(1) is there");
+    assert!(output.status.success(), "{path}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn named<'a>(ended: &'a Ended, name: &str) -> Vec<&'a Span> {
+    ended.spans.iter().filter(|span| span.name == name).collect()
+}
+
+/// A server of the table under an agent that probes `functions`, asked for `/hello` so many times.
+fn asked(row: &Row, functions: &[&str], times: usize) -> Option<Ended> {
+    let scratch = Scratch::new();
+    let site = Site { scratch: &scratch, port: own_port(), inner_port: own_port() };
+    let mut commands = (row.start)(&site)?;
+    let mut program = Program::logged(&mut commands.pop()?, &scratch.file("output"));
+    listening(site.port);
+    let pid = program.pid().to_string();
+    let mut args = vec!["--pid", &pid, "--follow", "--stats", "--max-overhead", "1000%"];
+    functions.iter().for_each(|pattern| args.extend(["--functions", pattern]));
+    let agent = Agent::run(&scratch, &args);
+    for _ in 0..times {
+        assert_eq!(curl(site.port, "/hello"), "hello\n");
+    }
+    let ended = agent.stop();
+    program.kill();
+    assert_eq!(ended.count("lost"), 0, "{:#?}", ended.log);
+    Some(ended)
+}
+
+#[test]
+fn a_cpp_service() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let server = needs!(compile(&scratch, "shown/orders.cpp", &["-O2", "-g"]), "a C++ compiler");
+    let port = free_port();
+    let mut command = Command::new(server);
+    command.arg(port.to_string());
+    let mut program = Program::logged(&mut command, &scratch.file("output"));
+    listening(port);
+    let pid = program.pid().to_string();
+    let agent = Agent::run(&scratch, &["--pid", &pid, "--functions", "shop::*"]);
+    assert_eq!(curl(port, "/order?id=7"), "701\n");
+    assert_eq!(curl(port, "/order?id=100"), "no such order: 100\n");
+    let ended = agent.stop();
+    program.kill();
+    let expected = "\
+GET
+  shop::handle path=/order?id=7 →=701
+    shop::price currency=Dollar order={id: 7, customer: \"ada\"} →=701
+GET !500
+  shop::handle path=/order?id=100
+    shop::price currency=Dollar order={id: 100, customer: \"ada\"}
+";
+    let outline = outline(&ended.spans);
+    assert_eq!(outline, expected, "{outline}");
+    for span in ended.spans.iter().filter(|span| span.kind != SERVER) {
+        let exact = ["thread exact", "stack exact"];
+        assert!(exact.contains(&span.link().as_str()), "{span:#?}");
+        assert!(span.text("code.file.path").ends_with("orders.cpp"), "{span:#?}");
+    }
+}
+
+#[test]
+fn a_go_service() {
+    if !is_root() {
+        return;
+    }
+    let ended = needs!(asked(&servers::GO, &["main.*"], 5), "go");
+    let handlers = named(&ended, "main.main.func2");
+    assert_eq!(handlers.len(), 5, "{:#?}", ended.spans);
+    for handler in handlers {
+        let parent = ended.spans.iter().find(|span| Some(&span.id) == handler.parent.as_ref());
+        assert_eq!(parent.map(|span| (span.kind, span.path())), Some((SERVER, "/hello")));
+        assert_eq!(handler.link(), "goroutine exact");
+        assert_eq!(handler.text("remora.arg.w"), "*http.response");
+        assert!(handler.text("remora.arg.r").contains("Method: \"GET\""), "{handler:#?}");
+        assert!(handler.text("code.file.path").ends_with("server.go"), "{handler:#?}");
+    }
+}
+
+#[test]
+fn nginx_without_its_symbols() {
+    if !is_root() {
+        return;
+    }
+    let functions =
+        ["ngx_http_process_request", "ngx_http_send_header", "ngx_http_finalize_request"];
+    let ended = needs!(asked(&servers::NGINX, &functions, 5), "nginx");
+    assert_eq!(named(&ended, "ngx_http_process_request").len(), 5, "{:#?}", ended.spans);
+    let sent = named(&ended, "ngx_http_send_header");
+    assert_eq!(sent.len(), 5);
+    for span in sent {
+        let up = |span: &Span| ended.spans.iter().find(|up| Some(&up.id) == span.parent.as_ref());
+        let mut top = span;
+        while let Some(above) = up(top) {
+            top = above;
+        }
+        assert_eq!((top.kind, top.path()), (SERVER, "/hello"), "{span:#?}");
+    }
+}
+
+#[test]
+fn redis_commands() {
+    if !is_root() {
+        return;
+    }
+    let redis = needs!(servers::installed("redis-check-rdb"), "redis-tools");
+    let scratch = Scratch::new();
+    // One program under several names.
+    let server = scratch.file("redis-server");
+    std::os::unix::fs::symlink(redis, &server).expect("the directory is ours");
+    let port = own_port();
+    let mut command = Command::new(server);
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    command.arg("--dir").arg(scratch.path());
+    let mut redis = Program::logged(&mut command, &scratch.file("output"));
+    listening(port);
+    let pid = redis.pid().to_string();
+    let functions = ["--functions", "setCommand", "--functions", "lpushCommand"];
+    let mut args = vec!["--pid", &pid, "--stats", "--max-overhead", "1000%"];
+    args.extend(functions);
+    let agent = Agent::run(&scratch, &args);
+    let mut load = Command::new("redis-benchmark");
+    load.args(["-p", &port.to_string(), "-n", "1000", "-c", "8", "-q", "-t", "set,lpush"]);
+    assert!(load.output().expect("redis-tools has it").status.success());
+    let ended = agent.stop();
+    redis.kill();
+    assert_eq!(ended.count("lost"), 0, "{:#?}", ended.log);
+    assert_eq!(named(&ended, "setCommand").len(), 1000);
+    assert_eq!(named(&ended, "lpushCommand").len(), 1000);
+    assert!(ended.spans.iter().all(|span| span.text("remora.end.reason").is_empty()));
+}
+
+/// PostgreSQL for one user, without a network: a query a line.
+#[test]
+fn postgresql_and_its_tracepoints() {
+    if !is_root() {
+        return;
+    }
+    let bin = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().next();
+    let bin = needs!(bin, "postgresql").path().join("bin");
+    let scratch = Scratch::new();
+    let data = scratch.file("data");
+    let chown = Command::new("chown").arg("postgres").arg(scratch.path()).status();
+    assert!(chown.expect("chown(1) is there").success());
+    let postgres = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        command.arg(bin.join(program)).arg("-D").arg(&data).current_dir(scratch.path());
+        command
+    };
+    let made = postgres("initdb").output().expect("setpriv(1) is there");
+    assert!(made.status.success(), "{made:?}");
+    let mut command = postgres("postgres");
+    // `--single` must come first.
+    let mut single = Command::new("setpriv");
+    single.args(command.get_args().take(4)).arg("--single");
+    single.args(command.get_args().skip(4)).arg("postgres").current_dir(scratch.path());
+    command = single;
+    let mut program = Program::start_told(&mut command);
+    program.line_after("PostgreSQL stand-alone backend");
+    let pid = program.pid().to_string();
+    let mut args = vec!["--pid", &pid, "--stats", "--max-overhead", "1000%"];
+    args.extend(["--functions", "pg_parse_query", "--functions", "ExecutorRun"]);
+    args.extend(["--usdt", "postgresql:query__parse__start@text=0"]);
+    let agent = Agent::run(&scratch, &args);
+    for number in 1..=5 {
+        program.tell(&format!("select 40 + {number};"));
+        program.line_after(&format!("\"{}\"", 40 + number));
+    }
+    let ended = agent.stop();
+    program.kill();
+    assert_eq!(ended.count("lost"), 0, "{:#?}", ended.log);
+    let parsed = named(&ended, "pg_parse_query");
+    let queries: Vec<&str> = parsed
+        .iter()
+        .map(|span| {
+            assert_eq!(span.events.len(), 1, "{span:#?}");
+            assert_eq!(span.events[0].name, "postgresql:query__parse__start");
+            span.events[0].attributes["remora.arg.0"].as_str().unwrap_or_default().trim_end()
+        })
+        .collect();
+    let expected: Vec<String> = (1..=5).map(|number| format!("select 40 + {number};")).collect();
+    assert_eq!(queries, expected);
+    assert_eq!(named(&ended, "ExecutorRun").len(), 5);
+}
+
+#[test]
+fn functions_of_cpython_in_c() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let script = "import sys\nprint('up', flush=True)\nfor line in sys.stdin:\n    \
+                  [sorted([2, 1]) for _ in range(int(line))]\n    print('done', flush=True)\n";
+    let mut command = Command::new("python3");
+    command.arg("-u").arg(scratch.write("sort.py", script));
+    let mut python = Program::start_told(&mut command);
+    assert_eq!(python.line(), "up");
+    let pid = python.pid().to_string();
+    // It is in the executable, or in a library beside it.
+    let args = ["--pid", &pid, "--max-overhead", "1000%", "--stats"];
+    let patterns = ["--functions", "PyList_Sort", "--functions", "libpython*!PyList_Sort"];
+    let agent = Agent::run(&scratch, &[&args[..], &patterns].concat());
+    python.tell("100");
+    assert_eq!(python.line(), "done");
+    let ended = agent.stop();
+    python.kill();
+    let sorted = named(&ended, "PyList_Sort").len();
+    // `sorted` calls the method's own body in some versions, and the function in others.
+    assert!(sorted == 100 || sorted == 0, "{sorted}: {:#?}", ended.log);
+}
