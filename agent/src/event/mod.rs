@@ -238,7 +238,9 @@ pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
             Event::Closed { id, at, held: flags & socket_flags::HELD != 0 }
         }
         kind::HIT => Event::Hit(hit(at, flags, body).ok_or(short)?),
-        kind::FORK | kind::EXEC | kind::EXIT | kind::SIGNAL => process(kind, at, body).ok_or(short)?,
+        kind::FORK | kind::EXEC | kind::EXIT | kind::SIGNAL => {
+            process(kind, at, body).ok_or(short)?
+        }
         other => return Err(DecodeError::UnknownKind(other)),
     };
     Ok((position, event))

@@ -102,7 +102,10 @@ fn message(name: &str, image: &[u8], chunks: Chunks<'_>) -> Option<String> {
     let number = || word(image, 0);
     Some(match name {
         // Text, or a structure that begins with the text.
-        "string" | "*errors.errorString" | "*fmt.wrapError" | "*fmt.wrapErrors"
+        "string"
+        | "*errors.errorString"
+        | "*fmt.wrapError"
+        | "*fmt.wrapErrors"
         | "runtime.plainErrorString" => chunks.text(TEXT)?,
         "runtime.errorString" | "runtime.errorAddressString" => {
             format!("runtime error: {}", chunks.text(TEXT)?)

@@ -34,7 +34,8 @@ pub(super) fn code(seen: Surroundings<'_>) -> Option<(Vec<Op>, Decode)> {
     let table = Table::find(seen)?;
     let offset = |class, field| Some(VirtAddr(table.entry(class, field)?.0 + OFFSET));
     let address = |fields: [&str; 2]| {
-        let entry = fields.iter().find_map(|field| table.entry("CompressedKlassPointers", field))?;
+        let entry =
+            fields.iter().find_map(|field| table.entry("CompressedKlassPointers", field))?;
         seen.index.relocated(VirtAddr(entry.0 + ADDRESS))
     };
     let class = offset("oopDesc", "_metadata._compressed_klass")?;

@@ -19,7 +19,7 @@ mod tests;
 mod usdt;
 mod v8;
 
-use agent_common::function::Op;
+use agent_common::function::{OPS_MAX, Op};
 use serde::{Deserialize, Serialize};
 
 use super::site::{Site, SiteKind};
@@ -140,7 +140,8 @@ impl Raised {
 /// A message without the secrets of URLs and the like in it.
 fn clean(text: &str) -> String {
     let words = text.split_inclusive(char::is_whitespace);
-    let clean = words.map(|word| if word.contains("://") { redact::url(word) } else { word.to_owned() });
+    let clean =
+        words.map(|word| if word.contains("://") { redact::url(word) } else { word.to_owned() });
     redact::query(&clean.collect::<String>()).into_owned()
 }
 
@@ -157,7 +158,8 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
             }
         };
         let seen = Surroundings { module, index, site };
-        if let Some((ops, decode)) = code(kind, &function, seen) {
+        let code = code(kind, &function, seen).filter(|(ops, _)| ops.len() <= OPS_MAX);
+        if let Some((ops, decode)) = code {
             let in_goroutine = matches!(decode, Decode::GoPanic | Decode::GoFatal);
             let name = function.name;
             found.hooks.push(Hook { name, site, semaphore: None, ops, decode, in_goroutine });

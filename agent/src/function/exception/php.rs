@@ -63,8 +63,10 @@ fn text(code: &mut Code, most: i32) {
 
 pub(super) fn decode(chunks: Chunks<'_>) -> Option<Seen> {
     let mut raised = Raised::new(chunks.name(NAME)?, chunks.text(MESSAGE));
-    let line = chunks.number(LINE).and_then(|line| u32::try_from(line).ok()).filter(|line| *line > 0);
-    raised.place = line.zip(chunks.name(FILE)).map(|(line, file)| Place { file: file.to_owned(), line });
+    let line =
+        chunks.number(LINE).and_then(|line| u32::try_from(line).ok()).filter(|line| *line > 0);
+    raised.place =
+        line.zip(chunks.name(FILE)).map(|(line, file)| Place { file: file.to_owned(), line });
     Some(Seen::Raised(raised))
 }
 

@@ -40,9 +40,11 @@ pub(super) fn decode(chunks: Chunks<'_>) -> Option<Seen> {
         return Some(Seen::ControlFlow);
     }
     let mut raised = Raised::new(name, None);
-    let line = chunks.whole(LINE).and_then(|line| Some(u32::from_le_bytes(line.bytes.try_into().ok()?)));
+    let line =
+        chunks.whole(LINE).and_then(|line| Some(u32::from_le_bytes(line.bytes.try_into().ok()?)));
     let line = line.filter(|line| (1..1 << 24).contains(line));
-    raised.place = line.zip(chunks.name(FILE)).map(|(line, file)| Place { file: file.to_owned(), line });
+    raised.place =
+        line.zip(chunks.name(FILE)).map(|(line, file)| Place { file: file.to_owned(), line });
     Some(Seen::Raised(raised))
 }
 

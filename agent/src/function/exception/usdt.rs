@@ -69,9 +69,8 @@ fn note(notes: &[u8]) -> Option<(Note<'_>, &[u8])> {
     let from = 12usize.checked_add(name_bytes.checked_next_multiple_of(4)?)?;
     let description = notes.get(from..)?.get(..bytes)?;
     let behind = notes.get(from..)?.get(bytes.next_multiple_of(4)..)?;
-    let number = |index: usize| {
-        Some(u64::from_le_bytes(*description.get(8 * index..)?.first_chunk()?))
-    };
+    let number =
+        |index: usize| Some(u64::from_le_bytes(*description.get(8 * index..)?.first_chunk()?));
     let mut texts = description.get(24..)?.split(|byte| *byte == 0);
     let note = Note {
         address: number(0)?,
