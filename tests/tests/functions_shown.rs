@@ -194,6 +194,60 @@ fn redis_commands() {
     assert!(ended.spans.iter().all(|span| span.text("remora.end.reason").is_empty()));
 }
 
+/// PostgreSQL for one user, without a network: a query a line.
+#[test]
+fn postgresql_and_its_tracepoints() {
+    if !is_root() {
+        return;
+    }
+    let bin = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().next();
+    let bin = needs!(bin, "postgresql").path().join("bin");
+    let scratch = Scratch::new();
+    let data = scratch.file("data");
+    let chown = Command::new("chown").arg("postgres").arg(scratch.path()).status();
+    assert!(chown.expect("chown(1) is there").success());
+    let postgres = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        command.arg(bin.join(program)).arg("-D").arg(&data).current_dir(scratch.path());
+        command
+    };
+    let made = postgres("initdb").output().expect("setpriv(1) is there");
+    assert!(made.status.success(), "{made:?}");
+    let mut command = postgres("postgres");
+    // `--single` must come first.
+    let mut single = Command::new("setpriv");
+    single.args(command.get_args().take(4)).arg("--single");
+    single.args(command.get_args().skip(4)).arg("postgres").current_dir(scratch.path());
+    command = single;
+    let mut program = Program::start_told(&mut command);
+    program.line_after("PostgreSQL stand-alone backend");
+    let pid = program.pid().to_string();
+    let mut args = vec!["--pid", &pid, "--stats", "--max-overhead", "1000%"];
+    args.extend(["--functions", "pg_parse_query", "--functions", "ExecutorRun"]);
+    args.extend(["--usdt", "postgresql:query__parse__start@text=0"]);
+    let agent = Agent::run(&scratch, &args);
+    for number in 1..=5 {
+        program.tell(&format!("select 40 + {number};"));
+        program.line_after(&format!("\"{}\"", 40 + number));
+    }
+    let ended = agent.stop();
+    program.kill();
+    assert_eq!(ended.count("lost"), 0, "{:#?}", ended.log);
+    let parsed = named(&ended, "pg_parse_query");
+    let queries: Vec<&str> = parsed
+        .iter()
+        .map(|span| {
+            assert_eq!(span.events.len(), 1, "{span:#?}");
+            assert_eq!(span.events[0].name, "postgresql:query__parse__start");
+            span.events[0].attributes["remora.arg.0"].as_str().unwrap_or_default().trim_end()
+        })
+        .collect();
+    let expected: Vec<String> = (1..=5).map(|number| format!("select 40 + {number};")).collect();
+    assert_eq!(queries, expected);
+    assert_eq!(named(&ended, "ExecutorRun").len(), 5);
+}
+
 #[test]
 fn functions_of_cpython_in_c() {
     if !is_root() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::exceptions;
 use super::planner::{Answer, Planner};
+use super::tracepoints::{TracepointGlobs, Tracepoints};
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
 use crate::function::exception::{Hook, RATE_PER_SECOND};
@@ -40,6 +41,8 @@ pub struct Wishes {
     pub budget_ns: u64,
     /// Whether exceptions are told.
     pub exceptions: bool,
+    /// Which static tracepoints.
+    pub tracepoints: TracepointGlobs,
 }
 
 /// Why functions cannot be probed.
@@ -66,6 +69,7 @@ pub(super) struct FileId {
 /// The probed functions.
 pub(super) struct Functions {
     wishes: Wishes,
+    tracepoints: Tracepoints,
     probes: FunctionProbes,
     trust: SelfTest,
     next: u32,
@@ -133,7 +137,7 @@ pub(crate) struct Mapped {
 impl Functions {
     /// Loads what probes need; `None` if nothing is asked for.
     pub(super) fn start(wishes: Wishes, capture: &Capture) -> Result<Option<Self>, FunctionsError> {
-        if wishes.patterns.is_empty() && !wishes.exceptions {
+        if wishes.patterns.is_empty() && !wishes.exceptions && wishes.tracepoints.is_empty() {
             return Ok(None);
         }
         let trust = selftest::run().unwrap_or_else(|error| {
@@ -146,6 +150,7 @@ impl Functions {
         let planner = Planner::start(wishes.patterns.clone(), wishes.exceptions);
         let planner = planner.map_err(FunctionsError::Thread)?;
         Ok(Some(Self {
+            tracepoints: Tracepoints::new(wishes.tracepoints.clone()),
             wishes,
             planner,
             waiting: Vec::new(),
@@ -167,6 +172,11 @@ impl Functions {
     /// How many functions are probed.
     pub(super) fn len(&self) -> usize {
         self.probed.len()
+    }
+
+    /// How many static tracepoints are probed.
+    pub(super) fn tracepoints(&self) -> usize {
+        self.tracepoints.probed
     }
 
     /// Patterns of which nothing was found.
@@ -316,6 +326,11 @@ impl Functions {
         goroutines: Option<Goroutines>,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), FunctionsError> {
+        let link =
+            self.tracepoints.attach(&module, scope, &mut self.next, &mut self.probes, announce);
+        if let (Some(link), Some(tgid)) = (link, scope) {
+            self.links.entry(tgid).or_default().push(link);
+        }
         let has_functions = self.wishes.patterns.concern(&module.name, module.is_executable);
         let has_hooks = self.wishes.exceptions && exceptions::concern(&module);
         if !has_functions && !has_hooks {

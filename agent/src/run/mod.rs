@@ -11,6 +11,7 @@ mod recorder;
 mod signals;
 mod summary;
 mod targets;
+mod tracepoints;
 
 use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -25,6 +26,7 @@ pub(crate) use functions::{Mapped, mapped};
 pub use launch::become_program;
 pub use summary::Summary;
 pub use targets::TargetError;
+pub use tracepoints::{TracepointError, TracepointGlobs};
 
 use crate::discover::rules::Rules;
 use crate::event::ids::Tgid;
@@ -192,6 +194,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     memory::give_back();
     let source = capture.source().as_str();
     let probed = match &functions {
+        Some(functions) if functions.tracepoints() > 0 => {
+            format!(" functions={} tracepoints={}", functions.len(), functions.tracepoints())
+        }
         Some(functions) => format!(" functions={}", functions.len()),
         None => String::new(),
     };

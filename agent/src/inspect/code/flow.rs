@@ -539,7 +539,7 @@ impl<'a, P: Program> Walk<'a, P> {
         let size = if base.is_some() { 4 } else { 8 };
         let bytes = usize::try_from(count * size).unwrap_or_default();
         let bytes = self.program.read(VirtAddr(table), bytes);
-        let boundaries = if bounded { BTreeSet::new() } else { self.boundaries() };
+        let swept = if bounded { Swept::default() } else { self.sweep() };
         let mut targets = Vec::new();
         for number in 0..count {
             let at = usize::try_from(number * size).unwrap_or(usize::MAX);
@@ -555,8 +555,10 @@ impl<'a, P: Program> Walk<'a, P> {
                     bytes.map(|bytes| u64::from_le_bytes(*bytes))
                 }),
             };
-            match target {
-                Some(target) if bounded || boundaries.contains(&target) => targets.push(target),
+            // Where another table begins this one has ended.
+            let goes_on = number == 0 || !swept.addresses.contains(&slot.0);
+            match target.filter(|_| goes_on) {
+                Some(target) if bounded || swept.starts.contains(&target) => targets.push(target),
                 _ if bounded => return Vec::new(),
                 _ => break,
             }
@@ -564,13 +566,28 @@ impl<'a, P: Program> Walk<'a, P> {
         targets
     }
 
-    /// Where instructions begin if all of the function's own code is read one after the other.
-    fn boundaries(&self) -> BTreeSet<u64> {
-        let mut found = BTreeSet::new();
+    /// Reads all of the function's own code one instruction after the other.
+    fn sweep(&self) -> Swept {
+        let mut swept = Swept::default();
         for (range, bytes) in &self.regions {
             let decoder = Decoder::with_ip(64, bytes, range.start, DecoderOptions::NONE);
-            found.extend(decoder.into_iter().map(|instruction| instruction.ip()));
+            for instruction in decoder.into_iter().filter(|instruction| !instruction.is_invalid()) {
+                swept.starts.insert(instruction.ip());
+                if instruction.mnemonic() == Mnemonic::Lea && instruction.is_ip_rel_memory_operand()
+                {
+                    swept.addresses.insert(instruction.ip_rel_memory_address());
+                }
+            }
         }
-        found
+        swept
     }
+}
+
+/// What is seen in code without following it.
+#[derive(Debug, Default)]
+struct Swept {
+    /// Where instructions begin.
+    starts: BTreeSet<u64>,
+    /// Addresses that it makes.
+    addresses: BTreeSet<u64>,
 }

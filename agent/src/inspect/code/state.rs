@@ -98,7 +98,8 @@ impl State {
         let before = self.clone();
         for (number, (own, their)) in self.registers.iter_mut().zip(&other.registers).enumerate() {
             if own != their {
-                *own = Value::Something(met_at(address, number));
+                let met = if is_pointer(*own) && is_pointer(*their) { MET } else { COMPUTED };
+                *own = Value::Something(numbered(address, number, met));
             }
         }
         self.saved.retain(|slot| other.saved.contains(slot));
@@ -136,8 +137,8 @@ impl State {
         match jump.op0_kind() {
             OpKind::Memory => jump.memory_index() == Register::None,
             OpKind::Register => match self.value(jump.op0_register()) {
-                Some(Value::Something(value)) => value & 63 < MET,
-                _ => false,
+                Some(value) => is_pointer(value),
+                None => false,
             },
             _ => false,
         }
@@ -288,7 +289,7 @@ impl State {
 
     /// The stack pointer is not known.
     pub(super) fn forget_stack_pointer(&mut self, address: u64) {
-        self.make(met_at(address, RSP), RSP);
+        self.make(numbered(address, RSP, COMPUTED), RSP);
     }
 
     /// Bytes are taken off the stack.
@@ -332,12 +333,9 @@ impl State {
                 self.store(instruction, used.memory_size().size(), None);
             }
         }
-        let loads = instruction.mnemonic() == Mnemonic::Mov
-            && instruction.op1_kind() == OpKind::Memory
-            && instruction.memory_index() == Register::None;
+        let kind = if gives_pointer(instruction) { MADE } else { COMPUTED };
         for number in written {
-            let made = made_at(ip, number);
-            self.make(if loads { made } else { made - MADE + COMPUTED }, number);
+            self.make(numbered(ip, number, kind), number);
         }
     }
 
@@ -449,7 +447,7 @@ impl State {
             }
             (Mnemonic::And, OpKind::Register, _) if first.size() >= 4 => {
                 let most = u32::try_from(i.try_immediate(1).ok()?).ok()?;
-                let value = made_at(i.ip(), number(first)?) - MADE + COMPUTED;
+                let value = numbered(i.ip(), number(first)?, COMPUTED);
                 self.make(value, number(first)?);
                 self.set_bound(value, most, false);
             }
@@ -503,19 +501,35 @@ impl State {
 }
 
 /// What is added to the number of a register, beside the address, to number what it holds: what was
-/// loaded or returned, where ways meet that had left different things in it, and what was computed.
+/// loaded or returned, where ways meet that had left different such things in it, and what was computed.
 const MADE: u64 = 16;
 const MET: u64 = 32;
 const COMPUTED: u64 = 48;
 
-/// The number of what an instruction leaves in a register.
-fn made_at(address: u64, register: usize) -> u64 {
-    (address << 6) | (register as u64 + MADE)
+fn numbered(address: u64, register: usize, kind: u64) -> u64 {
+    (address << 6) | (register as u64 + kind)
 }
 
-/// The number of what a meeting of paths leaves in a register.
-fn met_at(address: u64, register: usize) -> u64 {
-    (address << 6) | (register as u64 + MET)
+/// The number of what an instruction leaves in a register.
+fn made_at(address: u64, register: usize) -> u64 {
+    numbered(address, register, MADE)
+}
+
+/// Whether a value is an argument, a result, or from a plain place in memory.
+fn is_pointer(value: Value) -> bool {
+    matches!(value, Value::Something(value) if value & 63 < COMPUTED)
+}
+
+/// What may come out of an instruction that is the address of a function: loads, choices between
+/// two, and the scrambling of pointers that C libraries do.
+fn gives_pointer(instruction: &Instruction) -> bool {
+    let plain = instruction.memory_index() == Register::None;
+    match instruction.mnemonic() {
+        Mnemonic::Mov => plain && instruction.op1_kind() == OpKind::Memory,
+        Mnemonic::Xor | Mnemonic::Ror | Mnemonic::Rol => true,
+        Mnemonic::Cmove | Mnemonic::Cmovne => plain,
+        _ => false,
+    }
 }
 
 fn add(value: Value, by: i64) -> Option<Value> {

@@ -213,7 +213,7 @@ impl Calls {
                 Some(into) => self.jump(hit, &function, into),
                 None => self.returned(hit, (&function, reader), state),
             },
-            SiteKind::Event => self.event(hit, &function, state),
+            SiteKind::Event => self.event(hit, (&function, reader), state),
         }
     }
 
@@ -313,7 +313,12 @@ impl Calls {
     }
 
     /// Something happened: an event of the innermost span of its task.
-    fn event(&mut self, hit: &Hit<'_>, function: &Arc<Function>, state: &mut State) {
+    fn event(
+        &mut self,
+        hit: &Hit<'_>,
+        (function, reader): (&Arc<Function>, Option<&Reader>),
+        state: &mut State,
+    ) {
         let Role::Event { name, decode } = &function.facts.role else { return };
         let mut gone = std::mem::take(&mut self.gone);
         let mut coming = None;
@@ -337,6 +342,9 @@ impl Calls {
             Some(Raise::Known(raised)) => raised,
         };
         let mut attributes = exception::attributes(&exception);
+        if let Some(reader) = reader {
+            attributes.append(&values(reader, hit));
+        }
         if hit.suppressed > 0 {
             attributes.int("remora.suppressed", i64::from(hit.suppressed));
         }
