@@ -19,7 +19,7 @@ mod tests;
 mod usdt;
 mod v8;
 
-use agent_common::function::Op;
+use agent_common::function::{OPS_MAX, Op};
 use serde::{Deserialize, Serialize};
 
 use super::site::{Site, SiteKind};
@@ -162,7 +162,8 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
             }
         };
         let seen = Surroundings { module, index, site };
-        if let Some((ops, decode)) = code(kind, &function, seen) {
+        let code = code(kind, &function, seen).filter(|(ops, _)| ops.len() <= OPS_MAX);
+        if let Some((ops, decode)) = code {
             let in_goroutine = matches!(decode, Decode::GoPanic | Decode::GoFatal);
             let name = function.name;
             found.hooks.push(Hook { name, site, semaphore: None, ops, decode, in_goroutine });

@@ -526,7 +526,9 @@ impl Calls {
         self.tallies.inferred += u64::from(inferred.is_some());
         let resource = Arc::clone(&process.resource);
         // It went through this call and was not caught in it.
-        let raised = frame.raised.take().filter(|_| inferred == Some(UNWOUND));
+        let has_left = inferred == Some(UNWOUND) || (frame.is_fatal && inferred.is_some());
+        let raised = frame.raised.take().filter(|_| has_left);
+        outward.is_fatal = frame.is_fatal && raised.is_some();
         outward.raised = raised.clone();
         let failed = raised.map(|kind| Failure { kind: kind.into(), message: None });
         let failed = failed.or(frame.failure.take());
