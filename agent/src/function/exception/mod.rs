@@ -76,6 +76,8 @@ pub struct Hooks {
 pub enum Decode {
     /// `__cxa_throw`
     Cpp,
+    /// `__cxa_begin_catch`
+    CppCatch,
     /// `rust_panic`, with the payload ready.
     RustPanic,
     /// What is called before it, with the place in the source.
@@ -108,6 +110,8 @@ pub enum Seen {
     RaisedIfPlaced(Raised),
     /// How the language ends a loop, and no exception to a person.
     ControlFlow,
+    /// One is caught by whoever has called this.
+    Caught,
 }
 
 /// An exception.
@@ -210,7 +214,7 @@ fn kind(name: &str) -> Option<Kind> {
 
 fn code(kind: Kind, function: &Function, seen: Surroundings<'_>) -> Option<(Vec<Op>, Decode)> {
     match kind {
-        Kind::Cpp => Some(cpp::code()),
+        Kind::Cpp => Some(cpp::code(&function.name)),
         Kind::Rust => Some(rust::code(&function.name)),
         Kind::Go => Some(golang::code(&function.name, seen)),
         Kind::Python => python::code(function, seen),
@@ -226,6 +230,7 @@ pub fn decode(decode: Decode, chunks: &[u8]) -> Option<Seen> {
     let chunks = Chunks(chunks);
     match decode {
         Decode::Cpp => cpp::decode(chunks),
+        Decode::CppCatch => Some(Seen::Caught),
         Decode::RustPanic => rust::decode_panic(chunks),
         Decode::RustPlace => rust::decode_place(chunks),
         Decode::GoPanic => golang::decode_panic(chunks),

@@ -21,7 +21,9 @@ const ALL: [Decode; 10] = [
 fn codes_fit() {
     let rust = ["rust_panic", "std::panicking::panic_with_hook"].map(|name| rust::code(name).0);
     let [panic, place] = rust;
-    for ops in [cpp::code().0, panic, place, php::code().0, python::longest(), v8::longest()] {
+    for ops in
+        [cpp::code("__cxa_throw").0, panic, place, php::code().0, python::longest(), v8::longest()]
+    {
         assert!(!ops.is_empty() && ops.len() <= OPS_MAX, "{}", ops.len());
     }
 }
