@@ -16,7 +16,6 @@ mod ruby;
 mod rust;
 #[cfg(test)]
 mod tests;
-mod usdt;
 mod v8;
 
 use agent_common::function::{OPS_MAX, Op};
@@ -143,10 +142,16 @@ impl Raised {
 
 /// A message without the secrets of URLs and the like in it.
 fn clean(text: &str) -> String {
-    let words = text.split_inclusive(char::is_whitespace);
-    let clean =
-        words.map(|word| if word.contains("://") { redact::url(word) } else { word.to_owned() });
-    redact::query(&clean.collect::<String>()).into_owned()
+    let word = |piece: &str| {
+        let word = piece.trim_end();
+        let blank = piece.get(word.len()..).unwrap_or_default();
+        let word =
+            if word.contains("://") { redact::url(word) } else { redact::query(word).into() };
+        word + blank
+    };
+    let words: String = text.split_inclusive(char::is_whitespace).map(word).collect();
+    // Then what stands behind a name and a colon.
+    redact::value("", &words).into_owned()
 }
 
 /// The hooks of a module: its runtime's, or none.
@@ -169,11 +174,7 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
             found.hooks.push(Hook { name, site, semaphore: None, ops, decode, in_goroutine });
         }
     }
-    for (point, ops) in ruby::tracepoints(module) {
-        let (name, site, semaphore) = ("ruby:raise".to_owned(), point.site, point.semaphore);
-        let decode = Decode::Ruby;
-        found.hooks.push(Hook { name, site, semaphore, ops, decode, in_goroutine: false });
-    }
+    found.hooks.extend(ruby::hooks(module));
     found
 }
 

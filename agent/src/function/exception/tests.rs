@@ -34,7 +34,8 @@ fn messages_keep_no_secrets() {
         ("no such file", "no such file"),
         ("cannot connect to redis://me:secret@host/0 now", "cannot connect to redis://host/0 now"),
         ("GET https://host/a?token=abc failed", "GET https://host/a?token=REDACTED failed"),
-        ("a=b&password=x", "a=b&password=REDACTED"),
+        ("a=b&password=x  then", "a=b&password=REDACTED  then"),
+        ("password: hunter2, tries: 3", "password: REDACTED, tries: 3"),
     ] {
         assert_eq!(clean(message), cleaned);
     }
