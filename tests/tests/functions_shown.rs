@@ -101,7 +101,7 @@ fn a_cpp_service() {
     let mut program = Program::logged(&mut command, &scratch.file("output"));
     listening(port);
     let pid = program.pid().to_string();
-    let agent = Agent::run(&scratch, &["--pid", &pid, "--functions", "shop::*"]);
+    let agent = Agent::run(&scratch, &["--pid", &pid, "--functions", "shop::*", "--exceptions"]);
     assert_eq!(curl(port, "/order?id=7"), "701\n");
     assert_eq!(curl(port, "/order?id=100"), "no such order: 100\n");
     let ended = agent.stop();
@@ -110,12 +110,16 @@ fn a_cpp_service() {
 GET
   shop::handle path=/order?id=7 →=701
     shop::price currency=Dollar order={id: 7, customer: \"ada\"} →=701
-GET !500
-  shop::handle path=/order?id=100
-    shop::price currency=Dollar order={id: 100, customer: \"ada\"}
+GET !std::out_of_range
+  shop::handle path=/order?id=100 !std::out_of_range
+    shop::price currency=Dollar order={id: 100, customer: \"ada\"} !std::out_of_range
 ";
     let outline = outline(&ended.spans);
     assert_eq!(outline, expected, "{outline}");
+    let events: Vec<_> = ended.spans.iter().flat_map(|span| &span.events).collect();
+    assert_eq!(events.len(), 1, "{events:#?}");
+    assert_eq!(events[0].attributes["exception.type"], "std::out_of_range");
+    assert_eq!(events[0].attributes["exception.message"], "no such order: 100");
     for span in ended.spans.iter().filter(|span| span.kind != SERVER) {
         let exact = ["thread exact", "stack exact"];
         assert!(exact.contains(&span.link().as_str()), "{span:#?}");

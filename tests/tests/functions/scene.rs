@@ -133,6 +133,8 @@ pub(crate) fn probing(scratch: &Scratch, pid: u32, functions: &[&str], options: 
     for pattern in functions {
         command.args(["--functions", pattern]);
     }
+    // Nor does it drop what it cannot write as fast as it comes.
+    command.env("OTEL_BSP_MAX_QUEUE_SIZE", "1000000");
     command.arg("--file").arg(file(scratch));
     let mut agent = Agent::start(&mut command);
     agent.ready();
@@ -179,8 +181,13 @@ impl Hazard {
         assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
         let panicked = ended.log.iter().any(|line| line.contains("panicked"));
         assert!(!panicked, "{:#?}", ended.log);
+        if matches!(self.spans, Spans::Exact | Spans::AllOrNone) {
+            assert_eq!(ended.count("lost"), 0, "{:#?}", ended.log);
+        }
         check_honest(&ended.spans);
-        check_nested(&ended.spans);
+        if ended.count("lost") == 0 {
+            check_nested(&ended.spans);
+        }
         let spans = spans_by_function(ended);
         let wrong: Vec<String> = probed
             .calls()
@@ -200,9 +207,6 @@ impl Hazard {
             })
             .collect();
         assert!(wrong.is_empty(), "{:?}: {wrong:#?} {:#?}", self.spans, ended.log);
-        if self.spans == Spans::Exact {
-            assert_eq!(ended.count("lost"), 0, "{:?}", ended.log);
-        }
     }
 }
 
