@@ -140,7 +140,7 @@ impl Functions {
         if wishes.patterns.is_empty() && !wishes.exceptions && wishes.tracepoints.is_empty() {
             return Ok(None);
         }
-        let trust = selftest::run().unwrap_or_else(|error| {
+        let trust = selftest::run_beside(capture).unwrap_or_else(|error| {
             tracing::warn!(%error, "function probes could not be tried; assuming that they are dear");
             SelfTest::ASSUMED
         });
