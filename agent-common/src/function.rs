@@ -165,7 +165,8 @@ pub mod op {
     pub const CONSTANT: u8 = 3;
     /// `imm` is added to the accumulator.
     pub const ADD: u8 = 4;
-    /// The accumulator becomes the `b` bytes (1, 2, 4 or 8) that it points at, zero-extended.
+    /// The accumulator becomes the `b` bytes (1, 2, 4 or 8) that lie `imm` behind where it points,
+    /// zero-extended.
     pub const LOAD: u8 = 5;
     /// Slot `a` becomes the accumulator.
     pub const SAVE: u8 = 6;
@@ -197,6 +198,8 @@ pub mod op {
     pub const SHIFT: u8 = 17;
     /// The accumulator and `imm` (sign-extended) are and-ed.
     pub const AND: u8 = 18;
+    /// Slot `a` is added to the accumulator.
+    pub const ADD_SLOT: u8 = 19;
 }
 
 /// Comparisons of [`op::SKIP_IF`].

@@ -30,6 +30,8 @@ pub mod kind {
     pub const SHUTDOWN: u8 = 8;
     /// [`Hit`](super::function::Hit): a function probe was hit.
     pub const HIT: u8 = 9;
+    /// [`Process`](super::Process): a thread has met a signal that ends its process with an error.
+    pub const SIGNAL: u8 = 10;
 }
 
 /// How many bits of [`Header::cpu`] name the CPU.
@@ -179,21 +181,23 @@ pub struct Socket {
 /// Longest executable path kept in a [`Process`].
 pub const PATH_BYTES: usize = 128;
 
-/// A fork, exec or exit.
+/// A fork, exec or exit, or a fatal signal.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Kind [`kind::FORK`], [`kind::EXEC`] or [`kind::EXIT`].
+    /// Kind [`kind::FORK`], [`kind::EXEC`], [`kind::EXIT`] or [`kind::SIGNAL`].
     pub header: Header,
     /// The process (for a fork: the new task's process).
     pub tgid: u32,
     /// The thread (for a fork: the new task).
     pub tid: u32,
-    /// For a fork: the forking process, else 0.
+    /// For a fork: the forking process. For a signal: its number. Else 0.
     pub parent_tgid: u32,
-    /// For a fork: the forking thread. For an exit: events of the process that were lost.
+    /// For a fork: the forking thread. For an exit: events of the process that were lost. For a signal:
+    /// one of [`task_kind`].
     pub parent_tid: u32,
-    /// When the process started, `CLOCK_BOOTTIME`, nanoseconds; with the tgid it is its identity.
+    /// When the process started, `CLOCK_BOOTTIME`, nanoseconds; with the tgid it is its identity. For a
+    /// signal: the runtime's own id of the unit of work.
     pub start_ns: u64,
     /// For an exec: the path as it was given to the kernel, zero-terminated, cut if longer.
     pub path: [u8; PATH_BYTES],

@@ -212,6 +212,18 @@ impl Spender {
         atomic::fetch_add_one(&raw mut function.used) < function.limit
     }
 
+    /// Gives back what a hit has taken of its function's rate that is not told because its code has
+    /// dropped it.
+    #[inline(always)]
+    pub fn give_back(&mut self) {
+        // SAFETY: a map value, alive while the program runs.
+        let used = unsafe { &raw mut (*self.function).used };
+        // SAFETY: as above. Volatile, since others write it; at 0 another window has begun.
+        if unsafe { ptr::read_volatile(used) } != 0 {
+            emit::add(used.cast(), 1u64.wrapping_neg());
+        }
+    }
+
     /// Hits of this function that were not told since this was last asked.
     #[inline(always)]
     pub fn take_suppressed(&mut self) -> u32 {

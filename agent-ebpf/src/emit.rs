@@ -45,6 +45,9 @@ impl Slot {
     /// can interrupt another one in the middle of this program.
     #[allow(dead_code, reason = "of one of the two objects")]
     pub const FUNCTION: Self = Self(10);
+    /// Signals.
+    #[allow(dead_code, reason = "of one of the two objects")]
+    pub const SIGNAL: Self = Self(11);
 
     /// Its place in the maps.
     #[inline(always)]
@@ -54,7 +57,7 @@ impl Slot {
 }
 
 /// How many slots there are.
-const SLOTS: u32 = 11;
+const SLOTS: u32 = 12;
 /// How many of them have a scratch. Set at load time to what the source needs.
 const SCRATCHES: u32 = 6;
 

@@ -97,6 +97,7 @@ pub fn on_hit(ctx: *mut c_void) {
             emit::add_one(unsafe { &raw mut (*counts).told });
         }
         Outcome::Dropped => {
+            spender.give_back();
             // SAFETY: as above.
             emit::add_one(unsafe { &raw mut (*counts).dropped });
         }

@@ -137,6 +137,15 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Hook: `tp_btf/signal_deliver` (5.5). Writes a `Process` record for a signal that ends a selected
+/// process with an error. Attached if exceptions are asked for; a miss costs a few comparisons, and one
+/// lookup for a signal of that kind.
+#[btf_tracepoint(function = "signal_deliver")]
+pub fn signal_deliver(ctx: BtfTracePointContext) -> i32 {
+    process::on_signal(ctx.arg(0), ctx.arg(2));
+    0
+}
+
 #[inline(always)]
 fn on_send(sk: *const u8, bytes: i32, slot: Slot) {
     let moved = Moved { bytes, flags: 0, way: Way::Outbound, slot };

@@ -99,6 +99,8 @@ pub struct Offsets {
     pub binprm_filename: u32,
     /// `task_struct.thread.fsbase` of x86-64; 0 elsewhere
     pub task_tls_base: u32,
+    /// `k_sigaction.sa.sa_handler`
+    pub sigaction_handler: u32,
 }
 
 /// Overridden at load time.
@@ -149,6 +151,7 @@ pub static OFFSETS: Offsets = Offsets {
     inode_number: 0,
     binprm_filename: 0,
     task_tls_base: 0,
+    sigaction_handler: 0,
 };
 
 /// Reads one offset. Volatile, because the compiler must not fold the zero it sees here; the

@@ -3,12 +3,13 @@
 use core::ptr;
 
 use agent_common::{MAYBE_SLOTS, PATH_BYTES, Process, Selected, counter, kind, select};
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 
 use crate::emit::{self, Slot};
 use crate::offsets::{load, offset};
+use crate::task;
 
 /// The selected processes, by tgid in the initial pid namespace. Its size is set at load time.
 #[map(name = "SELECTED")]
@@ -219,6 +220,42 @@ pub fn on_exit(task: *const u8) {
     let lost = if lost > u64::from(u32::MAX) { u32::MAX } else { lost as u32 };
     tell(Slot::EXIT, kind::EXIT, [tgid, tid, 0, lost], 0, ptr::null());
 }
+
+/// Signals of which the default action is to end the process and to dump its memory (signal(7)): errors
+/// of the program, which its own thread meets.
+const ERRORS: u64 = mask(&[3, 4, 5, 6, 7, 8, 11, 24, 25, 31]);
+
+const fn mask(numbers: &[u32]) -> u64 {
+    let mut mask = 0;
+    let mut index = 0;
+    while index < numbers.len() {
+        mask |= 1 << numbers[index];
+        index += 1;
+    }
+    mask
+}
+
+/// `signal_deliver(number, info, action)`, on the thread that the signal is delivered to.
+#[inline(always)]
+pub fn on_signal(number: u32, action: *const u8) {
+    if number > 31 || ERRORS & (1 << number) == 0 {
+        return;
+    }
+    // SAFETY: takes no arguments.
+    let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
+    let tgid = (pid_tgid >> 32) as u32;
+    let Some(selected) = selected(tgid) else { return };
+    // SAFETY: typed pointer from the tracepoint; the verifier checks the offset.
+    if unsafe { load::<u64>(action, offset!(sigaction_handler)) } != DEFAULT_ACTION {
+        return;
+    }
+    let (task_kind, task) = task::current(selected);
+    let ids = [tgid, pid_tgid as u32, number, u32::from(task_kind)];
+    tell(Slot::SIGNAL, kind::SIGNAL, ids, task, ptr::null());
+}
+
+/// `SIG_DFL`
+const DEFAULT_ACTION: u64 = 0;
 
 /// Writes a `Process` record; `path` may be null.
 #[inline(always)]

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use remora_tests::agent::{Agent, Ended};
+use remora_tests::agent::{Agent, Ended, binary};
 use remora_tests::compile::compile;
 use remora_tests::program::{Program, free_port, listening, own_port};
 use remora_tests::servers::{self, Row, Site};
-use remora_tests::spans::{SERVER, Span};
+use remora_tests::spans::{self, SERVER, Span};
 use remora_tests::{Scratch, is_root};
 
 /// What a test says when a program is missing.
@@ -101,21 +101,32 @@ fn a_cpp_service() {
     let mut program = Program::logged(&mut command, &scratch.file("output"));
     listening(port);
     let pid = program.pid().to_string();
-    let agent = Agent::run(&scratch, &["--pid", &pid, "--functions", "shop::*"]);
+    let recording = scratch.file("recording").display().to_string();
+    let args = ["--pid", &pid, "--functions", "shop::*", "--exceptions", "--record", &recording];
+    let agent = Agent::run(&scratch, &args);
     assert_eq!(curl(port, "/order?id=7"), "701\n");
     assert_eq!(curl(port, "/order?id=100"), "no such order: 100\n");
     let ended = agent.stop();
     program.kill();
+    let again = scratch.file("again.jsonl");
+    let mut replay = Command::new(binary());
+    replay.args(["replay", &recording, "--file"]).arg(&again);
+    assert!(replay.output().expect("it is built").status.success());
+    assert_eq!(spans::read(&again), ended.spans);
     let expected = "\
 GET
   shop::handle path=/order?id=7 →=701
     shop::price currency=Dollar order={id: 7, customer: \"ada\"} →=701
-GET !500
-  shop::handle path=/order?id=100
-    shop::price currency=Dollar order={id: 100, customer: \"ada\"}
+GET !std::out_of_range
+  shop::handle path=/order?id=100 !std::out_of_range
+    shop::price currency=Dollar order={id: 100, customer: \"ada\"} !std::out_of_range
 ";
     let outline = outline(&ended.spans);
     assert_eq!(outline, expected, "{outline}");
+    let events: Vec<_> = ended.spans.iter().flat_map(|span| &span.events).collect();
+    assert_eq!(events.len(), 1, "{events:#?}");
+    assert_eq!(events[0].attributes["exception.type"], "std::out_of_range");
+    assert_eq!(events[0].attributes["exception.message"], "no such order: 100");
     for span in ended.spans.iter().filter(|span| span.kind != SERVER) {
         let exact = ["thread exact", "stack exact"];
         assert!(exact.contains(&span.link().as_str()), "{span:#?}");
@@ -192,6 +203,60 @@ fn redis_commands() {
     assert_eq!(named(&ended, "setCommand").len(), 1000);
     assert_eq!(named(&ended, "lpushCommand").len(), 1000);
     assert!(ended.spans.iter().all(|span| span.text("remora.end.reason").is_empty()));
+}
+
+/// PostgreSQL for one user, without a network: a query a line.
+#[test]
+fn postgresql_and_its_tracepoints() {
+    if !is_root() {
+        return;
+    }
+    let bin = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().next();
+    let bin = needs!(bin, "postgresql").path().join("bin");
+    let scratch = Scratch::new();
+    let data = scratch.file("data");
+    let chown = Command::new("chown").arg("postgres").arg(scratch.path()).status();
+    assert!(chown.expect("chown(1) is there").success());
+    let postgres = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        command.arg(bin.join(program)).arg("-D").arg(&data).current_dir(scratch.path());
+        command
+    };
+    let made = postgres("initdb").output().expect("setpriv(1) is there");
+    assert!(made.status.success(), "{made:?}");
+    let mut command = postgres("postgres");
+    // `--single` must come first.
+    let mut single = Command::new("setpriv");
+    single.args(command.get_args().take(4)).arg("--single");
+    single.args(command.get_args().skip(4)).arg("postgres").current_dir(scratch.path());
+    command = single;
+    let mut program = Program::start_told(&mut command);
+    program.line_after("PostgreSQL stand-alone backend");
+    let pid = program.pid().to_string();
+    let mut args = vec!["--pid", &pid, "--stats", "--max-overhead", "1000%"];
+    args.extend(["--functions", "pg_parse_query", "--functions", "ExecutorRun"]);
+    args.extend(["--usdt", "postgresql:query__parse__start@text=0"]);
+    let agent = Agent::run(&scratch, &args);
+    for number in 1..=5 {
+        program.tell(&format!("select 40 + {number};"));
+        program.line_after(&format!("\"{}\"", 40 + number));
+    }
+    let ended = agent.stop();
+    program.kill();
+    assert_eq!(ended.count("lost"), 0, "{:#?}", ended.log);
+    let parsed = named(&ended, "pg_parse_query");
+    let queries: Vec<&str> = parsed
+        .iter()
+        .map(|span| {
+            assert_eq!(span.events.len(), 1, "{span:#?}");
+            assert_eq!(span.events[0].name, "postgresql:query__parse__start");
+            span.events[0].attributes["remora.arg.0"].as_str().unwrap_or_default().trim_end()
+        })
+        .collect();
+    let expected: Vec<String> = (1..=5).map(|number| format!("select 40 + {number};")).collect();
+    assert_eq!(queries, expected);
+    assert_eq!(named(&ended, "ExecutorRun").len(), 5);
 }
 
 #[test]

@@ -21,7 +21,7 @@ const DEMO_PROGRAMS: [(&str, &str); 3] =
     [("python3", "python3"), ("curl", "curl"), ("nginx", "nginx-light")];
 
 /// Programs that the tests use besides. A name that ends with `*` has a version behind it.
-const TEST_PROGRAMS: [(&str, &str); 15] = [
+const TEST_PROGRAMS: [(&str, &str); 16] = [
     ("openssl", "openssl"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
@@ -37,12 +37,13 @@ const TEST_PROGRAMS: [(&str, &str); 15] = [
     ("puma", "puma"),
     // Holds the server's program as well, under another name.
     ("redis-check-rdb", "redis-tools"),
+    ("pg_ctlcluster", "postgresql"),
     ("node", "nodejs"),
     ("javac", "default-jdk-headless"),
 ];
 
 /// What the packages above would run at every start of the system.
-const TEST_SERVICES: [&str; 4] = ["nginx", "haproxy", "lighttpd", "php*-fpm"];
+const TEST_SERVICES: [&str; 5] = ["nginx", "haproxy", "lighttpd", "php*-fpm", "postgresql"];
 
 /// Which compiler builds the eBPF half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

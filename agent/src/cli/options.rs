@@ -10,7 +10,7 @@ use crate::export::otlp::config::{Config, ConfigError, Overrides, Protocol, pars
 use crate::export::{Destination, Limits, console};
 use crate::function::pattern::{PatternError, Patterns};
 use crate::probe::Source;
-use crate::run::Wishes;
+use crate::run::{TracepointError, TracepointGlobs, Wishes};
 use crate::span::http::HeaderCapture;
 use crate::span::sampler::{Sampler, SamplerError};
 use crate::span::tracker::Settings;
@@ -32,6 +32,9 @@ pub enum UsageError {
     /// A pattern of functions is wrong.
     #[error(transparent)]
     Functions(#[from] PatternError),
+    /// A pattern of static tracepoints is wrong.
+    #[error(transparent)]
+    Usdt(#[from] TracepointError),
     /// A budget is wrong.
     #[error("cannot use `{value}` for --max-overhead: expected 0.01% to 10000% of one CPU")]
     Overhead {
@@ -125,6 +128,12 @@ pub struct FunctionOptions {
     /// Trace calls of functions whose demangled name matches (may be repeated); `!GLOB` leaves out
     #[arg(long = "functions", value_name = "[MODULE!]GLOB[@OPTION,…]")]
     pub functions: Vec<String>,
+    /// Put hits of static tracepoints on the spans where they happen (may be repeated)
+    #[arg(long, value_name = "PROVIDER:NAME[@text=N,…]")]
+    pub usdt: Vec<String>,
+    /// Put exceptions, panics and errors that a runtime raises on the spans where they happen
+    #[arg(long)]
+    pub exceptions: bool,
     /// Most that function probes may cost a process, in percent of one CPU
     #[arg(long, default_value = "2%", value_name = "PERCENT")]
     pub max_overhead: String,
@@ -139,7 +148,9 @@ impl FunctionOptions {
         let percent =
             percent.ok_or_else(|| UsageError::Overhead { value: self.max_overhead.clone() })?;
         let budget_ns = (percent * 10_000_000.0) as u64;
-        Ok(Wishes { patterns: Patterns::parse(&self.functions)?, budget_ns })
+        let patterns = Patterns::parse(&self.functions)?;
+        let tracepoints = TracepointGlobs::parse(&self.usdt)?;
+        Ok(Wishes { patterns, budget_ns, exceptions: self.exceptions, tracepoints })
     }
 }
 

@@ -56,6 +56,17 @@ pub enum Event<'a> {
     },
     /// A function probe was hit.
     Hit(Hit<'a>),
+    /// A thread has met a signal that ends its process with an error.
+    Signal {
+        /// When.
+        at: MonoNs,
+        /// In which process.
+        tgid: Tgid,
+        /// By which task.
+        task: TaskId,
+        /// The signal's number.
+        number: u32,
+    },
     /// A process ended.
     Exit {
         /// When.
@@ -227,7 +238,9 @@ pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
             Event::Closed { id, at, held: flags & socket_flags::HELD != 0 }
         }
         kind::HIT => Event::Hit(hit(at, flags, body).ok_or(short)?),
-        kind::FORK | kind::EXEC | kind::EXIT => process(kind, at, body).ok_or(short)?,
+        kind::FORK | kind::EXEC | kind::EXIT | kind::SIGNAL => {
+            process(kind, at, body).ok_or(short)?
+        }
         other => return Err(DecodeError::UnknownKind(other)),
     };
     Ok((position, event))
@@ -339,6 +352,16 @@ fn process(kind: u8, at: MonoNs, body: &[u8]) -> Option<Event<'_>> {
         kind::EXEC => {
             let end = memchr::memchr(0, path).unwrap_or(path.len());
             Event::Exec { at, tgid, path: path.get(..end)? }
+        }
+        kind::SIGNAL => {
+            let task = match (u32_at(fixed, 12) as u8, u64_at(fixed, 16)) {
+                (_, 0) => {
+                    let id = u64::from(u32_at(fixed, 4));
+                    TaskId { tgid, kind: task_kind::THREAD, id }
+                }
+                (kind, id) => TaskId { tgid, kind, id },
+            };
+            Event::Signal { at, tgid, task, number: u32_at(fixed, 8) }
         }
         _ => Event::Exit { at, tgid, lost: u64::from(u32_at(fixed, 12)) },
     })

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::exception::Decode;
 use super::site::SiteKind;
 use super::value::Reader;
 
@@ -46,6 +47,9 @@ pub enum Role {
     Event {
         /// Its name: `exception` for one.
         name: String,
+        /// How what was read at an exception is to be read.
+        #[serde(default)]
+        decode: Option<Decode>,
     },
 }
 

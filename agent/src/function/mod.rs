@@ -1,6 +1,7 @@
 //! Functions of running programs: which are meant, where their probes go, what is read there and what
 //! that says. Pure: it attaches nothing and reads no process.
 
+pub mod exception;
 pub mod facts;
 pub mod pattern;
 pub mod plan;

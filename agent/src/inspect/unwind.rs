@@ -1,10 +1,13 @@
 //! What `.eh_frame` and the tables beside it say: where pieces of code begin and end, and where an
 //! exception goes on that leaves a call (LSB, "Exception Frames"; Itanium C++ ABI, "Exception Handling
-//! Tables"). How registers are restored is not looked at.
+//! Tables").
 
 use std::ops::Range;
 
-use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, Pointer, UnwindSection};
+use gimli::{
+    BaseAddresses, CieOrFde, EhFrame, EhFrameOffset, LittleEndian, Pointer, UnwindContext,
+    UnwindSection,
+};
 
 use super::address::VirtAddr;
 use super::elf::{ElfError, Module};
@@ -16,12 +19,16 @@ struct Frame {
     end: u64,
     /// Where its table of calls that are caught is; 0: none are.
     handlers: u64,
+    /// Where its description is in the section.
+    entry: usize,
 }
 
 /// The descriptions of a module.
 #[derive(Debug, Default)]
 pub struct Unwind {
     frames: Vec<Frame>,
+    bytes: Vec<u8>,
+    bases: BaseAddresses,
 }
 
 /// Most descriptions that are kept, and most calls of one.
@@ -55,10 +62,11 @@ impl Unwind {
                 Some(Pointer::Indirect(_)) | None => 0,
             };
             let start = fde.initial_address();
-            frames.push(Frame { start, end: start.saturating_add(fde.len()), handlers });
+            let end = start.saturating_add(fde.len());
+            frames.push(Frame { start, end, handlers, entry: fde.offset() });
         }
         frames.sort_unstable_by_key(|frame| frame.start);
-        Ok(Self { frames })
+        Ok(Self { frames, bytes, bases })
     }
 
     fn frame(&self, address: VirtAddr) -> Option<&Frame> {
@@ -73,23 +81,72 @@ impl Unwind {
     }
 
     /// The calls that are caught in the run of code that an address lies in.
-    pub fn caught(&self, module: &Module, address: VirtAddr) -> Vec<Caught> {
+    pub fn handlers(&self, module: &Module, address: VirtAddr) -> Handlers {
         let Some(frame) = self.frame(address).filter(|frame| frame.handlers != 0) else {
-            return Vec::new();
+            return Handlers::default();
         };
         let bytes = module.read(VirtAddr(frame.handlers), TABLE_MAX).unwrap_or_default();
         let reader = Reader { bytes: &bytes, address: frame.handlers };
-        caught(reader, frame.start)
+        let mut pushed = Vec::new();
+        self.rows(frame, |rows, row| {
+            if row.saved_args_size() != 0 {
+                pushed.push((rows, row.saved_args_size()));
+            }
+        });
+        Handlers { caught: caught(reader, frame.start), pushed }
+    }
+
+    /// Where the place of the return address is at an instruction: a register's number and what is
+    /// added to it.
+    pub fn return_slot(&self, address: VirtAddr) -> Option<(u16, i64)> {
+        let mut found = None;
+        self.rows(self.frame(address)?, |rows, row| {
+            if rows.contains(&address)
+                && let gimli::CfaRule::RegisterAndOffset { register, offset } = row.cfa()
+            {
+                found = Some((register.0, offset - 8));
+            }
+        });
+        found
+    }
+
+    fn rows(&self, frame: &Frame, mut row: impl FnMut(Range<VirtAddr>, &Row)) {
+        let table = EhFrame::new(&self.bytes, LittleEndian);
+        let entry = EhFrameOffset(frame.entry);
+        let fde = table.fde_from_offset(&self.bases, entry, EhFrame::cie_from_offset);
+        let Ok(fde) = fde else { return };
+        let mut context = UnwindContext::new();
+        let Ok(mut rows) = fde.rows(&table, &self.bases, &mut context) else { return };
+        while let Ok(Some(found)) = rows.next_row() {
+            row(VirtAddr(found.start_address())..VirtAddr(found.end_address()), found);
+        }
     }
 }
 
+type Row = gimli::UnwindTableRow<usize>;
+
 /// A run of calls whose exceptions go on at one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caught {
-    /// The calls.
-    pub calls: Range<VirtAddr>,
-    /// Where it goes on.
-    pub pad: VirtAddr,
+struct Caught {
+    calls: Range<VirtAddr>,
+    pad: VirtAddr,
+}
+
+/// What is caught in a run of code.
+#[derive(Clone, Debug, Default)]
+pub struct Handlers {
+    caught: Vec<Caught>,
+    /// Bytes of arguments on the stack, which are gone where it goes on (`DW_CFA_GNU_args_size`).
+    pushed: Vec<(Range<VirtAddr>, u64)>,
+}
+
+impl Handlers {
+    /// Where a call goes on that throws, and by how much the stack pointer is higher there.
+    pub fn pad(&self, call: VirtAddr) -> Option<(VirtAddr, u64)> {
+        let caught = self.caught.iter().find(|caught| caught.calls.contains(&call))?;
+        let pushed = self.pushed.iter().find(|(calls, _)| calls.contains(&call));
+        Some((caught.pad, pushed.map_or(0, |(_, bytes)| *bytes)))
+    }
 }
 
 fn caught(mut reader: Reader<'_>, start: u64) -> Vec<Caught> {

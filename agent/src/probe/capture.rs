@@ -265,6 +265,12 @@ impl Capture {
         })
     }
 
+    /// Has signals told that end a selected process with an error.
+    pub fn watch_signals(&mut self) -> Result<(), CaptureError> {
+        let btf = AyaBtf::from_sys_fs().map_err(CaptureError::KernelTypes)?;
+        attach_tracepoint(&mut self.ebpf, "signal_deliver", "signal_deliver", &btf)
+    }
+
     /// What the program of function probes needs.
     pub(in crate::probe) fn shared(&self) -> &Shared {
         &self.shared

@@ -3,7 +3,7 @@
 use crate::platform::btf::{Btf, BtfError};
 
 /// Struct and member, in the order of `agent_ebpf::offsets::Offsets`.
-const FIELDS: [(&str, &str); 45] = [
+const FIELDS: [(&str, &str); 46] = [
     ("sock", "__sk_common.skc_family"),
     ("sock", "__sk_common.skc_num"),
     ("sock", "__sk_common.skc_dport"),
@@ -49,6 +49,7 @@ const FIELDS: [(&str, &str); 45] = [
     ("inode", "i_ino"),
     ("linux_binprm", "filename"),
     ("task_struct", "thread.fsbase"),
+    ("k_sigaction", "sa.sa_handler"),
 ];
 
 /// What a kernel may be built without, or an architecture lacks: the kernel half sees 0 and does without.

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::exceptions;
+use super::planner::{Answer, Planner};
+use super::tracepoints::{TracepointGlobs, Tracepoints};
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
+use crate::function::exception::{Hook, RATE_PER_SECOND};
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
 use crate::function::pattern::Patterns;
-use crate::function::plan::{self, Code, ModulePlan, Place, Planned};
+use crate::function::plan::{Code, ModulePlan, Planned};
 use crate::function::site::SiteKind;
 use crate::inspect::demangle::Language;
 use crate::inspect::runtime::Goroutines;
@@ -35,6 +39,10 @@ pub struct Wishes {
     pub patterns: Patterns,
     /// What probes may cost a process, nanoseconds a second; 0: anything.
     pub budget_ns: u64,
+    /// Whether exceptions are told.
+    pub exceptions: bool,
+    /// Which static tracepoints.
+    pub tracepoints: TracepointGlobs,
 }
 
 /// Why functions cannot be probed.
@@ -46,11 +54,14 @@ pub enum FunctionsError {
     /// The kernel half did not take a selection.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// No thread to look for functions.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
 }
 
 /// A file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct FileId {
+pub(super) struct FileId {
     device: u64,
     inode: u64,
 }
@@ -58,11 +69,15 @@ struct FileId {
 /// The probed functions.
 pub(super) struct Functions {
     wishes: Wishes,
+    tracepoints: Tracepoints,
     probes: FunctionProbes,
     trust: SelfTest,
     next: u32,
     /// What is probed in each file that was looked at, with the functions' numbers.
     plans: HashMap<FileId, Arc<Numbered>>,
+    planner: Planner,
+    /// Processes that wait until it is known what there is in a file.
+    waiting: Vec<Waiting>,
     /// Files that are probed in every process that runs them.
     everywhere: HashMap<FileId, LinkNo>,
     /// What is probed in one process alone.
@@ -78,9 +93,18 @@ pub(super) struct Functions {
     gone: HashSet<u32>,
 }
 
+/// A process that waits for what there is in a file.
+struct Waiting {
+    module: Mapped,
+    scope: Option<Tgid>,
+    goroutines: Option<Goroutines>,
+}
+
 struct Numbered {
     name: String,
     plan: ModulePlan,
+    /// Where its exceptions are raised.
+    hooks: Vec<Hook>,
     first: u32,
 }
 
@@ -88,11 +112,21 @@ impl Numbered {
     fn functions(&self) -> impl Iterator<Item = (u32, &Planned)> {
         (self.first..).zip(&self.plan.functions)
     }
+
+    /// They are numbered behind the functions.
+    fn hooks(&self) -> impl Iterator<Item = (u32, &Hook)> {
+        (self.first + self.plan.functions.len() as u32..).zip(&self.hooks)
+    }
+
+    fn numbers(&self) -> std::ops::Range<u32> {
+        self.first..self.first + (self.plan.functions.len() + self.hooks.len()) as u32
+    }
 }
 
 /// A file that a process runs code of.
+#[derive(Clone)]
 pub(crate) struct Mapped {
-    id: FileId,
+    pub(super) id: FileId,
     /// How it is opened, whatever has become of its name.
     pub(crate) open: PathBuf,
     /// Its file name.
@@ -103,7 +137,7 @@ pub(crate) struct Mapped {
 impl Functions {
     /// Loads what probes need; `None` if nothing is asked for.
     pub(super) fn start(wishes: Wishes, capture: &Capture) -> Result<Option<Self>, FunctionsError> {
-        if wishes.patterns.is_empty() {
+        if wishes.patterns.is_empty() && !wishes.exceptions && wishes.tracepoints.is_empty() {
             return Ok(None);
         }
         let trust = selftest::run().unwrap_or_else(|error| {
@@ -113,8 +147,13 @@ impl Functions {
         tracing::info!(?trust, "function probes tried");
         let mut probes = FunctionProbes::load(capture, Limits::default(), &trust)?;
         probes.set_default_budget(wishes.budget_ns)?;
+        let planner = Planner::start(wishes.patterns.clone(), wishes.exceptions);
+        let planner = planner.map_err(FunctionsError::Thread)?;
         Ok(Some(Self {
+            tracepoints: Tracepoints::new(wishes.tracepoints.clone()),
             wishes,
+            planner,
+            waiting: Vec::new(),
             probes,
             trust,
             next: 0,
@@ -133,6 +172,11 @@ impl Functions {
     /// How many functions are probed.
     pub(super) fn len(&self) -> usize {
         self.probed.len()
+    }
+
+    /// How many static tracepoints are probed.
+    pub(super) fn tracepoints(&self) -> usize {
+        self.tracepoints.probed
     }
 
     /// Patterns of which nothing was found.
@@ -164,7 +208,8 @@ impl Functions {
         };
         self.processes.insert(tgid);
         selection.select_next_functions(tgid.0)?;
-        self.module(&module, Path::new("/"), None, goroutines, announce)
+        self.module(module, PathBuf::from("/"), None, goroutines, announce)?;
+        self.wait(announce)
     }
 
     /// Probes a process that has begun to be traced.
@@ -182,7 +227,7 @@ impl Functions {
         for module in mapped(tgid) {
             let alone = !(module.is_executable && is_followed) && self.trust.sees_threads;
             let scope = alone.then_some(tgid);
-            self.module(&module, &root, scope, goroutines, announce)?;
+            self.module(module, root.clone(), scope, goroutines, announce)?;
         }
         self.processes.insert(tgid);
         Ok(selection.select_functions(tgid.0)?)
@@ -191,6 +236,7 @@ impl Functions {
     /// A process has ended, or its program has.
     pub(super) fn forget(&mut self, tgid: Tgid) {
         self.processes.remove(&tgid);
+        self.waiting.retain(|waiting| waiting.scope != Some(tgid));
         for link in self.links.remove(&tgid).unwrap_or_default() {
             self.probes.detach(link);
         }
@@ -249,10 +295,91 @@ impl Functions {
         })
     }
 
+    /// Probes what has been found meanwhile.
+    pub(super) fn go_on(
+        &mut self,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), FunctionsError> {
+        while let Some(answer) = self.planner.answer() {
+            self.found(answer, announce)?;
+        }
+        Ok(())
+    }
+
+    /// Probes everything that was asked for up to here.
+    pub(super) fn wait(
+        &mut self,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), FunctionsError> {
+        while let Some(answer) = self.planner.wait() {
+            self.found(answer, announce)?;
+        }
+        Ok(())
+    }
+
+    /// Probes a file in a process, at once if it is known what there is in it.
     fn module(
         &mut self,
+        module: Mapped,
+        root: PathBuf,
+        scope: Option<Tgid>,
+        goroutines: Option<Goroutines>,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), FunctionsError> {
+        let link =
+            self.tracepoints.attach(&module, scope, &mut self.next, &mut self.probes, announce);
+        if let (Some(link), Some(tgid)) = (link, scope) {
+            self.links.entry(tgid).or_default().push(link);
+        }
+        let has_functions = self.wishes.patterns.concern(&module.name, module.is_executable);
+        let has_hooks = self.wishes.exceptions && exceptions::concern(&module);
+        if !has_functions && !has_hooks {
+            return Ok(());
+        }
+        match self.plans.get(&module.id) {
+            Some(numbered) => {
+                let numbered = Arc::clone(numbered);
+                self.attach(&numbered, &module, scope, goroutines, announce)
+            }
+            None => {
+                self.planner.ask(&module, root, goroutines.is_some());
+                self.waiting.push(Waiting { module, scope, goroutines });
+                Ok(())
+            }
+        }
+    }
+
+    /// What there is in a file is known: probes it wherever that was waited for.
+    fn found(
+        &mut self,
+        Answer { module, plan, hooks }: Answer,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), FunctionsError> {
+        let id = module.id;
+        let waiting = self.waiting.extract_if(.., |waiting| waiting.module.id == id);
+        let waiting: Vec<Waiting> = waiting.collect();
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error) => {
+                tracing::warn!(module = module.name, %error, "cannot look for functions");
+                return Ok(());
+            }
+        };
+        tell_refused(&module, &plan);
+        let first = self.next;
+        let numbered = Arc::new(Numbered { name: module.name, plan, hooks, first });
+        self.next = numbered.numbers().end;
+        self.plans.insert(id, Arc::clone(&numbered));
+        for Waiting { module, scope, goroutines } in waiting {
+            self.attach(&numbered, &module, scope, goroutines, announce)?;
+        }
+        Ok(())
+    }
+
+    fn attach(
+        &mut self,
+        numbered: &Numbered,
         module: &Mapped,
-        root: &Path,
         scope: Option<Tgid>,
         goroutines: Option<Goroutines>,
         announce: &mut dyn FnMut(&Step<'_>),
@@ -260,9 +387,8 @@ impl Functions {
         if self.everywhere.contains_key(&module.id) {
             return Ok(());
         }
-        let Some(numbered) = self.plan(module, root, goroutines) else { return Ok(()) };
-        let mut points = Vec::new();
         let functions = || numbered.functions().filter(|(number, _)| !self.gone.contains(number));
+        let mut points = Vec::new();
         for (number, function) in functions() {
             let number = FunctionNo(number);
             let task = match (function.language, goroutines) {
@@ -281,10 +407,19 @@ impl Functions {
                 points.push(point(*end, end_code(function, end.kind)));
             }
         }
+        let hooks = || numbered.hooks().filter(|(number, _)| !self.gone.contains(number));
+        points.extend(hooks().map(|(number, hook)| exceptions::point(number, hook, goroutines)));
         if points.is_empty() {
             return Ok(());
         }
-        let attached = self.probes.attach(&module.open, scope.map(|tgid| tgid.0), &points)?;
+        let attached = match self.probes.attach(&module.open, scope.map(|tgid| tgid.0), &points) {
+            Ok(attached) => attached,
+            // The process may be gone, or there are too many: no reason to end all.
+            Err(error) => {
+                tracing::warn!(module = module.name, %error, "functions are not probed");
+                return Ok(());
+            }
+        };
         for (index, error) in &attached.refused {
             let point = points.get(*index);
             tracing::warn!(module = module.name, ?point, %error, "the kernel refuses a probe");
@@ -295,10 +430,15 @@ impl Functions {
             if options.rate > 0 {
                 self.probes.set_rate(FunctionNo(number), options.rate)?;
             }
-            let facts = facts(&numbered, number, function, sites.by_ref().map(|site| site.0));
+            let facts = facts(numbered, number, function, sites.by_ref().map(|site| site.0));
             announce(&Step::Function(Arc::new(facts)));
         }
-        self.probed.extend(numbered.functions().map(|(number, _)| number));
+        for ((number, hook), site) in hooks().zip(sites) {
+            self.probes.set_rate(FunctionNo(number), RATE_PER_SECOND)?;
+            let facts = exceptions::facts(number, hook, site.0, &numbered.name);
+            announce(&Step::Function(Arc::new(facts)));
+        }
+        self.probed.extend(numbered.numbers());
         self.probed.retain(|number| !self.gone.contains(number));
         match scope {
             Some(tgid) => self.links.entry(tgid).or_default().push(attached.link),
@@ -308,49 +448,21 @@ impl Functions {
         }
         Ok(())
     }
+}
 
-    /// What is to be probed in a file; looked for once.
-    fn plan(
-        &mut self,
-        module: &Mapped,
-        root: &Path,
-        goroutines: Option<Goroutines>,
-    ) -> Option<Arc<Numbered>> {
-        if let Some(known) = self.plans.get(&module.id) {
-            return Some(Arc::clone(known));
-        }
-        if !self.wishes.patterns.concern(&module.name, module.is_executable) {
-            return None;
-        }
-        let place = Place {
-            file: &module.open,
-            name: &module.name,
-            is_executable: module.is_executable,
-            root,
-            knows_goroutines: goroutines.is_some(),
-        };
-        let plan = plan::plan(&place, &self.wishes.patterns).unwrap_or_else(|error| {
-            tracing::warn!(module = module.name, %error, "cannot look for functions");
-            ModulePlan::default()
-        });
-        for refused in &plan.refused {
-            let (function, reason) = (&refused.name, &refused.reason);
-            tracing::info!(module = module.name, %function, %reason, "function is not probed");
-        }
-        if !plan.refused.is_empty() {
-            let names = plan.refused.iter().map(|refused| refused.name.as_str());
-            tracing::warn!(
-                module = module.name,
-                functions = plan.refused.len(),
-                "not probed (`remora functions` says why): {}",
-                list(names)
-            );
-        }
-        let first = self.next;
-        self.next += plan.functions.len() as u32;
-        let numbered = Arc::new(Numbered { name: module.name.clone(), plan, first });
-        self.plans.insert(module.id, Arc::clone(&numbered));
-        Some(numbered)
+/// Says which functions match but are not probed.
+fn tell_refused(module: &Mapped, plan: &ModulePlan) {
+    for refused in &plan.refused {
+        let (function, reason) = (&refused.name, &refused.reason);
+        tracing::info!(module = module.name, %function, %reason, "function is not probed");
+    }
+    if !plan.refused.is_empty() {
+        tracing::warn!(
+            module = module.name,
+            functions = plan.refused.len(),
+            "not probed (`remora functions` says why): {}",
+            list(plan.refused.iter().map(|refused| refused.name.as_str()))
+        );
     }
 }
 

@@ -1,14 +1,17 @@
 //! The agent at work: attaches, drains, decides on processes, hands spans to the exporters, and
 //! leaves without a trace.
 
+mod exceptions;
 mod functions;
 mod launch;
 mod metrics;
 mod notify;
+mod planner;
 mod recorder;
 mod signals;
 mod summary;
 mod targets;
+mod tracepoints;
 
 use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -23,6 +26,7 @@ pub(crate) use functions::{Mapped, mapped};
 pub use launch::become_program;
 pub use summary::Summary;
 pub use targets::TargetError;
+pub use tracepoints::{TracepointError, TracepointGlobs};
 
 use crate::discover::rules::Rules;
 use crate::event::ids::Tgid;
@@ -155,6 +159,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     let mut pipeline = Pipeline::new(plan.tracker, seed);
     let mut spans = Vec::new();
     let mut targets = Targets::new(plan.rules, plan.follow, plan.capture.payload_limit);
+    if plan.functions.exceptions {
+        capture.watch_signals()?;
+    }
     let mut functions = Functions::start(plan.functions, &capture)?;
     let mut fresh = Vec::new();
     {
@@ -172,6 +179,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
             pipeline.step(step, &mut spans);
         };
         probe(&mut functions, &mut fresh, &targets, capture.selection(), &mut announce)?;
+        if let Some(functions) = &mut functions {
+            functions.wait(&mut announce)?;
+        }
         if let Some(command) = &command {
             let tgid = Tgid(command.id());
             targets.add(capture.selection(), tgid, &mut announce)?;
@@ -184,6 +194,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     memory::give_back();
     let source = capture.source().as_str();
     let probed = match &functions {
+        Some(functions) if functions.tracepoints() > 0 => {
+            format!(" functions={} tracepoints={}", functions.len(), functions.tracepoints())
+        }
         Some(functions) => format!(" functions={}", functions.len()),
         None => String::new(),
     };
@@ -246,7 +259,10 @@ fn probe(
             functions.process(tgid, follow, goroutines, selection, announce)?;
         }
     }
-    Ok(())
+    match functions {
+        Some(functions) => functions.go_on(announce),
+        None => Ok(()),
+    }
 }
 
 struct Agent {

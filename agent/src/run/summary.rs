@@ -110,6 +110,7 @@ impl Summary {
             ("remora_function_hits_lost_total", self.calls.lost),
             ("remora_function_hits_unknown_total", self.calls.unknown),
             ("remora_exceptions_outside_spans_total", self.calls.homeless),
+            ("remora_exceptions_control_flow_total", self.calls.control_flow),
             ("remora_functions_probed", self.functions as u64),
             ("remora_functions_detached_total", self.detached),
             ("remora_processes", self.alive.0 as u64),

@@ -174,6 +174,9 @@ impl Tracker {
                 self.calls.thread(task, *at, &mut self.state);
                 self.state.tasks.forget(task);
             }
+            Event::Signal { task, at, number, .. } => {
+                self.calls.signal(*task, *at, *number, &mut self.state);
+            }
             Event::Exit { tgid, at, .. } => {
                 self.calls.exit(*tgid, *at, &mut self.state);
                 for key in self.sockets.unix_of(*tgid) {

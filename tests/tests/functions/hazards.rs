@@ -131,4 +131,4 @@ hazards! {
     link_time_optimised: "plain.c" ["-O3", "-flto", "-lpthread"], [], ["work", "step"], Exact;
 }
 
-const FOLLOW: &[&str] = &["--max-overhead", "10000%", "--follow"];
+const FOLLOW: &[&str] = &["--max-overhead", "10000%", "--ring-mib", "64", "--follow"];

@@ -133,6 +133,8 @@ pub(crate) fn probing(scratch: &Scratch, pid: u32, functions: &[&str], options: 
     for pattern in functions {
         command.args(["--functions", pattern]);
     }
+    // Nor does it drop what it cannot write as fast as it comes.
+    command.env("OTEL_BSP_MAX_QUEUE_SIZE", "1000000");
     command.arg("--file").arg(file(scratch));
     let mut agent = Agent::start(&mut command);
     agent.ready();
@@ -152,7 +154,7 @@ pub(crate) fn ended(scratch: &Scratch, agent: Agent) -> Ended {
 }
 
 /// Nothing is throttled: every call is to be seen.
-pub(crate) const ALL: &[&str] = &["--max-overhead", "10000%"];
+pub(crate) const ALL: &[&str] = &["--max-overhead", "10000%", "--ring-mib", "64"];
 
 impl Hazard {
     /// Plays it: a program that [`command`](Self::command) starts, `before` the agent comes.
@@ -179,8 +181,13 @@ impl Hazard {
         assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
         let panicked = ended.log.iter().any(|line| line.contains("panicked"));
         assert!(!panicked, "{:#?}", ended.log);
+        if matches!(self.spans, Spans::Exact | Spans::AllOrNone) {
+            assert_eq!(ended.count("lost"), 0, "{:#?}", ended.log);
+        }
         check_honest(&ended.spans);
-        check_nested(&ended.spans);
+        if ended.count("lost") == 0 {
+            check_nested(&ended.spans);
+        }
         let spans = spans_by_function(ended);
         let wrong: Vec<String> = probed
             .calls()
@@ -200,9 +207,6 @@ impl Hazard {
             })
             .collect();
         assert!(wrong.is_empty(), "{:?}: {wrong:#?} {:#?}", self.spans, ended.log);
-        if self.spans == Spans::Exact {
-            assert_eq!(ended.count("lost"), 0, "{:?}", ended.log);
-        }
     }
 }
 
@@ -240,9 +244,16 @@ fn refused(ended: &Ended, function: &str) -> bool {
 /// A call lies within the call that it names as its parent.
 fn check_nested(spans: &[Span]) {
     let by_id: BTreeMap<&str, &Span> = spans.iter().map(|span| (span.id.as_str(), span)).collect();
-    for span in spans.iter().filter(|span| span.text("remora.parent.method") == "stack") {
-        let parent = span.parent.as_deref().and_then(|parent| by_id.get(parent));
-        let Some(parent) = parent else { panic!("the parent is missing: {span:#?}") };
+    let is_nested = |span: &&Span| span.text("remora.parent.method") == "stack";
+    let missing = spans
+        .iter()
+        .filter(is_nested)
+        .filter(|span| !span.parent.as_deref().is_some_and(|parent| by_id.contains_key(parent)));
+    let missing: Vec<_> = missing.collect();
+    let first = missing.first();
+    assert!(missing.is_empty(), "{} parents are missing, that of {first:#?}", missing.len());
+    for span in spans.iter().filter(is_nested) {
+        let parent = by_id[span.parent.as_deref().unwrap_or_default()];
         assert!(parent.start <= span.start && span.end <= parent.end, "{span:#?} in {parent:#?}");
     }
 }

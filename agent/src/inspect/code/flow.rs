@@ -14,7 +14,7 @@ use iced_x86::{
 use super::Refusal;
 use super::kernel::{self, Handling};
 use super::program::{Program, Whereabouts};
-use super::state::State;
+use super::state::{Bound, State};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::demangle::Language;
 
@@ -62,8 +62,8 @@ pub(super) struct Step {
     pub(super) next: Next,
     /// From the place of the return address to the stack pointer, if known.
     pub(super) stack_pointer: Option<i64>,
-    /// Where a call goes on that throws.
-    pub(super) landing_pad: Option<u64>,
+    /// Where a call goes on that throws, and the bytes that are off the stack there.
+    pub(super) landing_pad: Option<(u64, u64)>,
 }
 
 /// The code of a function.
@@ -131,7 +131,7 @@ impl Flow {
             Some(Next::Jump(targets)) => (None, targets),
             _ => (None, &[]),
         };
-        let pad = step.and_then(|step| step.landing_pad);
+        let pad = step.and_then(|step| step.landing_pad).map(|(pad, _)| pad);
         jumps.iter().copied().chain(follows).chain(pad)
     }
 }
@@ -304,9 +304,15 @@ impl<'a, P: Program> Walk<'a, P> {
             let next = step.next.clone();
             let landing_pad = step.landing_pad;
             self.steps.insert(address, step);
-            if let Some(pad) = landing_pad {
+            if let Some((pad, popped)) = landing_pad {
                 let mut caught = state.clone();
                 caught.call(address, self.preserved());
+                caught.pop(popped);
+                // With a frame pointer GCC does not care what it says of the stack pointer.
+                let known = self.blocks.get(&pad).map(|block| block.state.stack_pointer());
+                if known.is_some_and(|known| known != caught.stack_pointer()) {
+                    caught.forget_stack_pointer(pad);
+                }
                 self.edge(pad, caught, way);
             }
             match next {
@@ -438,8 +444,8 @@ impl<'a, P: Program> Walk<'a, P> {
     }
 
     /// Where a call goes on that throws; it may be in a piece of the function.
-    fn landing_pad(&mut self, call: VirtAddr) -> Result<Option<u64>, Refusal> {
-        let Some(pad) = self.program.landing_pad(call) else { return Ok(None) };
+    fn landing_pad(&mut self, call: VirtAddr) -> Result<Option<(u64, u64)>, Refusal> {
+        let Some((pad, popped)) = self.program.landing_pad(call) else { return Ok(None) };
         if !self.is_inside(pad.0) {
             match self.program.whereabouts(pad) {
                 Whereabouts::Piece(range) | Whereabouts::Unnamed(range) => {
@@ -448,7 +454,7 @@ impl<'a, P: Program> Walk<'a, P> {
                 _ => return Ok(None),
             }
         }
-        Ok(Some(pad.0))
+        Ok(Some((pad.0, popped)))
     }
 
     /// A jump out of what is known of the function.
@@ -494,11 +500,15 @@ impl<'a, P: Program> Walk<'a, P> {
             return Ok(Next::Nothing);
         };
         let targets = match most {
-            Some(most) if u64::from(most) < TABLE_MAX => {
-                self.targets(table, base, u64::from(most) + 1, true)
+            Some(Bound { most, is_exact }) if u64::from(most) < TABLE_MAX => {
+                self.targets(table, base, u64::from(most) + 1, is_exact)
             }
             _ => self.targets(table, base, TABLE_MAX, false),
         };
+        if targets.is_empty() {
+            self.refuse(Refusal::UnresolvedJump(address));
+            return Ok(Next::Nothing);
+        }
         let inside = targets.iter().filter(|target| self.is_inside(**target)).count();
         if inside == targets.len() && inside > 0 {
             let unique: BTreeSet<_> = targets.into_iter().collect();
@@ -533,7 +543,7 @@ impl<'a, P: Program> Walk<'a, P> {
         let size = if base.is_some() { 4 } else { 8 };
         let bytes = usize::try_from(count * size).unwrap_or_default();
         let bytes = self.program.read(VirtAddr(table), bytes);
-        let boundaries = if bounded { BTreeSet::new() } else { self.boundaries() };
+        let swept = self.sweep();
         let mut targets = Vec::new();
         for number in 0..count {
             let at = usize::try_from(number * size).unwrap_or(usize::MAX);
@@ -549,8 +559,14 @@ impl<'a, P: Program> Walk<'a, P> {
                     bytes.map(|bytes| u64::from_le_bytes(*bytes))
                 }),
             };
-            match target {
-                Some(target) if bounded || boundaries.contains(&target) => targets.push(target),
+            // Where another table begins this one has ended.
+            let goes_on = number == 0 || !swept.addresses.contains(&slot.0);
+            // A table that leads into the midst of an instruction was misread.
+            let fits = |target: u64| {
+                swept.starts.contains(&target) || (bounded && !self.is_inside(target))
+            };
+            match target.filter(|_| bounded || goes_on) {
+                Some(target) if fits(target) => targets.push(target),
                 _ if bounded => return Vec::new(),
                 _ => break,
             }
@@ -558,13 +574,28 @@ impl<'a, P: Program> Walk<'a, P> {
         targets
     }
 
-    /// Where instructions begin if all of the function's own code is read one after the other.
-    fn boundaries(&self) -> BTreeSet<u64> {
-        let mut found = BTreeSet::new();
+    /// Reads all of the function's own code one instruction after the other.
+    fn sweep(&self) -> Swept {
+        let mut swept = Swept::default();
         for (range, bytes) in &self.regions {
             let decoder = Decoder::with_ip(64, bytes, range.start, DecoderOptions::NONE);
-            found.extend(decoder.into_iter().map(|instruction| instruction.ip()));
+            for instruction in decoder.into_iter().filter(|instruction| !instruction.is_invalid()) {
+                swept.starts.insert(instruction.ip());
+                if instruction.mnemonic() == Mnemonic::Lea && instruction.is_ip_rel_memory_operand()
+                {
+                    swept.addresses.insert(instruction.ip_rel_memory_address());
+                }
+            }
         }
-        found
+        swept
     }
+}
+
+/// What is seen in code without following it.
+#[derive(Debug, Default)]
+struct Swept {
+    /// Where instructions begin.
+    starts: BTreeSet<u64>,
+    /// Addresses that it makes.
+    addresses: BTreeSet<u64>,
 }

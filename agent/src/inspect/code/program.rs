@@ -4,7 +4,7 @@ use crate::inspect::address::{FileOffset, VirtAddr};
 use crate::inspect::demangle;
 use crate::inspect::elf::Module;
 use crate::inspect::symbols::Index;
-use crate::inspect::unwind::Caught;
+use crate::inspect::unwind::Handlers;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -23,8 +23,9 @@ pub trait Program {
     fn relocated(&self, slot: VirtAddr) -> Option<VirtAddr>;
     /// Where a Go function goes on after a recovered panic, and how many bytes its frame has there.
     fn recovery(&self, function: VirtAddr) -> Option<(VirtAddr, u32)>;
-    /// Where the call at an address goes on when it throws, if it is caught.
-    fn landing_pad(&self, call: VirtAddr) -> Option<VirtAddr>;
+    /// Where the call at an address goes on when it throws, if it is caught, and by how many bytes the
+    /// stack pointer is higher there than at the call.
+    fn landing_pad(&self, call: VirtAddr) -> Option<(VirtAddr, u64)>;
 }
 
 /// What lies at an address.
@@ -50,13 +51,13 @@ pub struct Binary<'a> {
     module: &'a Module,
     index: &'a Index,
     /// By the run of code that was asked about.
-    caught: RefCell<HashMap<u64, Vec<Caught>>>,
+    handlers: RefCell<HashMap<u64, Handlers>>,
 }
 
 impl<'a> Binary<'a> {
     /// A module with its symbols.
     pub fn new(module: &'a Module, index: &'a Index) -> Self {
-        Self { module, index, caught: RefCell::default() }
+        Self { module, index, handlers: RefCell::default() }
     }
 }
 
@@ -108,11 +109,11 @@ impl Program for Binary<'_> {
         self.index.recovery(function)
     }
 
-    fn landing_pad(&self, call: VirtAddr) -> Option<VirtAddr> {
+    fn landing_pad(&self, call: VirtAddr) -> Option<(VirtAddr, u64)> {
         let unwind = self.index.unwind(self.module);
         let start = unwind.range(call)?.start;
-        let mut known = self.caught.borrow_mut();
-        let caught = known.entry(start.0).or_insert_with(|| unwind.caught(self.module, call));
-        caught.iter().find(|caught| caught.calls.contains(&call)).map(|caught| caught.pad)
+        let mut known = self.handlers.borrow_mut();
+        let handlers = known.entry(start.0).or_insert_with(|| unwind.handlers(self.module, call));
+        handlers.pad(call)
     }
 }

@@ -18,6 +18,22 @@ pub(super) enum Value {
     Target { table: u64, base: u64, index: u64 },
 }
 
+/// The largest that a value can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bound {
+    pub(super) most: u32,
+    /// Whether it was compared, so that a table has an entry for each value up to it; else it only has
+    /// no room for more.
+    pub(super) is_exact: bool,
+}
+
+impl Bound {
+    fn or(self, other: Self) -> Self {
+        let is_exact = self.is_exact && self == other;
+        Self { most: self.most.max(other.most), is_exact }
+    }
+}
+
 /// A comparison that the flags still tell of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Compared {
@@ -41,7 +57,7 @@ pub(super) struct State {
     /// Places in the frame and what was stored there.
     saved: Vec<((u64, i64), Value)>,
     /// Largest that a value can be.
-    bounds: Vec<(u64, u32)>,
+    bounds: Vec<(u64, Bound)>,
     compared: Compared,
 }
 
@@ -89,13 +105,14 @@ impl State {
         let before = self.clone();
         for (number, (own, their)) in self.registers.iter_mut().zip(&other.registers).enumerate() {
             if own != their {
-                *own = Value::Something(met_at(address, number));
+                let met = if is_pointer(*own) && is_pointer(*their) { MET } else { COMPUTED };
+                *own = Value::Something(numbered(address, number, met));
             }
         }
         self.saved.retain(|slot| other.saved.contains(slot));
         self.bounds.retain_mut(|(value, most)| {
             let their = other.bounds.iter().find(|(their, _)| their == value);
-            their.inspect(|(_, their)| *most = (*most).max(*their)).is_some()
+            their.inspect(|(_, their)| *most = most.or(*their)).is_some()
         });
         if self.compared != other.compared {
             self.compared = Compared::Nothing;
@@ -105,7 +122,10 @@ impl State {
 
     /// Where a jump through a register or memory finds its table: the table, the base of its
     /// differences (`None`: it has addresses), and the largest index if that is known.
-    pub(super) fn jump_table(&self, jump: &Instruction) -> Option<(u64, Option<u64>, Option<u32>)> {
+    pub(super) fn jump_table(
+        &self,
+        jump: &Instruction,
+    ) -> Option<(u64, Option<u64>, Option<Bound>)> {
         let value = match jump.op0_kind() {
             OpKind::Register => self.value(jump.op0_register())?,
             OpKind::Memory => self.load(jump)?,
@@ -124,20 +144,22 @@ impl State {
         match jump.op0_kind() {
             OpKind::Memory => jump.memory_index() == Register::None,
             OpKind::Register => match self.value(jump.op0_register()) {
-                Some(Value::Something(value)) => value & 63 < MET,
-                _ => false,
+                Some(value) => is_pointer(value),
+                None => false,
             },
             _ => false,
         }
     }
 
-    fn bound(&self, value: u64) -> Option<u32> {
+    fn bound(&self, value: u64) -> Option<Bound> {
         self.bounds.iter().find(|(known, _)| *known == value).map(|(_, most)| *most)
     }
 
-    fn set_bound(&mut self, value: u64, most: u32) {
+    fn set_bound(&mut self, value: u64, most: u32, is_exact: bool) {
+        let most = Bound { most, is_exact };
         match self.bounds.iter_mut().find(|(known, _)| *known == value) {
-            Some((_, known)) => *known = (*known).min(most),
+            Some((_, known)) if known.most > most.most => *known = most,
+            Some((_, known)) => known.is_exact |= is_exact && known.most == most.most,
             None => {
                 if self.bounds.len() == BOUNDS_MAX {
                     self.bounds.remove(0);
@@ -240,6 +262,7 @@ impl State {
         let code = jump.code().as_short_branch();
         match self.compared {
             Compared::Number { value, number } => {
+                let is_equal = matches!(code, Code::Je_rel8_64 | Code::Jne_rel8_64);
                 let most = match (code, taken) {
                     (Code::Ja_rel8_64, false) | (Code::Jbe_rel8_64, true) => Some(number),
                     (Code::Jae_rel8_64, false) | (Code::Jb_rel8_64, true) => number.checked_sub(1),
@@ -247,7 +270,7 @@ impl State {
                     _ => None,
                 };
                 if let Some(most) = most {
-                    self.set_bound(value, most);
+                    self.set_bound(value, most, !is_equal);
                 }
             }
             Compared::StackPointer { base, offset } => {
@@ -270,6 +293,16 @@ impl State {
         }
         self.forget_locals();
         self.compared = Compared::Nothing;
+    }
+
+    /// The stack pointer is not known.
+    pub(super) fn forget_stack_pointer(&mut self, address: u64) {
+        self.make(numbered(address, RSP, COMPUTED), RSP);
+    }
+
+    /// Bytes are taken off the stack.
+    pub(super) fn pop(&mut self, bytes: u64) {
+        let _ = i64::try_from(bytes).ok().and_then(|bytes| self.move_stack(bytes));
     }
 
     /// What an instruction that goes on to the next does.
@@ -308,12 +341,9 @@ impl State {
                 self.store(instruction, used.memory_size().size(), None);
             }
         }
-        let loads = instruction.mnemonic() == Mnemonic::Mov
-            && instruction.op1_kind() == OpKind::Memory
-            && instruction.memory_index() == Register::None;
+        let kind = if gives_pointer(instruction) { MADE } else { COMPUTED };
         for number in written {
-            let made = made_at(ip, number);
-            self.make(if loads { made } else { made - MADE + COMPUTED }, number);
+            self.make(numbered(ip, number, kind), number);
         }
     }
 
@@ -357,14 +387,14 @@ impl State {
             (Mnemonic::Movzx, OpKind::Register, OpKind::Register) if first.size() >= 4 => {
                 let Value::Something(value) = self.value(second)? else { return None };
                 let most = if second.size() == 1 { 0xff } else { 0xffff };
-                self.set_bound(value, most);
+                self.set_bound(value, most, false);
                 self.set(first, Value::Something(value));
             }
             (Mnemonic::Movzx, OpKind::Register, OpKind::Memory) if first.size() >= 4 => {
                 let most = if i.memory_size().size() == 1 { 0xff } else { 0xffff };
                 let value = made_at(i.ip(), number(first)?);
                 self.make(value, number(first)?);
-                self.set_bound(value, most);
+                self.set_bound(value, most, false);
             }
             (Mnemonic::Mov, OpKind::Register, OpKind::Memory) if first.size() >= 4 => {
                 let value = self.load(i)?;
@@ -425,9 +455,9 @@ impl State {
             }
             (Mnemonic::And, OpKind::Register, _) if first.size() >= 4 => {
                 let most = u32::try_from(i.try_immediate(1).ok()?).ok()?;
-                let value = made_at(i.ip(), number(first)?) - MADE + COMPUTED;
+                let value = numbered(i.ip(), number(first)?, COMPUTED);
                 self.make(value, number(first)?);
-                self.set_bound(value, most);
+                self.set_bound(value, most, false);
             }
             (Mnemonic::Cmp, OpKind::Register, OpKind::Register) if wide => {
                 let (a, b) = (self.value(first)?, self.value(second)?);
@@ -479,19 +509,35 @@ impl State {
 }
 
 /// What is added to the number of a register, beside the address, to number what it holds: what was
-/// loaded or returned, where ways meet that had left different things in it, and what was computed.
+/// loaded or returned, where ways meet that had left different such things in it, and what was computed.
 const MADE: u64 = 16;
 const MET: u64 = 32;
 const COMPUTED: u64 = 48;
 
-/// The number of what an instruction leaves in a register.
-fn made_at(address: u64, register: usize) -> u64 {
-    (address << 6) | (register as u64 + MADE)
+fn numbered(address: u64, register: usize, kind: u64) -> u64 {
+    (address << 6) | (register as u64 + kind)
 }
 
-/// The number of what a meeting of paths leaves in a register.
-fn met_at(address: u64, register: usize) -> u64 {
-    (address << 6) | (register as u64 + MET)
+/// The number of what an instruction leaves in a register.
+fn made_at(address: u64, register: usize) -> u64 {
+    numbered(address, register, MADE)
+}
+
+/// Whether a value is an argument, a result, or from a plain place in memory.
+fn is_pointer(value: Value) -> bool {
+    matches!(value, Value::Something(value) if value & 63 < COMPUTED)
+}
+
+/// What may come out of an instruction that is the address of a function: loads, choices between
+/// two, and the scrambling of pointers that C libraries do.
+fn gives_pointer(instruction: &Instruction) -> bool {
+    let plain = instruction.memory_index() == Register::None;
+    match instruction.mnemonic() {
+        Mnemonic::Mov => plain && instruction.op1_kind() == OpKind::Memory,
+        Mnemonic::Xor | Mnemonic::Ror | Mnemonic::Rol => true,
+        Mnemonic::Cmove | Mnemonic::Cmovne => plain,
+        _ => false,
+    }
 }
 
 fn add(value: Value, by: i64) -> Option<Value> {

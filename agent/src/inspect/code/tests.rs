@@ -1,1 +1,241 @@
-//! Sites in real programs, made here.
+//! Sites in small functions that are written here, and in whole programs.
+
+mod survey;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::*;
+
+/// A directory that is removed with what was built in it.
+pub(super) struct Built(PathBuf);
+
+impl Built {
+    pub(super) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("remora-code-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Writes a source and runs a compiler on it; `None` if there is no such compiler.
+    pub(super) fn build(&self, source: &str, text: &str, command: &[&str]) -> Option<PathBuf> {
+        std::fs::write(self.path(source), text).unwrap();
+        let (program, args) = command.split_first().unwrap();
+        let mut command = Command::new(program);
+        command.args(args).args(["-o", "built", source]).current_dir(&self.0);
+        match command.output() {
+            Ok(output) => {
+                let errors = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{program}: {errors}");
+                Some(self.path("built"))
+            }
+            Err(_) => {
+                println!("skipped: needs {program}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Built {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Functions, and where their probes go: distances from the function, the bytes that are added to the
+/// stack pointer if there are any, and whether the kernel emulates what is under the entry.
+const FUNCTIONS: &[(&str, &str, &str)] = &[
+    ("push", "push %rbp; mov %rsp,%rbp; pop %rbp; ret", "entry +0 cheap; return +5"),
+    ("marked", "endbr64; push %rbx; pop %rbx; ret", "entry +4 cheap; return +6"),
+    ("marked_dear", "endbr64; mov %edi,%eax; ret", "entry +4; return +6"),
+    (
+        "below",
+        "mov %edi,%eax; push %rbx; push %r12; pop %r12; pop %rbx; ret",
+        "entry +2 cheap; return +8",
+    ),
+    (
+        "second_push",
+        "sub $24,%rsp; push %rbx; pop %rbx; add $24,%rsp; ret",
+        "entry +4 cheap 24; return +10",
+    ),
+    // What clobbers an argument ends the search.
+    ("clobbers", "xor %edi,%edi; push %rbx; pop %rbx; ret", "entry +0; return +4"),
+    ("clobbers_memory", "movl $0,(%rdi); push %rbx; pop %rbx; ret", "entry +0; return +8"),
+    ("saves_in_frame", "mov %rdi,-8(%rsp); push %rbx; pop %rbx; ret", "entry +5 cheap; return +7"),
+    (
+        "below_its_frame",
+        "sub $8,%rsp; mov %rdi,(%rsp); push %rbx; pop %rbx; add $8,%rsp; ret",
+        "entry +8 cheap 8; return +14",
+    ),
+    // Never a NOP of five bytes; one of another size is cheap.
+    ("nop5", ".byte 0x0f,0x1f,0x44,0,0; mov %edi,%eax; ret", "entry +5; return +7"),
+    ("nop4", ".byte 0x0f,0x1f,0x40,0; mov %edi,%eax; ret", "entry +0 cheap; return +6"),
+    ("locked", "lock incl (%rdi); ret", "refused: the kernel refuses a probe on the instruction"),
+    // A branch counts only if every way passes it, once.
+    ("branches", "test %edi,%edi; je 1f; push %rbx; pop %rbx; 1: ret", "entry +2 cheap; return +6"),
+    (
+        "loops",
+        "1: dec %edi; jne 1b; push %rbx; pop %rbx; ret",
+        "refused: its first instructions are within a loop",
+    ),
+    (
+        "all_loops",
+        "1: lea -1(%rax),%rax; test %rax,%rax; jne 1b; push %rbx; pop %rbx; ret",
+        "entry +9 cheap; return +11",
+    ),
+    // Ends.
+    (
+        "two_ends",
+        "push %rbx; test %edi,%edi; je 1f; pop %rbx; ret; 1: pop %rbx; xor %eax,%eax; ret",
+        "entry +0 cheap; return +6; return +10",
+    ),
+    ("tail", "push %rbx; pop %rbx; jmp push", "entry +0 cheap; tail +2"),
+    ("tail_pointer", "push %rbx; pop %rbx; jmp *%rdi", "entry +0 cheap; tail +2"),
+    (
+        "tail_vtable",
+        "push %rbx; mov (%rdi),%rax; pop %rbx; jmp *16(%rax)",
+        "entry +0 cheap; tail +5",
+    ),
+    (
+        "tail_notrack",
+        "push %rbx; pop %rbx; notrack jmp *%rdi",
+        "refused: the kernel refuses a probe on the instruction",
+    ),
+    ("thunk", "push %rbx; pop %rbx; jmp __x86_return_thunk", "entry +0 cheap; return +2"),
+    (
+        "conditional_tail",
+        "test %edi,%edi; je push; ret",
+        "refused: it may end at the conditional jump",
+    ),
+    ("only_jump", "jmp push", "refused: it is shorter than its probes"),
+    ("only_return", "ret", "refused: it is shorter than its probes"),
+    ("short_marked", "endbr64; jmp push", "entry +0; tail +4"),
+    ("with_frame", "push %rbx; jmp push", "refused: it jumps into other code"),
+    ("never", "push %rbx; 1: jmp 1b", "entry +0 cheap"),
+    ("traps", "push %rbx; ud2", "entry +0 cheap"),
+    ("falls", "push %rbx; pop %rbx", "refused: its code runs on into what follows it"),
+    ("pops_args", "push %rbx; pop %rbx; ret $16", "entry +0 cheap; return +2"),
+    ("unbalanced", "push %rbx; ret", "refused: the stack pointer is not known at the end"),
+    // Data between the code, with a byte that is a return's.
+    (
+        "data_between",
+        "push %rbx; jmp 1f; .byte 0xc3,0xc3,0xe8; 1: pop %rbx; ret",
+        "entry +0 cheap; return +7",
+    ),
+    // A call that does not return, before a piece with another frame.
+    (
+        "noreturn",
+        "push %rbx; test %edi,%edi; je 1f; pop %rbx; ret; 1: call never; 2: pop %rbx; nop; ret",
+        "entry +0 cheap; return +6; return +14",
+    ),
+    (
+        "noreturn_conflict",
+        "cmp $1,%edi; je 2f; push %rbx; test %edi,%edi; je 1f; pop %rbx; ret; 1: call never; 2: mov %edi,%eax; ret",
+        "entry +3 cheap; return +11; return +19",
+    ),
+    // Frames that are aligned, and by other registers.
+    (
+        "aligned",
+        "push %rbp; mov %rsp,%rbp; and $-32,%rsp; sub $64,%rsp; leave; ret",
+        "entry +0 cheap; return +13",
+    ),
+    (
+        "realigned",
+        "lea 8(%rsp),%r10; and $-32,%rsp; push -8(%r10); push %rbp; mov %rsp,%rbp; push %r10; \
+      sub $40,%rsp; mov -8(%rbp),%r10; leave; lea -8(%r10),%rsp; ret",
+        "entry +0; return +32",
+    ),
+    (
+        "variable",
+        "push %rbp; mov %rsp,%rbp; sub %rdi,%rsp; lea -8(%rbp),%rsp; mov %rbp,%rsp; pop %rbp; ret",
+        "entry +0 cheap; return +15",
+    ),
+    (
+        "probed_stack",
+        "lea -0x5000(%rsp),%r11; 1: sub $0x1000,%rsp; orq $0,(%rsp); cmp %r11,%rsp; jne 1b; \
+      add $0x5000,%rsp; ret",
+        "entry +0; return +32",
+    ),
+    // Tables of jumps.
+    (
+        "table",
+        "cmp $2,%edi; ja 9f; mov %edi,%eax; lea 5f(%rip),%rdx; movslq (%rdx,%rax,4),%rax; \
+      add %rdx,%rax; notrack jmp *%rax; 1: mov $1,%eax; ret; 2: mov $2,%eax; ret; 9: xor %eax,%eax; ret; \
+      .section .rodata; .align 4; 5: .long 1b-5b,2b-5b,1b-5b; .long 0xc3c3c3; .text",
+        "entry +3 cheap; return +29; return +35; return +38",
+    ),
+    (
+        "table_of_any_size",
+        "movzbl (%rdi),%eax; lea 5f(%rip),%rcx; movslq (%rcx,%rax,4),%rax; add %rcx,%rax; \
+      jmp *%rax; 1: mov $1,%eax; ret; 2: mov $2,%eax; ret; \
+      .section .rodata; .align 4; 5: .long 1b-5b,2b-5b; .long 0x7fffffff; .text",
+        "entry +0; return +24; return +30",
+    ),
+    (
+        "table_of_addresses",
+        "cmp $1,%rdi; ja 9f; lea 5f(%rip),%rcx; jmp *(%rcx,%rdi,8); 1: inc %eax; ret; \
+      9: ret; .section .rodata; .align 8; 5: .quad 1b,9b; .text",
+        "entry +4 cheap; return +18; return +19",
+    ),
+    ("table_unknown", "lea (%rdi,%rsi),%rax; jmp *%rax", "refused: the jump"),
+];
+
+#[test]
+fn small_functions() {
+    let mut text = String::from(
+        ".text\n__x86_return_thunk: ret\n.type __x86_return_thunk,@function\n.size __x86_return_thunk,1\n",
+    );
+    for (name, code, _) in FUNCTIONS {
+        let code = code.replace("; ", "\n");
+        text.push_str(&format!(
+            ".globl {name}\n.type {name},@function\n{name}:\n{code}\n.size {name},.-{name}\n.balign 16,0xcc\n"
+        ));
+    }
+    let built = Built::new("small");
+    let flags = ["gcc", "-nostdlib", "-no-pie", "-Wl,-e,push", "-Wl,-z,noexecstack"];
+    let Some(path) = built.build("small.S", &text, &flags) else { return };
+    let module = Module::open(&path).unwrap();
+    let index = Index::read(&module, Path::new("/")).unwrap();
+    let mut wrong = Vec::new();
+    for (name, code, expected) in FUNCTIONS {
+        let functions = index.functions(|other| other == *name);
+        let [function] = functions.as_slice() else { panic!("{name}: {functions:?}") };
+        let found = match place(&module, &index, function) {
+            Ok(placement) => described(function.address, &placement),
+            Err(refusal) => format!("refused: {refusal}"),
+        };
+        let fits = match expected.strip_prefix("refused") {
+            Some(_) => found.starts_with(expected),
+            None => found == *expected,
+        };
+        if !fits {
+            wrong.push(format!("{name}: {code}\n  expected {expected}\n  found    {found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn described(function: VirtAddr, placement: &Placement) -> String {
+    let sites = std::iter::once(&placement.entry).chain(&placement.ends);
+    let words: Vec<_> = sites
+        .map(|site| {
+            let kind = match site.kind {
+                SiteKind::Entry => "entry",
+                SiteKind::Return => "return",
+                SiteKind::TailCall => "tail",
+                SiteKind::Event => "event",
+            };
+            let is_entry = site.kind == SiteKind::Entry;
+            let cheap = if is_entry && site.cost == CostClass::Emulated { " cheap" } else { "" };
+            let adjust =
+                if site.sp_adjust == 0 { String::new() } else { format!(" {}", site.sp_adjust) };
+            format!("{kind} +{}{cheap}{adjust}", site.address.0 - function.0)
+        })
+        .collect();
+    words.join("; ")
+}

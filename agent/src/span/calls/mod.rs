@@ -4,6 +4,7 @@
 //!
 //! Pure, as all of `span`. What a hit read is not looked into here: readers turn it into attributes.
 
+mod exception;
 mod finish;
 mod stack;
 
@@ -18,10 +19,12 @@ use super::state::State;
 use super::{redact, tasks};
 use crate::event::Hit;
 use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid};
+use crate::function::exception::{Decode, EVENT as EXCEPTION, Raised};
 use crate::function::facts::{FunctionFacts, Role};
 use crate::function::site::SiteKind;
 use crate::function::value::{Failure, Reader, Value};
 use crate::platform::clock::MonoNs;
+use exception::Raise;
 use stack::{Gone, Stacks, UNWOUND};
 
 /// Most calls that are open at one time, over all tasks; entries beyond are counted.
@@ -32,9 +35,6 @@ const SITES_MAX: u32 = 1 << 20;
 
 /// Most events of a span, the OpenTelemetry SDKs' bound; more are counted.
 const EVENTS_MAX: usize = 128;
-
-/// The event's name that the semantic conventions give an exception.
-const EXCEPTION: &str = "exception";
 
 /// W3C's "sampled" flag.
 const SAMPLED: u8 = 1;
@@ -55,6 +55,8 @@ pub(super) struct Frame {
     events: Vec<SpanEvent>,
     /// The type of an exception that was raised within it and has not been seen to be caught.
     raised: Option<String>,
+    /// What was raised ends the process.
+    is_fatal: bool,
     /// Hits of its task that were lost since it began.
     lost: u32,
     /// Calls of the function that were left out before it.
@@ -115,6 +117,8 @@ pub struct CallTallies {
     pub homeless: u64,
     /// Events beyond what a span takes.
     pub too_many_events: u64,
+    /// Exceptions that are how a language ends a loop.
+    pub control_flow: u64,
 }
 
 /// Open calls, and those that are over and wait to be handed out.
@@ -209,7 +213,7 @@ impl Calls {
                 Some(into) => self.jump(hit, &function, into),
                 None => self.returned(hit, (&function, reader), state),
             },
-            SiteKind::Event => self.event(hit, &function, state),
+            SiteKind::Event => self.event(hit, (&function, reader), state),
         }
     }
 
@@ -257,6 +261,7 @@ impl Calls {
             failure: None,
             events: Vec::new(),
             raised: None,
+            is_fatal: false,
             lost: 0,
             suppressed: hit.suppressed,
             jumped: None,
@@ -308,31 +313,98 @@ impl Calls {
     }
 
     /// Something happened: an event of the innermost span of its task.
-    fn event(&mut self, hit: &Hit<'_>, function: &Arc<Function>, state: &mut State) {
-        let Role::Event { name } = &function.facts.role else { return };
-        let mut attributes = Attributes::default();
+    fn event(
+        &mut self,
+        hit: &Hit<'_>,
+        (function, reader): (&Arc<Function>, Option<&Reader>),
+        state: &mut State,
+    ) {
+        let Role::Event { name, decode } = &function.facts.role else { return };
+        let mut gone = std::mem::take(&mut self.gone);
+        let mut coming = None;
+        let is_catch = *decode == Some(Decode::CppCatch);
+        if let Some(stacks) = self.tasks.get_mut(&hit.task) {
+            if is_catch {
+                stacks.caught(hit.sp, hit.at, &mut gone);
+            } else {
+                stacks.before_event(hit.sp, hit.at, &mut gone);
+            }
+            coming = stacks.coming.take();
+        }
+        self.leave(&mut gone, hit.task, state);
+        self.gone = gone;
+        let exception = decode.map(|decode| exception::of(decode, hit.chunks, &mut coming));
+        if coming.is_some() {
+            self.tasks.entry(hit.task).or_default().coming = coming;
+        }
+        let exception = match exception {
+            Some(Raise::None) => return,
+            Some(Raise::Caught) => {
+                let call = self.tasks.get_mut(&hit.task).and_then(Stacks::innermost_told);
+                if let Some(call) = call {
+                    call.raised = None;
+                }
+                return;
+            }
+            Some(Raise::ControlFlow) => {
+                self.tallies.control_flow += 1;
+                return;
+            }
+            Some(Raise::Unknown) | None => Raised::default(),
+            Some(Raise::Known(raised)) => raised,
+        };
+        let mut attributes = exception::attributes(&exception);
+        if let Some(reader) = reader {
+            attributes.append(&values(reader, hit));
+        }
         if hit.suppressed > 0 {
             attributes.int("remora.suppressed", i64::from(hit.suppressed));
         }
         let event = SpanEvent { name: name.clone(), time: state.wall.wall(hit.at), attributes };
-        let events = match self.place(hit.task, state) {
-            Some(Place { call: Some(_), .. }) => self
-                .tasks
-                .get_mut(&hit.task)
-                .and_then(Stacks::innermost_told)
-                .map(|frame| (&mut frame.events, Some(&mut frame.raised))),
-            // Whether it is caught will not be seen.
+        let raised = (name == EXCEPTION).then_some(exception.name);
+        let raised = raised.map(|name| if name.is_empty() { EXCEPTION.to_owned() } else { name });
+        self.happened(hit.task, event, raised, Lasting::UntilCaught, state);
+    }
+
+    /// A signal ends the process of `task` with an error.
+    pub(super) fn signal(&mut self, task: TaskId, at: MonoNs, number: u32, state: &mut State) {
+        let raised = exception::of_signal(number);
+        let attributes = exception::attributes(&raised);
+        let event = SpanEvent { name: EXCEPTION.to_owned(), time: state.wall.wall(at), attributes };
+        self.happened(task, event, Some(raised.name), Lasting::ToTheEnd, state);
+    }
+
+    /// An event of the innermost span of a task, and the type of what was raised, if it is that.
+    fn happened(
+        &mut self,
+        task: TaskId,
+        event: SpanEvent,
+        raised: Option<String>,
+        lasting: Lasting,
+        state: &mut State,
+    ) {
+        let events = match self.place(task, state) {
+            Some(Place { call: Some(_), .. }) => {
+                self.tasks.get_mut(&task).and_then(Stacks::innermost_told).map(|frame| {
+                    frame.is_fatal |= lasting == Lasting::ToTheEnd;
+                    (&mut frame.events, Some(&mut frame.raised))
+                })
+            }
             Some(Place { belongs: Belongs::Request { key, .. }, call: None }) => {
-                state.exchanges.get_mut(key).map(|exchange| (&mut exchange.events, None))
+                state.exchanges.get_mut(key).map(|exchange| {
+                    // Whether an exception is caught will not be seen.
+                    let raised = (lasting == Lasting::ToTheEnd).then_some(&mut exchange.raised);
+                    (&mut exchange.events, raised)
+                })
             }
             _ => None,
         };
-        let Some((events, raised)) = events else {
+        let Some((events, told)) = events else {
             self.tallies.homeless += 1;
             return;
         };
-        if let Some(raised) = raised.filter(|_| name == EXCEPTION) {
-            *raised = Some(EXCEPTION.to_owned());
+        if let (Some(told), Some(raised)) = (told, raised) {
+            *told = Some(raised);
         }
         if events.len() < EVENTS_MAX {
             events.push(event);
@@ -437,6 +509,7 @@ impl Calls {
         if outward.needed == Some(frame.span_id) {
             frame.needed = true;
             frame.raised = outward.raised.take().or(frame.raised.take());
+            frame.is_fatal |= outward.is_fatal;
         }
         let min_ns = match frame.function.facts.role {
             Role::Call { min_ns, .. } => min_ns,
@@ -453,7 +526,9 @@ impl Calls {
         self.tallies.inferred += u64::from(inferred.is_some());
         let resource = Arc::clone(&process.resource);
         // It went through this call and was not caught in it.
-        let raised = frame.raised.take().filter(|_| inferred == Some(UNWOUND));
+        let has_left = inferred == Some(UNWOUND) || (frame.is_fatal && inferred.is_some());
+        let raised = frame.raised.take().filter(|_| has_left);
+        outward.is_fatal = frame.is_fatal && raised.is_some();
         outward.raised = raised.clone();
         let failed = raised.map(|kind| Failure { kind: kind.into(), message: None });
         let failed = failed.or(frame.failure.take());
@@ -476,6 +551,17 @@ struct Outward {
     needed: Option<SpanId>,
     /// The type of an exception that has left them.
     raised: Option<String>,
+    /// It ends the process.
+    is_fatal: bool,
+}
+
+/// How long what was raised is taken to be on its way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    /// Until a call that it went through returns.
+    UntilCaught,
+    /// It ends the process.
+    ToTheEnd,
 }
 
 /// What a hit has read, as attributes.

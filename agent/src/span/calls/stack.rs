@@ -9,6 +9,7 @@ use std::mem;
 
 use super::Frame;
 use crate::event::ids::StackPointer;
+use crate::function::exception::Place;
 use crate::platform::clock::MonoNs;
 
 /// How far below the innermost open call another one on the same stack is taken to be at most: a large
@@ -30,6 +31,8 @@ pub(super) struct Stacks {
     lanes: Vec<Lane>,
     /// The one that the last hit was on.
     current: usize,
+    /// An exception that is about to be raised, and where it comes from if that is known.
+    pub(super) coming: Option<Option<Place>>,
 }
 
 /// One stack; the innermost call is the last.
@@ -92,6 +95,32 @@ impl Stacks {
             frame.sp < sp || (frame.sp == sp && !jumped_here)
         };
         while let Some(frame) = lane.frames.pop_if(is_over) {
+            gone.push(Gone::new(frame, at));
+        }
+    }
+
+    /// Goes to the stack that `sp` is on if calls are open on it, and ends those that something which
+    /// happens there shows to be over.
+    pub(super) fn before_event(&mut self, sp: StackPointer, at: MonoNs, gone: &mut Vec<Gone>) {
+        let holds = |lane: &Lane| lane.holds(sp);
+        if !self.lanes.get(self.current).is_some_and(holds) {
+            let Some(known) = self.lanes.iter().position(holds) else { return };
+            self.current = known;
+        }
+        let Some(lane) = self.lanes.get_mut(self.current) else { return };
+        while let Some(frame) = lane.frames.pop_if(|frame| frame.sp < sp) {
+            gone.push(Gone::new(frame, at));
+        }
+    }
+
+    /// Ends the calls that have been left when something is called, with its return address at `sp`, by
+    /// the one that has caught what they threw: what that one had called stood in the same place.
+    pub(super) fn caught(&mut self, sp: StackPointer, at: MonoNs, gone: &mut Vec<Gone>) {
+        self.before_event(sp, at, gone);
+        let Some(lane) = self.lanes.get_mut(self.current).filter(|lane| lane.holds(sp)) else {
+            return;
+        };
+        while let Some(frame) = lane.frames.pop_if(|frame| frame.sp <= sp) {
             gone.push(Gone::new(frame, at));
         }
     }

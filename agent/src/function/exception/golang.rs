@@ -1,0 +1,200 @@
+//! Go: `runtime.gopanic(any)` for every panic, the runtime's own too; `runtime.throw` and `runtime.fatal`
+//! for what ends the program. Arguments are in registers since Go 1.17 (ABIInternal): the dynamic type in
+//! `rax`, the value in `rbx`.
+//!
+//! A type's name lies at an offset from where the linker put all types (`abi.Type.Str`); that place is
+//! told from the probe's own address, so that it holds wherever the program is loaded.
+
+use agent_common::function::{Op, register};
+
+use super::chunks::{Chunks, Piece, is_name, word};
+use super::code::Code;
+use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, data};
+use crate::inspect::address::VirtAddr;
+use crate::inspect::elf::Module;
+
+/// `abi.Type.TFlag`, `.Align_`, `.FieldAlign_` and `.Kind_`, a byte each.
+const TYPE_FLAGS: i32 = 20;
+/// `abi.Type.Str`
+const TYPE_NAME: i32 = 40;
+/// `abi.TFlagExtraStar`: the name has a star before it that does not belong to it.
+const EXTRA_STAR: u8 = 1 << 1;
+
+/// Flags of the name and its length, see `abi.Name`.
+const HEAD: u16 = 0;
+/// The name.
+const NAME: u16 = 1;
+/// The flags of the type.
+const FLAGS: u16 = 2;
+/// The value's first words.
+const IMAGE: u16 = 3;
+/// The string that they are, if they are one.
+const TEXT: u16 = 4;
+
+pub(super) fn is_hook(name: &str) -> bool {
+    matches!(name, "runtime.gopanic" | "runtime.throw" | "runtime.fatal")
+}
+
+pub(super) fn code(name: &str, seen: Surroundings<'_>) -> (Vec<Op>, Decode) {
+    let mut code = Code::default();
+    if name != "runtime.gopanic" {
+        code.chunk(TEXT).register(register::RBX).save(0);
+        code.register(register::RAX).counted(0, MESSAGE_MAX);
+        return (code.finish(), Decode::GoFatal);
+    }
+    let distance = types(seen.module).and_then(|types| {
+        i32::try_from(types.0.wrapping_sub(seen.site.address.0).cast_signed()).ok()
+    });
+    if let Some(distance) = distance {
+        code.chunk(HEAD).register(register::RIP).add(distance).save(1);
+        code.register(register::RAX).load(TYPE_NAME, 4).add_slot(1).save(2).copy(3);
+        // A byte of flags, a byte or two of length, the name.
+        code.chunk(NAME).recall(2).load(1, 1).save(3);
+        code.recall(2).add(2).counted(3, NAME_MAX);
+    }
+    code.chunk(FLAGS).register(register::RAX).load(TYPE_FLAGS, 4).put(4);
+    code.chunk(IMAGE).register(register::RBX).copy(24);
+    code.chunk(TEXT).register(register::RBX).follow(8).save(0);
+    code.register(register::RBX).follow(0).counted(0, MESSAGE_MAX);
+    (code.finish(), Decode::GoPanic)
+}
+
+/// Where the linker put the types: at the start of the section of constants, or, in a program of a
+/// position-independent kind, of those that the loader changes.
+fn types(module: &Module) -> Option<VirtAddr> {
+    data::symbol(module, "runtime.types").or_else(|| {
+        let independent = module.section(".data.rel.ro.typelink").is_some();
+        let section = if independent { ".data.rel.ro" } else { ".rodata" };
+        Some(module.section(section)?.address)
+    })
+}
+
+pub(super) fn decode_panic(chunks: Chunks<'_>) -> Option<Seen> {
+    let name = type_name(chunks);
+    let image = chunks.whole(IMAGE).map(|piece| piece.bytes).unwrap_or_default();
+    let message = name.as_deref().and_then(|name| message(name, image, chunks));
+    Some(Seen::Raised(Raised::new(name.unwrap_or_else(|| "panic".to_owned()), message)))
+}
+
+pub(super) fn decode_fatal(chunks: Chunks<'_>) -> Option<Seen> {
+    Some(Seen::Raised(Raised::new("fatal error", chunks.text(TEXT))))
+}
+
+fn type_name(chunks: Chunks<'_>) -> Option<String> {
+    let &[_, low, high] = chunks.whole(HEAD)?.bytes else { return None };
+    let Piece { bytes, cut, .. } = chunks.whole(NAME)?;
+    let bytes = if low < 0x80 {
+        bytes.get(..usize::from(low))?
+    } else {
+        // The name began one byte later than was thought, and is longer.
+        let length = usize::from(low & 0x7f) | usize::from(high & 0x7f) << 7;
+        let bytes = bytes.get(1..)?;
+        bytes.get(..length.min(bytes.len()))?
+    };
+    let name = Piece { bytes, faulted: false, cut: cut || low >= 0x80 }.text()?;
+    let &[flags, ..] = chunks.whole(FLAGS)?.bytes else { return None };
+    let name = if flags & EXTRA_STAR != 0 { name.strip_prefix('*')? } else { &name };
+    is_name(name).then(|| name.to_owned())
+}
+
+/// What the value says, for types of which it is known.
+fn message(name: &str, image: &[u8], chunks: Chunks<'_>) -> Option<String> {
+    let number = || word(image, 0);
+    Some(match name {
+        // Text, or a structure that begins with the text.
+        "string"
+        | "*errors.errorString"
+        | "*fmt.wrapError"
+        | "*fmt.wrapErrors"
+        | "runtime.plainErrorString" => chunks.text(TEXT)?,
+        "runtime.errorString" | "runtime.errorAddressString" => {
+            format!("runtime error: {}", chunks.text(TEXT)?)
+        }
+        "runtime.boundsError" => format!("runtime error: {}", bounds(image)?),
+        "int" | "int64" => number()?.cast_signed().to_string(),
+        "uint" | "uint64" => number()?.to_string(),
+        "int32" => (number()? as i32).to_string(),
+        "uint32" => (number()? as u32).to_string(),
+        _ => return None,
+    })
+}
+
+/// What a `runtime.boundsError` says: its number, the bound, whether the number has a sign, and which of
+/// the cases it is.
+fn bounds(image: &[u8]) -> Option<String> {
+    let (x, y) = (word(image, 0)?.cast_signed(), word(image, 1)?.cast_signed());
+    let (&signed, &case) = (image.get(16)?, image.get(17)?);
+    let shown = if signed != 0 { x.to_string() } else { x.cast_unsigned().to_string() };
+    let is_negative = signed != 0 && x < 0;
+    let slice = "slice bounds out of range";
+    Some(match case {
+        0 if is_negative => format!("index out of range [{shown}]"),
+        0 => format!("index out of range [{shown}] with length {y}"),
+        1 | 2 if is_negative => format!("{slice} [:{shown}]"),
+        1 => format!("{slice} [:{shown}] with length {y}"),
+        2 => format!("{slice} [:{shown}] with capacity {y}"),
+        3 if is_negative => format!("{slice} [{shown}:]"),
+        3 => format!("{slice} [{shown}:{y}]"),
+        4 | 5 if is_negative => format!("{slice} [::{shown}]"),
+        4 => format!("{slice} [::{shown}] with length {y}"),
+        5 => format!("{slice} [::{shown}] with capacity {y}"),
+        6 if is_negative => format!("{slice} [:{shown}:]"),
+        6 => format!("{slice} [:{shown}:{y}]"),
+        7 if is_negative => format!("{slice} [{shown}::]"),
+        7 => format!("{slice} [{shown}:{y}:]"),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chunks::written;
+    use super::*;
+
+    fn panic(name: &[u8], flags: u8, image: &[u8], text: &[u8]) -> Option<Seen> {
+        let head = [0, name.len() as u8, name.first().copied().unwrap_or(0)];
+        let flags = [flags, 8, 8, 24];
+        let chunks = written(&[
+            (HEAD, 0, &head),
+            (NAME, 0, name),
+            (FLAGS, 0, &flags),
+            (IMAGE, 0, image),
+            (TEXT, 0, text),
+        ]);
+        decode_panic(Chunks(&chunks))
+    }
+
+    #[test]
+    fn values_of_known_types_have_messages() {
+        let seen = |name: &str, message: Option<&str>| {
+            Some(Seen::Raised(Raised::new(name, message.map(str::to_owned))))
+        };
+        assert_eq!(panic(b"*string", EXTRA_STAR, b"", b"boom"), seen("string", Some("boom")));
+        let error = b"*errors.errorString";
+        assert_eq!(panic(error, 0, b"", b"boom"), seen("*errors.errorString", Some("boom")));
+        assert_eq!(panic(b"*main.myError", 0, b"", b"boom"), seen("*main.myError", None));
+        let mut image = [5u64.to_le_bytes(), 1u64.to_le_bytes(), [0; 8]].concat();
+        image[16] = 1;
+        assert_eq!(
+            panic(b"runtime.boundsError", 0, &image, b""),
+            seen(
+                "runtime.boundsError",
+                Some("runtime error: index out of range [5] with length 1")
+            )
+        );
+        assert_eq!(panic(b"\xff", 0, b"", b""), seen("panic", None));
+    }
+
+    #[test]
+    fn long_names_have_two_bytes_of_length() {
+        let name = "m.T[".to_owned() + &"x".repeat(150) + "]";
+        // What the code copies: as many bytes as the first byte says, from one byte too early.
+        let (low, high) = (name.len() as u8 & 0x7f | 0x80, (name.len() >> 7) as u8);
+        let mut bytes = vec![high];
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.truncate(usize::from(low));
+        let chunks =
+            written(&[(HEAD, 0, &[0, low, high]), (NAME, 0, &bytes), (FLAGS, 0, &[0, 8, 8, 22])]);
+        assert_eq!(type_name(Chunks(&chunks)), name.get(..bytes.len() - 1).map(str::to_owned));
+    }
+}

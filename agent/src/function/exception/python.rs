@@ -1,0 +1,206 @@
+//! CPython 3.8 to 3.14: `_PyErr_SetObject(tstate, type, value)`, which every raise passes once, whether
+//! of a `raise` statement or of C code. What goes on through other frames, or is raised again by a bare
+//! `raise`, does not. Exceptions that C code raises and drops, or replaces, are seen as well.
+//!
+//! The type's name is `tp_name`: without its module for classes of Python code. The message is the first
+//! of the exception's arguments if that is a string of ASCII characters alone. Layouts are those of
+//! `Include/cpython/`: `object.h`, `unicodeobject.h`, `tupleobject.h`, `pyerrors.h`.
+
+use agent_common::function::{Op, register};
+
+use super::chunks::Chunks;
+use super::code::{Code, Jump};
+use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings};
+use crate::inspect::demangle::Variant;
+use crate::inspect::symbols::{Function, Index};
+
+const HOOK: &str = "_PyErr_SetObject";
+
+/// How the language ends loops, generators and coroutines.
+const CONTROL_FLOW: [&str; 3] = ["StopIteration", "GeneratorExit", "StopAsyncIteration"];
+
+const NAME: u16 = 0;
+const TEXT: u16 = 1;
+/// Nothing: what may fail for itself.
+const STEP: u16 = 2;
+
+/// Bits of `tp_flags`: the type is `tuple` or derived from it, `str`, or `BaseException`.
+const IS_TUPLE: i32 = 26;
+const IS_STRING: i32 = 28;
+const IS_EXCEPTION: i32 = 30;
+
+pub(super) fn is_hook(name: &str) -> bool {
+    name == HOOK
+}
+
+/// Where things lie in objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    /// Bytes of an object's head; the pointer to its type is the last of it.
+    head: i32,
+    /// What messages need; `None`: only the type is read.
+    message: Option<MessageLayout>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MessageLayout {
+    /// A tuple's first item.
+    item: i32,
+    /// A string's characters.
+    text: i32,
+    /// Bits of a string's state: it is compact, and of ASCII characters alone.
+    ascii: i32,
+}
+
+impl Layout {
+    /// By what came with the versions: 3.12 `PyErr_SetRaisedException`; 3.14
+    /// `PyUnstable_Object_IsUniqueReferencedTemporary`; builds without the global lock, which have larger
+    /// heads, `_Py_MergeZeroLocalRefcount`.
+    fn of(index: &Index) -> Self {
+        let (mut is_3_12, mut is_3_14, mut without_lock) = (false, false, false);
+        index.functions(|name| {
+            match name {
+                "PyErr_SetRaisedException" => is_3_12 = true,
+                "PyUnstable_Object_IsUniqueReferencedTemporary" => is_3_14 = true,
+                "_Py_MergeZeroLocalRefcount" => without_lock = true,
+                _ => {}
+            }
+            false
+        });
+        let message = MessageLayout {
+            item: if is_3_14 { 32 } else { 24 },
+            text: if is_3_12 { 40 } else { 48 },
+            ascii: if is_3_14 { 3 << 19 } else { 3 << 5 },
+        };
+        match without_lock {
+            true => Self { head: 32, message: None },
+            false => Self { head: 16, message: Some(message) },
+        }
+    }
+}
+
+pub(super) fn code(function: &Function, seen: Surroundings<'_>) -> Option<(Vec<Op>, Decode)> {
+    if function.variant == Variant::Plain && has_part(seen.index) {
+        return None;
+    }
+    Some((read(Layout::of(seen.index)), Decode::Python))
+}
+
+/// Whether the compiler has split the function, so that callers may go to the larger part directly. That
+/// part takes the same arguments.
+fn has_part(index: &Index) -> bool {
+    index.functions(|name| name == HOOK).iter().any(|function| function.variant == Variant::Part)
+}
+
+/// The longest code that there may be.
+#[cfg(test)]
+pub(super) fn longest() -> Vec<Op> {
+    let message = MessageLayout { item: 24, text: 48, ascii: 3 << 5 };
+    read(Layout { head: 16, message: Some(message) })
+}
+
+fn read(layout: Layout) -> Vec<Op> {
+    let mut code = Code::default();
+    let name = layout.head + 8;
+    code.chunk(STEP).register(register::RSI).follow(name).save(3);
+    for control_flow in CONTROL_FLOW {
+        drop_if_named(&mut code, control_flow);
+    }
+    code.chunk(NAME).register(register::RSI).follow(name).string(NAME_MAX);
+    if let Some(message) = layout.message {
+        read_message(&mut code, layout.head, message);
+    }
+    code.finish()
+}
+
+/// Drops the hit if slot 3 points at just this string.
+fn drop_if_named(code: &mut Code, name: &str) {
+    let mut jumps = Vec::new();
+    let mut rest = name.as_bytes();
+    let zero = [0];
+    let mut at = 0;
+    let mut is_ended = false;
+    while !is_ended {
+        let (bytes, behind) = match rest {
+            [a, b, c, d, behind @ ..] => (vec![*a, *b, *c, *d], behind),
+            [a, b, behind @ ..] => (vec![*a, *b], behind),
+            [a] => (vec![*a, 0], &[][..]),
+            [] => (zero.to_vec(), &[][..]),
+        };
+        is_ended = bytes.last() == Some(&0);
+        let number = bytes.iter().rev().fold(0, |number, byte| number << 8 | i32::from(*byte));
+        code.recall(3).load(at, bytes.len() as u16);
+        jumps.push(code.jump_unless(number));
+        at += bytes.len() as i32;
+        rest = behind;
+    }
+    code.drop_hit();
+    for jump in jumps {
+        code.land(jump);
+    }
+}
+
+fn read_message(code: &mut Code, head: i32, layout: MessageLayout) {
+    let class = head - 8;
+    let args = head + 8;
+    code.chunk(TEXT).register(register::RDX).save(0);
+    // The value may be what the exception is yet to be made of: a string, or a tuple of arguments.
+    let string = jump_if_kind(code, class, IS_STRING);
+    let tuple = jump_if_kind(code, class, IS_TUPLE);
+    let other = jump_unless_kind(code, class, IS_EXCEPTION);
+    code.recall(0).follow(args).save(0);
+    code.land(tuple);
+    code.recall(0).follow(head);
+    let none = code.jump_if(0);
+    code.recall(0).follow(layout.item).save(0);
+    let odd = jump_unless_kind(code, class, IS_STRING);
+    code.land(string);
+    code.recall(0).load(head + 16, 4).and(layout.ascii);
+    let wide = code.jump_unless(layout.ascii);
+    code.recall(0).follow(head).save(1);
+    code.recall(0).add(layout.text).counted(1, MESSAGE_MAX);
+    for jump in [other, none, odd, wide] {
+        code.land(jump);
+    }
+}
+
+/// Leaves in the accumulator whether the type of the object in slot 0 has this bit.
+fn kind(code: &mut Code, class: i32, bit: i32) {
+    let flags = class + 8 + 152;
+    code.recall(0).follow(class).follow(flags).shift_right(bit).and(1);
+}
+
+fn jump_if_kind(code: &mut Code, class: i32, bit: i32) -> Jump {
+    kind(code, class, bit);
+    code.jump_if(1)
+}
+
+fn jump_unless_kind(code: &mut Code, class: i32, bit: i32) -> Jump {
+    kind(code, class, bit);
+    code.jump_unless(1)
+}
+
+pub(super) fn decode(chunks: Chunks<'_>) -> Option<Seen> {
+    let name = chunks.name(NAME)?;
+    if CONTROL_FLOW.contains(&name) {
+        return Some(Seen::ControlFlow);
+    }
+    Some(Seen::Raised(Raised::new(name, chunks.text(TEXT))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chunks::written;
+    use super::*;
+
+    #[test]
+    fn names_and_texts() {
+        let seen = decode(Chunks(&written(&[(NAME, 0, b"ValueError"), (TEXT, 0, b"boom")])));
+        assert_eq!(seen, Some(Seen::Raised(Raised::new("ValueError", Some("boom".to_owned())))));
+        let seen = decode(Chunks(&written(&[(NAME, 0, b"KeyError"), (TEXT, 1, b"bo")])));
+        assert_eq!(seen, Some(Seen::Raised(Raised::new("KeyError", None))));
+        let seen = decode(Chunks(&written(&[(NAME, 0, b"StopIteration"), (TEXT, 0, b"")])));
+        assert_eq!(seen, Some(Seen::ControlFlow));
+        assert_eq!(decode(Chunks(&written(&[(NAME, 0, b"a\0b")]))), None);
+    }
+}

@@ -1,0 +1,77 @@
+//! What a hit of an exception's hook comes to, with what its task has said before.
+
+use crate::function::exception::{self, Decode, Place, Raised, Seen};
+use crate::span::attributes::Attributes;
+
+/// What a hit says of an exception.
+pub(super) enum Raise {
+    /// That one was raised.
+    Known(Raised),
+    /// That one was raised, and nothing else.
+    Unknown,
+    /// How a language ends a loop.
+    ControlFlow,
+    /// That one was caught.
+    Caught,
+    /// Nothing yet, or nothing new.
+    None,
+}
+
+/// Reads a hit. `coming` is what an earlier hit has told of the exception to come.
+pub(super) fn of(decode: Decode, chunks: &[u8], coming: &mut Option<Option<Place>>) -> Raise {
+    match exception::decode(decode, chunks) {
+        Some(Seen::Place(place)) => {
+            *coming = Some(place);
+            Raise::None
+        }
+        Some(Seen::Raised(raised)) => Raise::Known(placed(raised, coming.take().flatten())),
+        Some(Seen::RaisedIfPlaced(raised)) => match coming.take() {
+            Some(place) => Raise::Known(placed(raised, place)),
+            None => Raise::None,
+        },
+        Some(Seen::ControlFlow) => Raise::ControlFlow,
+        Some(Seen::Caught) => Raise::Caught,
+        None => Raise::Unknown,
+    }
+}
+
+fn placed(mut raised: Raised, place: Option<Place>) -> Raised {
+    raised.place = raised.place.or(place);
+    raised
+}
+
+/// A signal that ends a process with an error, as an exception. Names and numbers of signal(7), those that
+/// x86-64 and arm64 have in common.
+pub(super) fn of_signal(number: u32) -> Raised {
+    let name = match number {
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        11 => "SIGSEGV",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => "signal",
+    };
+    let message = Some(format!("fatal signal {number}"));
+    Raised { name: name.to_owned(), message, place: None }
+}
+
+/// The attributes of the event, as the semantic conventions name them.
+pub(super) fn attributes(raised: &Raised) -> Attributes {
+    let mut attributes = Attributes::default();
+    if !raised.name.is_empty() {
+        attributes.text("exception.type", &raised.name);
+    }
+    if let Some(message) = &raised.message {
+        attributes.text("exception.message", message);
+    }
+    if let Some(place) = &raised.place {
+        attributes.text("code.file.path", &place.file);
+        attributes.int("code.line.number", i64::from(place.line));
+    }
+    attributes
+}

@@ -1,0 +1,83 @@
+// Panics of several kinds within a probed function. Lines that begin "raised" say how often, and what is
+// to be told.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+type notFound struct{ code int }
+
+func (e *notFound) Error() string { return "not found" }
+
+type pair[A, B any] struct {
+	a A
+	b B
+}
+
+//go:noinline
+func work(kind int) int {
+	list := []int{1}
+	switch kind {
+	case 0:
+		panic("plain text")
+	case 1:
+		panic(errors.New("an error"))
+	case 2:
+		panic(fmt.Errorf("outside: %w", errors.New("inside")))
+	case 3:
+		panic(&notFound{3})
+	case 4:
+		return list[kind+1]
+	case 5:
+		var nothing *notFound
+		return nothing.code
+	case 6:
+		panic(42)
+	case 7:
+		panic(pair[map[string]int, *notFound]{})
+	case 8:
+		return len(list[kind:])
+	}
+	return kind
+}
+
+func try(kind int) (caught int) {
+	defer func() {
+		if recover() != nil {
+			caught = 1
+		}
+	}()
+	return work(kind) * 0
+}
+
+func main() {
+	fmt.Println("ready")
+	var line [1]byte
+	os.Stdin.Read(line[:])
+	caught := 0
+	for round := 0; round < 3; round++ {
+		done := make(chan int)
+		go func() {
+			sum := 0
+			for kind := 0; kind < 10; kind++ {
+				sum += try(kind)
+			}
+			done <- sum
+		}()
+		caught += <-done
+	}
+	fmt.Println("caught", caught)
+	fmt.Println("raised 3\tstring\tplain text")
+	fmt.Println("raised 3\t*errors.errorString\tan error")
+	fmt.Println("raised 3\t*fmt.wrapError\toutside: inside")
+	fmt.Println("raised 3\t*main.notFound\t")
+	fmt.Println("raised 3\truntime.boundsError\truntime error: index out of range [5] with length 1")
+	fmt.Println("raised 3\truntime.errorString\truntime error: invalid memory address or nil pointer dereference")
+	fmt.Println("raised 3\tint\t42")
+	fmt.Println("raised 3\tmain.pair[map[string]int,*main.notFound]\t")
+	fmt.Println("raised 3\truntime.boundsError\truntime error: slice bounds out of range [8:1]")
+	os.Exit(3)
+}

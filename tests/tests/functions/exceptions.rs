@@ -1,0 +1,294 @@
+//! What runtimes raise is told where it is raised: as often as it was, with its type and its message. The
+//! programs do not notice.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use remora_tests::compile::compile;
+use remora_tests::program::scripts;
+use remora_tests::spans::{Event, SERVER, Span};
+use remora_tests::{Scratch, is_root, until, wire};
+
+use crate::scene::{ALL, Shown, Waiting, ended, probing};
+
+/// How often, by type and message.
+type Raised = BTreeMap<(String, String), u64>;
+
+/// What a program says it has raised.
+fn expected(shown: &Shown) -> Raised {
+    let lines = shown.stdout.lines().filter_map(|line| line.strip_prefix("raised "));
+    let line = |line: &str| {
+        let mut fields = line.splitn(3, '\t');
+        let count = fields.next()?.parse().ok()?;
+        Some(((fields.next()?.to_owned(), fields.next()?.to_owned()), count))
+    };
+    lines.map(|text| line(text).unwrap_or_else(|| panic!("count, type, message: {text}"))).collect()
+}
+
+fn events(spans: &[Span]) -> impl Iterator<Item = &Event> {
+    spans.iter().flat_map(|span| &span.events).filter(|event| event.name == "exception")
+}
+
+fn text<'a>(event: &'a Event, key: &str) -> &'a str {
+    event.attributes.get(key).and_then(|value| value.as_str()).unwrap_or_default()
+}
+
+/// What spans say was raised; ends by a signal are not.
+fn told(spans: &[Span]) -> Raised {
+    let mut told = Raised::new();
+    for event in events(spans) {
+        let (name, message) = (text(event, "exception.type"), text(event, "exception.message"));
+        if !name.starts_with("SIG") {
+            *told.entry((name.to_owned(), message.to_owned())).or_default() += 1;
+        }
+    }
+    told
+}
+
+/// Whether it is a call of a function.
+fn is_call(span: &Span) -> bool {
+    !span.text("code.function.name").is_empty()
+}
+
+/// A compiled program, whose exceptions lie within calls of these functions.
+fn compiled(source: &str, flags: &[&str], functions: &[&str]) -> Option<Vec<Span>> {
+    if !is_root() {
+        return None;
+    }
+    let scratch = Scratch::new();
+    let program = compile(&scratch, &format!("exceptions/{source}"), flags)?;
+    let start = |name| Waiting::start(&scratch, name, &mut Command::new(&program));
+    let mut alone = start("alone");
+    alone.tell("go");
+    let alone = alone.end();
+    let mut probed = start("probed");
+    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
+    let agent = probing(&scratch, probed.pid(), functions, &options);
+    probed.tell("go");
+    let shown = probed.end();
+    let ended = ended(&scratch, agent);
+    same(&shown, &alone);
+    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
+    assert_eq!(told(&ended.spans), expected(&shown), "{:#?}", ended.log);
+    assert!(ended.spans.iter().filter(|span| !span.events.is_empty()).all(is_call));
+    Some(ended.spans)
+}
+
+/// The program did the same. A thread's id in what it says is another one each time.
+fn same(probed: &Shown, alone: &Shown) {
+    let steady = |text: &str| {
+        let pieces = text
+            .split('(')
+            .map(|piece| piece.trim_start_matches(|c: char| c.is_ascii_digit()).to_owned());
+        pieces.collect::<Vec<_>>()
+    };
+    assert_eq!(probed.stdout, alone.stdout);
+    assert_eq!(steady(&probed.stderr), steady(&alone.stderr));
+    assert_eq!(probed.status, alone.status);
+}
+
+#[test]
+fn cpp() {
+    let Some(spans) = compiled("raise.cpp", &["-O2"], &["work", "outer"]) else { return };
+    // What has left a call failed it.
+    let failed = spans.iter().filter(|span| span.text("error.type") == "app::Deep");
+    assert_eq!(failed.count(), 6, "three of each function");
+}
+
+#[test]
+fn cpp_with_its_library_inside() {
+    compiled("raise.cpp", &["-O1", "-static"], &["work", "outer"]);
+}
+
+#[test]
+fn rust() {
+    let Some(spans) = compiled("raise.rs", &["-Copt-level=2"], &["work"]) else { return };
+    for event in events(&spans) {
+        let place = text(event, "code.file.path");
+        assert!(place.ends_with(".rs"), "{event:?}");
+    }
+}
+
+#[test]
+fn go() {
+    compiled("raise.go", &[], &["main.work"]);
+}
+
+#[test]
+fn go_of_a_position_independent_kind() {
+    compiled("raise.go", &["-buildmode=pie"], &["main.work"]);
+}
+
+#[test]
+fn go_stripped() {
+    compiled("raise.go", &["-ldflags=-s -w"], &["main.work"]);
+}
+
+/// A script that answers one request, and raises its exceptions meanwhile.
+fn answering(mut command: impl FnMut() -> Option<Command>) {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(mut start) = command() else { return };
+    let ask = |program: &Waiting| {
+        let port = until("a port", || program.printed().lines().nth(1)?.parse().ok());
+        let answer = wire::get(port, "/");
+        assert!(answer.contains("200"), "{answer}");
+    };
+    let alone = Waiting::start(&scratch, "alone", &mut start);
+    ask(&alone);
+    let alone = alone.end();
+    let probed = Waiting::start(&scratch, "probed", &mut start);
+    let agent = probing(&scratch, probed.pid(), &[], &["--exceptions"]);
+    ask(&probed);
+    let shown = probed.end();
+    let ended = ended(&scratch, agent);
+    let without_port = |shown: &Shown| {
+        let lines: Vec<_> = shown.stdout.lines().map(str::to_owned).collect();
+        (lines.get(2..).map(<[_]>::to_vec), shown.stderr.clone(), shown.status)
+    };
+    assert_eq!(without_port(&shown), without_port(&alone));
+    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
+    assert_eq!(told(&ended.spans), expected(&shown), "{:#?}", ended.log);
+    assert!(ended.spans.iter().all(|span| span.kind == SERVER));
+}
+
+/// An interpreter with a script, if it is there.
+fn script(interpreter: &str, name: &str) -> Option<Command> {
+    let at = Path::new("/usr/bin").join(interpreter);
+    if !at.exists() {
+        println!("skipped: needs {interpreter}");
+        return None;
+    }
+    let mut command = Command::new(at);
+    command.arg(scripts().join("functions/exceptions").join(name));
+    Some(command)
+}
+
+#[test]
+fn python() {
+    answering(|| script("python3", "raise.py"));
+}
+
+#[test]
+fn php() {
+    answering(|| script("php", "raise.php"));
+}
+
+#[test]
+fn ruby() {
+    answering(|| script("ruby", "raise.rb"));
+}
+
+/// It is compiled as it starts.
+#[test]
+fn java() {
+    answering(|| script("java", "Raise.java"));
+}
+
+#[test]
+fn node() {
+    answering(|| script("node", "raise.js"));
+}
+
+/// Nobody reads so many: what is left out is counted, and the program does not notice.
+#[test]
+fn a_storm_is_limited() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(program) = compile(&scratch, "exceptions/storm.cpp", &["-O2"]) else { return };
+    let start = |name| Waiting::start(&scratch, name, &mut Command::new(&program));
+    let mut alone = start("alone");
+    alone.tell("go");
+    let alone = alone.end();
+    let mut probed = start("probed");
+    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
+    let agent = probing(&scratch, probed.pid(), &["work@rate=100000"], &options);
+    probed.tell("go");
+    let shown = probed.end();
+    let ended = ended(&scratch, agent);
+    same(&shown, &alone);
+    let told = events(&ended.spans).count() as i64;
+    let suppressed = events(&ended.spans)
+        .filter_map(|event| event.attributes.get("remora.suppressed")?.as_i64())
+        .sum::<i64>();
+    println!("{told} told, {suppressed} left out before the last of them; {}", ended.done());
+    // Windows of a second: as many as the windows that the program ran in, and no more than it raised.
+    assert!(told >= 200 && told + suppressed <= 50_000, "{told} {suppressed}");
+}
+
+/// What a crash says: the event of each span that has one, and the spans that failed.
+fn crash(args: &[&str]) -> Option<(Vec<(String, String)>, Vec<(String, String)>)> {
+    if !is_root() {
+        return None;
+    }
+    let scratch = Scratch::new();
+    let program = compile(&scratch, "exceptions/crash.c", &["-O1", "-pthread"])?;
+    let start = |name| {
+        let mut command = Command::new(&program);
+        command.args(args).current_dir(scratch.path());
+        Waiting::start(&scratch, name, &mut command)
+    };
+    let mut alone = start("alone");
+    alone.tell("go");
+    let alone = alone.end();
+    let mut probed = start("probed");
+    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
+    let agent = probing(&scratch, probed.pid(), &["work", "other", "waits"], &options);
+    probed.tell("go");
+    let shown = probed.end();
+    let ended = ended(&scratch, agent);
+    same(&shown, &alone);
+    let name = |span: &Span| span.text("code.function.name").to_owned();
+    let mut told: Vec<_> = ended
+        .spans
+        .iter()
+        .flat_map(|span| {
+            let types = span.events.iter().map(|event| text(event, "exception.type").to_owned());
+            types.map(|kind| (name(span), kind)).collect::<Vec<_>>()
+        })
+        .collect();
+    let mut failed: Vec<_> = ended
+        .spans
+        .iter()
+        .filter(|span| span.status == 2)
+        .map(|span| {
+            assert_eq!(span.text("remora.end.reason"), "exit", "{span:?}");
+            (name(span), span.text("error.type").to_owned())
+        })
+        .collect();
+    told.sort();
+    failed.sort();
+    Some((told, failed))
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+}
+
+#[test]
+fn a_signal_that_ends_a_program_is_told() {
+    for (how, name) in [("segv", "SIGSEGV"), ("abort", "SIGABRT"), ("fpe", "SIGFPE")] {
+        let Some((told, failed)) = crash(&[how]) else { return };
+        assert_eq!(told, pairs(&[("work", name)]));
+        assert_eq!(failed, pairs(&[("work", name); 3]));
+    }
+}
+
+#[test]
+fn a_signal_is_told_of_the_thread_that_met_it() {
+    let Some((told, failed)) = crash(&["segv", "thread"]) else { return };
+    assert_eq!(told, pairs(&[("work", "SIGSEGV")]));
+    let name = "SIGSEGV";
+    assert_eq!(failed, pairs(&[("other", name), ("work", name), ("work", name)]), "not of `waits`");
+}
+
+#[test]
+fn an_exit_is_no_error() {
+    let Some((told, failed)) = crash(&["exit", "thread"]) else { return };
+    assert_eq!((told, failed), (Vec::new(), Vec::new()));
+}
