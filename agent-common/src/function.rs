@@ -165,7 +165,8 @@ pub mod op {
     pub const CONSTANT: u8 = 3;
     /// `imm` is added to the accumulator.
     pub const ADD: u8 = 4;
-    /// The accumulator becomes the `b` bytes (1, 2, 4 or 8) that it points at, zero-extended.
+    /// The accumulator becomes the `b` bytes (1, 2, 4 or 8) that lie `imm` behind where it points,
+    /// zero-extended.
     pub const LOAD: u8 = 5;
     /// Slot `a` becomes the accumulator.
     pub const SAVE: u8 = 6;

@@ -208,7 +208,7 @@ fn step(scratch: &mut Scratch) -> bool {
         op::REGISTER => {
             machine.accumulator = machine.registers[(a as usize) & (registers::COUNT - 1)];
         }
-        op::LOAD => load(scratch, b),
+        op::LOAD => load(scratch, b, wide),
         op::SAVE => machine.slots[(a as usize) & (SLOTS - 1)] = machine.accumulator,
         op::RECALL => machine.accumulator = machine.slots[(a as usize) & (SLOTS - 1)],
         op::ADD => machine.accumulator = machine.accumulator.wrapping_add(wide),
@@ -404,9 +404,9 @@ fn append_accumulator(scratch: &mut Scratch, bytes: u64) {
 }
 
 #[inline(always)]
-fn load(scratch: &mut Scratch, bytes: u64) {
+fn load(scratch: &mut Scratch, bytes: u64, offset: u64) {
     let machine = &mut scratch.machine;
-    let from = machine.accumulator;
+    let from = machine.accumulator.wrapping_add(offset);
     let bytes = (opaque(bytes) & 15) as u32;
     if bytes > 8 || !is_readable(machine, from) {
         fault(scratch);

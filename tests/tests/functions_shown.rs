@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use remora_tests::agent::{Agent, Ended};
+use remora_tests::agent::{Agent, Ended, binary};
 use remora_tests::compile::compile;
 use remora_tests::program::{Program, free_port, listening, own_port};
 use remora_tests::servers::{self, Row, Site};
-use remora_tests::spans::{SERVER, Span};
+use remora_tests::spans::{self, SERVER, Span};
 use remora_tests::{Scratch, is_root};
 
 /// What a test says when a program is missing.
@@ -101,21 +101,32 @@ fn a_cpp_service() {
     let mut program = Program::logged(&mut command, &scratch.file("output"));
     listening(port);
     let pid = program.pid().to_string();
-    let agent = Agent::run(&scratch, &["--pid", &pid, "--functions", "shop::*"]);
+    let recording = scratch.file("recording").display().to_string();
+    let args = ["--pid", &pid, "--functions", "shop::*", "--exceptions", "--record", &recording];
+    let agent = Agent::run(&scratch, &args);
     assert_eq!(curl(port, "/order?id=7"), "701\n");
     assert_eq!(curl(port, "/order?id=100"), "no such order: 100\n");
     let ended = agent.stop();
     program.kill();
+    let again = scratch.file("again.jsonl");
+    let mut replay = Command::new(binary());
+    replay.args(["replay", &recording, "--file"]).arg(&again);
+    assert!(replay.output().expect("it is built").status.success());
+    assert_eq!(spans::read(&again), ended.spans);
     let expected = "\
 GET
   shop::handle path=/order?id=7 →=701
     shop::price currency=Dollar order={id: 7, customer: \"ada\"} →=701
-GET !500
-  shop::handle path=/order?id=100
-    shop::price currency=Dollar order={id: 100, customer: \"ada\"}
+GET !std::out_of_range
+  shop::handle path=/order?id=100 !std::out_of_range
+    shop::price currency=Dollar order={id: 100, customer: \"ada\"} !std::out_of_range
 ";
     let outline = outline(&ended.spans);
     assert_eq!(outline, expected, "{outline}");
+    let events: Vec<_> = ended.spans.iter().flat_map(|span| &span.events).collect();
+    assert_eq!(events.len(), 1, "{events:#?}");
+    assert_eq!(events[0].attributes["exception.type"], "std::out_of_range");
+    assert_eq!(events[0].attributes["exception.message"], "no such order: 100");
     for span in ended.spans.iter().filter(|span| span.kind != SERVER) {
         let exact = ["thread exact", "stack exact"];
         assert!(exact.contains(&span.link().as_str()), "{span:#?}");

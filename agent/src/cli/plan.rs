@@ -1,7 +1,7 @@
 //! `remora plan`: exactly what would be attached where, and why. Attaches nothing.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -12,6 +12,8 @@ use super::table::{json_lines, print, table};
 use crate::discover::rules::Rules;
 use crate::discover::{listeners, process, resource};
 use crate::event::ids::Tgid;
+use crate::function::pattern::Patterns;
+use crate::function::plan::{self as functions, Place};
 use crate::inspect::runtime;
 use crate::platform::btf::Btf;
 use crate::probe::{Source, plan};
@@ -32,6 +34,8 @@ enum Row {
     Probe { program: &'static str, hook: &'static str, purpose: &'static str },
     Process { pid: u32, service: String, matched_by: String, note: &'static str },
     Missing { pid: u32, error: String },
+    Function { pid: u32, module: String, function: String, offsets: Vec<String> },
+    Refused { pid: u32, module: String, function: String, reason: String },
 }
 
 pub(super) fn plan(options: &Plan) -> Result<(), CliError> {
@@ -54,14 +58,15 @@ pub(super) fn plan(options: &Plan) -> Result<(), CliError> {
             purpose: probe.purpose,
         }));
     }
-    processes(&rules, &mut rows)?;
+    let wishes = options.options.functions.wishes()?;
+    processes(&rules, &wishes.patterns, &mut rows)?;
     if options.options.destinations.json {
         return json_lines(&rows);
     }
     print(&render(&rows, &rules))
 }
 
-fn processes(rules: &Rules, rows: &mut Vec<Row>) -> Result<(), CliError> {
+fn processes(rules: &Rules, patterns: &Patterns, rows: &mut Vec<Row>) -> Result<(), CliError> {
     let proc = Path::new("/proc");
     let list = process::all(proc).map_err(|source| CliError::Read { what: "/proc", source })?;
     let host = resource::Host::read();
@@ -88,15 +93,49 @@ fn processes(rules: &Rules, rows: &mut Vec<Row>) -> Result<(), CliError> {
         };
         let runtime = runtime::detect(proc, &facts);
         let note = match &runtime {
-            Some(runtime) if runtime.multiplexes_tasks => {
+            Some(runtime) if runtime.multiplexes_tasks && runtime.goroutines.is_none() => {
                 "spans of its own calls stay without a parent: its threads share requests"
             }
             _ => "",
         };
         let service = resource::resource(&facts, runtime.as_ref(), &host).service_name;
         rows.push(Row::Process { pid: tgid.0, service, matched_by, note });
+        let knows_goroutines = runtime.is_some_and(|runtime| runtime.goroutines.is_some());
+        functions(tgid, patterns, knows_goroutines, rows);
     }
     Ok(())
+}
+
+/// The probes on functions of a process.
+fn functions(tgid: Tgid, patterns: &Patterns, knows_goroutines: bool, rows: &mut Vec<Row>) {
+    let pid = tgid.0;
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    for mapped in crate::run::mapped(tgid) {
+        let place = Place {
+            file: &mapped.open,
+            name: &mapped.name,
+            is_executable: mapped.is_executable,
+            root: &root,
+            knows_goroutines,
+        };
+        let module = || mapped.name.clone();
+        let plan = match functions::plan(&place, patterns) {
+            Ok(plan) => plan,
+            Err(error) => {
+                rows.push(Row::Missing { pid, error: format!("{}: {error}", mapped.name) });
+                continue;
+            }
+        };
+        for planned in plan.functions {
+            let sites = [planned.placement.entry].into_iter().chain(planned.placement.ends);
+            let offsets = sites.map(|site| format!("{:#x}", site.offset.0)).collect();
+            rows.push(Row::Function { pid, module: module(), function: planned.name, offsets });
+        }
+        for refused in plan.refused {
+            let (function, reason) = (refused.name, refused.reason);
+            rows.push(Row::Refused { pid, module: module(), function, reason });
+        }
+    }
 }
 
 fn render(rows: &[Row], rules: &Rules) -> String {
@@ -104,6 +143,7 @@ fn render(rows: &[Row], rules: &Rules) -> String {
     let mut probes = Vec::new();
     let mut processes = Vec::new();
     let mut missing = Vec::new();
+    let mut functions = Vec::new();
     for row in rows {
         match row {
             Row::Source { name, description } => {
@@ -117,6 +157,14 @@ fn render(rows: &[Row], rules: &Rules) -> String {
                 processes.push([pid.to_string(), service.clone(), matched_by.clone(), note]);
             }
             Row::Missing { error, .. } => missing.push(format!("! {error}\n")),
+            Row::Function { pid, module, function, offsets } => {
+                let place = format!("{module}+{}", offsets.join(", +"));
+                functions.push([pid.to_string(), function.clone(), place]);
+            }
+            Row::Refused { pid, module, function, reason } => {
+                let why = format!("{module}: not probed: {reason}");
+                functions.push([pid.to_string(), function.clone(), why]);
+            }
         }
     }
     if probes.is_empty() {
@@ -129,6 +177,10 @@ fn render(rows: &[Row], rules: &Rules) -> String {
         text.push_str("no running process matches\n");
     } else {
         text.push_str(&table(["PID", "SERVICE", "MATCHED BY", "NOTE"], &processes));
+    }
+    if !functions.is_empty() {
+        text.push('\n');
+        text.push_str(&table(["PID", "FUNCTION", "UPROBES AT"], &functions));
     }
     text.extend(missing);
     if rules.matches_new_programs() {

@@ -15,6 +15,8 @@ use std::process::{Child, Command, Stdio};
 use observed::Observed;
 use remora::event::Role;
 use remora::platform::btf::Btf;
+use remora::probe::function::selftest::SelfTest;
+use remora::probe::function::{FunctionProbes, Limits};
 use remora::probe::{Capture, CaptureError, Options, Source, Verified, plan};
 use traffic::Family;
 
@@ -159,6 +161,12 @@ fn programs_are_easy_to_verify() {
     for source in Source::ALL {
         if let Some(capture) = start(source, source.as_str()) {
             check_programs(source, &capture);
+            let functions = FunctionProbes::load(&capture, Limits::default(), &SelfTest::ASSUMED);
+            let functions = functions.expect("the program of function probes is taken");
+            let Verified { program, steps, .. } = functions.verified();
+            let steps = steps.expect("Linux 5.16 or later");
+            println!("verified: functions {program} {steps} 0");
+            assert!(steps < VERIFIER_STEPS_MAX, "{program}: {steps}");
         }
     }
 }

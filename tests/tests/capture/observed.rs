@@ -113,7 +113,11 @@ impl Observed {
                 let path = String::from_utf8_lossy(path);
                 self.programs.push(path.rsplit('/').next().unwrap_or_default().to_owned());
             }
-            Event::Listen(_) | Event::Hit(_) | Event::Fork { .. } | Event::Exit { .. } => {}
+            Event::Listen(_)
+            | Event::Hit(_)
+            | Event::Fork { .. }
+            | Event::Exit { .. }
+            | Event::Signal { .. } => {}
         }
         false
     }

@@ -220,3 +220,75 @@ fn a_storm_is_limited() {
     // Windows of a second: as many as the windows that the program ran in, and no more than it raised.
     assert!(told >= 200 && told + suppressed <= 50_000, "{told} {suppressed}");
 }
+
+/// What a crash says: the event of each span that has one, and the spans that failed.
+fn crash(args: &[&str]) -> Option<(Vec<(String, String)>, Vec<(String, String)>)> {
+    if !is_root() {
+        return None;
+    }
+    let scratch = Scratch::new();
+    let program = compile(&scratch, "exceptions/crash.c", &["-O1", "-pthread"])?;
+    let start = |name| {
+        let mut command = Command::new(&program);
+        command.args(args).current_dir(scratch.path());
+        Waiting::start(&scratch, name, &mut command)
+    };
+    let mut alone = start("alone");
+    alone.tell("go");
+    let alone = alone.end();
+    let mut probed = start("probed");
+    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
+    let agent = probing(&scratch, probed.pid(), &["work", "other", "waits"], &options);
+    probed.tell("go");
+    let shown = probed.end();
+    let ended = ended(&scratch, agent);
+    same(&shown, &alone);
+    let name = |span: &Span| span.text("code.function.name").to_owned();
+    let mut told: Vec<_> = ended
+        .spans
+        .iter()
+        .flat_map(|span| {
+            let types = span.events.iter().map(|event| text(event, "exception.type").to_owned());
+            types.map(|kind| (name(span), kind)).collect::<Vec<_>>()
+        })
+        .collect();
+    let mut failed: Vec<_> = ended
+        .spans
+        .iter()
+        .filter(|span| span.status == 2)
+        .map(|span| {
+            assert_eq!(span.text("remora.end.reason"), "exit", "{span:?}");
+            (name(span), span.text("error.type").to_owned())
+        })
+        .collect();
+    told.sort();
+    failed.sort();
+    Some((told, failed))
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+}
+
+#[test]
+fn a_signal_that_ends_a_program_is_told() {
+    for (how, name) in [("segv", "SIGSEGV"), ("abort", "SIGABRT"), ("fpe", "SIGFPE")] {
+        let Some((told, failed)) = crash(&[how]) else { return };
+        assert_eq!(told, pairs(&[("work", name)]));
+        assert_eq!(failed, pairs(&[("work", name); 3]));
+    }
+}
+
+#[test]
+fn a_signal_is_told_of_the_thread_that_met_it() {
+    let Some((told, failed)) = crash(&["segv", "thread"]) else { return };
+    assert_eq!(told, pairs(&[("work", "SIGSEGV")]));
+    let name = "SIGSEGV";
+    assert_eq!(failed, pairs(&[("other", name), ("work", name), ("work", name)]), "not of `waits`");
+}
+
+#[test]
+fn an_exit_is_no_error() {
+    let Some((told, failed)) = crash(&["exit", "thread"]) else { return };
+    assert_eq!((told, failed), (Vec::new(), Vec::new()));
+}

@@ -61,7 +61,8 @@ fn entry_and_return_are_told() {
         (hit_flags::ENTRY, hit_flags::RETURN)
     );
     assert_eq!([entry.hit.site, end.hit.site], sites[..]);
-    assert_eq!((entry.hit.tgid, entry.hit.tid), (program.id(), program.id()));
+    assert_eq!(entry.hit.tgid, program.id());
+    assert_eq!(u64::from(entry.hit.tid), program.address("thread"));
     assert_eq!((entry.hit.task, entry.hit.task_kind), (0, task_kind::THREAD));
     assert_eq!(entry.hit.sp, end.hit.sp, "the same call");
     assert!(entry.hit.header.ts_ns < end.hit.header.ts_ns);
@@ -323,7 +324,7 @@ fn threads_children_and_new_programs_are_told_apart() {
     let told = scene.drain();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].hit.tgid, program.id());
-    assert_ne!(told[0].hit.tid, program.id());
+    assert_ne!(u64::from(told[0].hit.tid), program.address("thread"));
     // A probe of one process does not see its child, which computes the same all the same.
     assert!(program.run("fork").ends_with(" 23"));
     assert!(scene.drain().is_empty());

@@ -92,6 +92,8 @@ pub(crate) fn run() {
     for (name, place) in places {
         println!("{name} {place:p}");
     }
+    // SAFETY: takes nothing and cannot fail.
+    println!("thread {:#x}", unsafe { libc::gettid() });
     println!("ready");
     let end = edge();
     for line in io::stdin().lock().lines() {

@@ -45,7 +45,7 @@ impl Code {
 
     /// The accumulator becomes the `bytes` that lie `offset` behind where it points.
     pub(super) fn load(&mut self, offset: i32, bytes: u16) -> &mut Self {
-        self.add(offset).op(op::LOAD, 0, bytes, 0)
+        self.op(op::LOAD, 0, bytes, offset)
     }
 
     /// The accumulator becomes the pointer that lies `offset` behind where it points.

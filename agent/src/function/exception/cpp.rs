@@ -31,10 +31,16 @@ const TEXT: u16 = 17;
 const WORD: u16 = 18;
 
 pub(super) fn is_hook(name: &str) -> bool {
-    name == "__cxa_throw"
+    matches!(name, "__cxa_throw" | CATCH)
 }
 
-pub(super) fn code() -> (Vec<Op>, Decode) {
+/// Called by the function that catches, when it has left all below it.
+const CATCH: &str = "__cxa_begin_catch";
+
+pub(super) fn code(name: &str) -> (Vec<Op>, Decode) {
+    if name == CATCH {
+        return (Vec::new(), Decode::CppCatch);
+    }
     let mut code = Code::default();
     code.chunk(NAMES).register(register::RSI).save(0).follow(8).string(NAME_MAX);
     code.chunk(TABLES).recall(0).follow(0).put(8);

@@ -16,10 +16,9 @@ mod ruby;
 mod rust;
 #[cfg(test)]
 mod tests;
-mod usdt;
 mod v8;
 
-use agent_common::function::Op;
+use agent_common::function::{OPS_MAX, Op};
 use serde::{Deserialize, Serialize};
 
 use super::site::{Site, SiteKind};
@@ -77,6 +76,8 @@ pub struct Hooks {
 pub enum Decode {
     /// `__cxa_throw`
     Cpp,
+    /// `__cxa_begin_catch`
+    CppCatch,
     /// `rust_panic`, with the payload ready.
     RustPanic,
     /// What is called before it, with the place in the source.
@@ -109,6 +110,8 @@ pub enum Seen {
     RaisedIfPlaced(Raised),
     /// How the language ends a loop, and no exception to a person.
     ControlFlow,
+    /// One is caught by whoever has called this.
+    Caught,
 }
 
 /// An exception.
@@ -139,10 +142,16 @@ impl Raised {
 
 /// A message without the secrets of URLs and the like in it.
 fn clean(text: &str) -> String {
-    let words = text.split_inclusive(char::is_whitespace);
-    let clean =
-        words.map(|word| if word.contains("://") { redact::url(word) } else { word.to_owned() });
-    redact::query(&clean.collect::<String>()).into_owned()
+    let word = |piece: &str| {
+        let word = piece.trim_end();
+        let blank = piece.get(word.len()..).unwrap_or_default();
+        let word =
+            if word.contains("://") { redact::url(word) } else { redact::query(word).into() };
+        word + blank
+    };
+    let words: String = text.split_inclusive(char::is_whitespace).map(word).collect();
+    // Then what stands behind a name and a colon.
+    redact::value("", &words).into_owned()
 }
 
 /// The hooks of a module: its runtime's, or none.
@@ -158,17 +167,14 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
             }
         };
         let seen = Surroundings { module, index, site };
-        if let Some((ops, decode)) = code(kind, &function, seen) {
+        let code = code(kind, &function, seen).filter(|(ops, _)| ops.len() <= OPS_MAX);
+        if let Some((ops, decode)) = code {
             let in_goroutine = matches!(decode, Decode::GoPanic | Decode::GoFatal);
             let name = function.name;
             found.hooks.push(Hook { name, site, semaphore: None, ops, decode, in_goroutine });
         }
     }
-    for (point, ops) in ruby::tracepoints(module) {
-        let (name, site, semaphore) = ("ruby:raise".to_owned(), point.site, point.semaphore);
-        let decode = Decode::Ruby;
-        found.hooks.push(Hook { name, site, semaphore, ops, decode, in_goroutine: false });
-    }
+    found.hooks.extend(ruby::hooks(module));
     found
 }
 
@@ -208,7 +214,7 @@ fn kind(name: &str) -> Option<Kind> {
 
 fn code(kind: Kind, function: &Function, seen: Surroundings<'_>) -> Option<(Vec<Op>, Decode)> {
     match kind {
-        Kind::Cpp => Some(cpp::code()),
+        Kind::Cpp => Some(cpp::code(&function.name)),
         Kind::Rust => Some(rust::code(&function.name)),
         Kind::Go => Some(golang::code(&function.name, seen)),
         Kind::Python => python::code(function, seen),
@@ -224,6 +230,7 @@ pub fn decode(decode: Decode, chunks: &[u8]) -> Option<Seen> {
     let chunks = Chunks(chunks);
     match decode {
         Decode::Cpp => cpp::decode(chunks),
+        Decode::CppCatch => Some(Seen::Caught),
         Decode::RustPanic => rust::decode_panic(chunks),
         Decode::RustPlace => rust::decode_place(chunks),
         Decode::GoPanic => golang::decode_panic(chunks),

@@ -15,6 +15,11 @@ use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, data};
 
 const NAME: u16 = 0;
 const MESSAGE: u16 = 1;
+/// The prototype of what is thrown, and of what its map's constructor makes. A class that is derived from
+/// one of V8's own has that one's constructor in its map, but a prototype of its own: then the name is not
+/// its name.
+const PROTOTYPE: u16 = 2;
+const CONSTRUCTED: u16 = 3;
 
 /// Pointers to objects are one more than the object's address.
 const TAG: i32 = 1;
@@ -36,6 +41,8 @@ pub(super) fn is_hook(name: &str) -> bool {
 struct Layout {
     map: i32,
     instance_type: i32,
+    prototype: i32,
+    initial_map: i32,
     constructor: i32,
     shared: i32,
     name: i32,
@@ -68,6 +75,9 @@ impl Layout {
         Some(Self {
             map: constant("class_HeapObject__map__Map")?,
             instance_type: constant("class_Map__instance_type__uint16_t")?,
+            prototype: constant("class_Map__prototype__HeapObject")
+                .or_else(|| constant("class_Map__prototype__Object"))?,
+            initial_map: constant("class_JSFunction__prototype_or_initial_map__HeapObject")?,
             constructor: constant("class_Map__constructor_or_back_pointer__Object")?,
             shared: constant("class_JSFunction__shared__SharedFunctionInfo")?,
             name: constant("class_SharedFunctionInfo__name_or_scope_info__Object")?,
@@ -144,8 +154,9 @@ fn read(layout: &Layout) -> Vec<Op> {
     layout.text(&mut code, MESSAGE_MAX);
     code.land(no_text);
     // Only errors have a constructor that is worth a name.
-    code.chunk(NAME).register(register::RSI).follow(layout.map - TAG);
-    code.follow(layout.constructor - TAG).save(1);
+    code.chunk(PROTOTYPE).register(register::RSI).follow(layout.map - TAG).save(2);
+    code.follow(layout.prototype - TAG).put(8);
+    code.chunk(CONSTRUCTED).recall(2).follow(layout.constructor - TAG).save(1);
     for _ in 0..BACK_POINTERS_MAX {
         code.recall(1);
         layout.load_type(&mut code);
@@ -153,7 +164,8 @@ fn read(layout: &Layout) -> Vec<Op> {
         code.recall(1).follow(layout.constructor - TAG).save(1);
         code.land(constructor);
     }
-    code.recall(1).follow(layout.shared - TAG).follow(layout.name - TAG).save(1);
+    code.recall(1).follow(layout.initial_map - TAG).follow(layout.prototype - TAG).put(8);
+    code.chunk(NAME).recall(1).follow(layout.shared - TAG).follow(layout.name - TAG).save(1);
     layout.name_in_scope(&mut code);
     layout.text(&mut code, NAME_MAX);
     code.land(other);
@@ -167,6 +179,8 @@ pub(super) fn longest() -> Vec<Op> {
     read(&Layout {
         map: 2,
         instance_type: 2,
+        prototype: 2,
+        initial_map: 2,
         constructor: 2,
         shared: 2,
         name: 2,
@@ -182,7 +196,9 @@ pub(super) fn longest() -> Vec<Op> {
 }
 
 pub(super) fn decode(chunks: Chunks<'_>) -> Option<Seen> {
-    let name = chunks.name(NAME).unwrap_or_default();
+    let own = chunks.number(PROTOTYPE);
+    let is_its = own.is_some() && own == chunks.number(CONSTRUCTED);
+    let name = chunks.name(NAME).filter(|_| is_its).unwrap_or_default();
     Some(Seen::Raised(Raised::new(name, chunks.text(MESSAGE))))
 }
 
@@ -193,10 +209,20 @@ mod tests {
 
     #[test]
     fn what_is_thrown_need_not_be_an_error() {
-        let seen = |chunks: &[_]| decode(Chunks(&written(chunks)));
         let error = Raised::new("TypeError", Some("boom".to_owned()));
-        let chunks: [(u16, u16, &[u8]); 2] = [(MESSAGE, 0, b"boom"), (NAME, 0, b"TypeError")];
-        assert_eq!(seen(&chunks), Some(Seen::Raised(error)));
-        assert_eq!(seen(&[]), Some(Seen::Raised(Raised::new("", None))));
+        let (one, other) = (0x7f01u64.to_le_bytes(), 0x7f09u64.to_le_bytes());
+        let of = |constructed: &[u8]| {
+            let name: &[u8] = b"TypeError";
+            written(&[
+                (MESSAGE, 0, b"boom"),
+                (PROTOTYPE, 0, &one),
+                (CONSTRUCTED, 0, constructed),
+                (NAME, 0, name),
+            ])
+        };
+        assert_eq!(decode(Chunks(&of(&one))), Some(Seen::Raised(error)));
+        let derived = Raised::new("", Some("boom".to_owned()));
+        assert_eq!(decode(Chunks(&of(&other))), Some(Seen::Raised(derived)));
+        assert_eq!(decode(Chunks(&[])), Some(Seen::Raised(Raised::new("", None))));
     }
 }

@@ -288,12 +288,14 @@ impl<'d> Compiler<'d> {
             if steps.is_empty() {
                 steps.push(0);
             }
-            for _ in 0..4 {
-                let (_, bare) = self.types.bare(ty);
-                let Shape::Pointer { to, .. } = bare.shape else { break };
+            let mut pointers = 0;
+            while let Shape::Pointer { to, .. } = self.types.bare(ty).1.shape
+                && pointers < 4
+            {
                 ty = to;
-                steps.push(0);
+                pointers += 1;
             }
+            steps.extend(std::iter::repeat_n(0, pointers));
             let (at, found) = kinds::path(self.types, ty, &[word]).ok_or_else(missing)?;
             ty = found;
             if let Some(last) = steps.last_mut() {

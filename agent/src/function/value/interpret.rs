@@ -66,7 +66,7 @@ pub(super) fn run(ops: &[Op], machine: &dyn Machine) -> Outcome {
             op::STACK_POINTER => acc = machine.stack_pointer(),
             op::CONSTANT => acc = imm as u64,
             op::ADD => acc = acc.wrapping_add(imm as u64),
-            op::LOAD => match run.read(acc, op.b.into()) {
+            op::LOAD => match run.read(acc.wrapping_add(i64::from(op.imm) as u64), op.b.into()) {
                 Some(bytes) => {
                     let mut number = [0; 8];
                     number[..bytes.len()].copy_from_slice(&bytes);

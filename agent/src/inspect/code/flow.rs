@@ -505,6 +505,10 @@ impl<'a, P: Program> Walk<'a, P> {
             }
             _ => self.targets(table, base, TABLE_MAX, false),
         };
+        if targets.is_empty() {
+            self.refuse(Refusal::UnresolvedJump(address));
+            return Ok(Next::Nothing);
+        }
         let inside = targets.iter().filter(|target| self.is_inside(**target)).count();
         if inside == targets.len() && inside > 0 {
             let unique: BTreeSet<_> = targets.into_iter().collect();
@@ -539,7 +543,7 @@ impl<'a, P: Program> Walk<'a, P> {
         let size = if base.is_some() { 4 } else { 8 };
         let bytes = usize::try_from(count * size).unwrap_or_default();
         let bytes = self.program.read(VirtAddr(table), bytes);
-        let swept = if bounded { Swept::default() } else { self.sweep() };
+        let swept = self.sweep();
         let mut targets = Vec::new();
         for number in 0..count {
             let at = usize::try_from(number * size).unwrap_or(usize::MAX);
@@ -557,8 +561,12 @@ impl<'a, P: Program> Walk<'a, P> {
             };
             // Where another table begins this one has ended.
             let goes_on = number == 0 || !swept.addresses.contains(&slot.0);
-            match target.filter(|_| goes_on) {
-                Some(target) if bounded || swept.starts.contains(&target) => targets.push(target),
+            // A table that leads into the midst of an instruction was misread.
+            let fits = |target: u64| {
+                swept.starts.contains(&target) || (bounded && !self.is_inside(target))
+            };
+            match target.filter(|_| bounded || goes_on) {
+                Some(target) if fits(target) => targets.push(target),
                 _ if bounded => return Vec::new(),
                 _ => break,
             }

@@ -19,12 +19,19 @@ pub(super) enum Value {
 }
 
 /// The largest that a value can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bound {
     pub(super) most: u32,
     /// Whether it was compared, so that a table has an entry for each value up to it; else it only has
     /// no room for more.
     pub(super) is_exact: bool,
+}
+
+impl Bound {
+    fn or(self, other: Self) -> Self {
+        let is_exact = self.is_exact && self == other;
+        Self { most: self.most.max(other.most), is_exact }
+    }
 }
 
 /// A comparison that the flags still tell of.
@@ -105,7 +112,7 @@ impl State {
         self.saved.retain(|slot| other.saved.contains(slot));
         self.bounds.retain_mut(|(value, most)| {
             let their = other.bounds.iter().find(|(their, _)| their == value);
-            their.inspect(|(_, their)| *most = (*most).max(*their)).is_some()
+            their.inspect(|(_, their)| *most = most.or(*their)).is_some()
         });
         if self.compared != other.compared {
             self.compared = Compared::Nothing;
@@ -255,6 +262,7 @@ impl State {
         let code = jump.code().as_short_branch();
         match self.compared {
             Compared::Number { value, number } => {
+                let is_equal = matches!(code, Code::Je_rel8_64 | Code::Jne_rel8_64);
                 let most = match (code, taken) {
                     (Code::Ja_rel8_64, false) | (Code::Jbe_rel8_64, true) => Some(number),
                     (Code::Jae_rel8_64, false) | (Code::Jb_rel8_64, true) => number.checked_sub(1),
@@ -262,7 +270,7 @@ impl State {
                     _ => None,
                 };
                 if let Some(most) = most {
-                    self.set_bound(value, most, true);
+                    self.set_bound(value, most, !is_equal);
                 }
             }
             Compared::StackPointer { base, offset } => {

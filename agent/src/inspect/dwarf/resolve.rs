@@ -1,7 +1,7 @@
 //! Makes [`Types`] of the entries that describe them, nearest first, so that a bound cuts off what is
 //! farthest.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use gimli::{AttributeValue, DwAt};
@@ -17,11 +17,18 @@ const DW_AT_GO_EMBEDDED: DwAt = DwAt(0x2903);
 /// Most members, enumerators or variants that are taken of one type.
 const MEMBERS_MAX: usize = 128;
 
+/// Types behind more addresses than this are not read; fewer are followed when values are.
+const HOPS_MAX: usize = 4;
+
 /// Builds one function's types.
 pub(super) struct Resolver<'v, 'a> {
     view: &'v View<'a>,
     known: HashMap<Die, TypeNo>,
-    waiting: VecDeque<(Die, TypeNo)>,
+    /// What is not read yet, by how many addresses lead there.
+    waiting: [VecDeque<(Die, TypeNo)>; HOPS_MAX],
+    /// How many lead to what is being read.
+    hops: usize,
+    read: HashSet<TypeNo>,
     types: Types,
     void: TypeNo,
 }
@@ -29,7 +36,15 @@ pub(super) struct Resolver<'v, 'a> {
 impl<'v, 'a> Resolver<'v, 'a> {
     pub(super) fn new(view: &'v View<'a>) -> Self {
         let types = Types { nodes: vec![Type::new("", 0, Shape::Void)] };
-        Self { view, known: HashMap::new(), waiting: VecDeque::new(), types, void: TypeNo(0) }
+        Self {
+            view,
+            known: HashMap::new(),
+            waiting: Default::default(),
+            hops: 0,
+            read: HashSet::new(),
+            types,
+            void: TypeNo(0),
+        }
     }
 
     /// The number of the type that an attribute names; of nothing, if it names none.
@@ -41,15 +56,30 @@ impl<'v, 'a> Resolver<'v, 'a> {
         }
     }
 
+    /// The type that an address leads to.
+    fn behind(&mut self, from: Die, value: Option<Attr<'a>>) -> TypeNo {
+        self.hops += 1;
+        let number = self.number(from, value);
+        self.hops -= 1;
+        number
+    }
+
     /// The type at an entry.
     fn of(&mut self, die: Die) -> TypeNo {
-        if let Some(known) = self.known.get(&die) {
-            return *known;
-        }
-        let number = self.add(Type::unknown());
-        self.known.insert(die, number);
-        if self.types.nodes.len() < TYPES_MAX {
-            self.waiting.push_back((die, number));
+        let number = match self.known.get(&die) {
+            Some(known) if self.read.contains(known) => return *known,
+            Some(known) => *known,
+            None => {
+                let number = self.add(Type::unknown());
+                self.known.insert(die, number);
+                number
+            }
+        };
+        // Once for each distance: the nearest counts.
+        if let Some(waiting) = self.waiting.get_mut(self.hops)
+            && !waiting.contains(&(die, number))
+        {
+            waiting.push_back((die, number));
         }
         number
     }
@@ -62,11 +92,19 @@ impl<'v, 'a> Resolver<'v, 'a> {
 
     /// Reads what was asked for and all that leads to.
     pub(super) fn finish(mut self) -> Types {
-        while let Some((die, number)) = self.waiting.pop_front() {
-            if let Some(ty) = self.read(die)
-                && let Some(slot) = self.types.nodes.get_mut(number.0 as usize)
+        for hops in 0..HOPS_MAX {
+            while let Some((die, number)) = self.waiting[hops].pop_front()
+                && self.read.len() < TYPES_MAX
             {
-                *slot = ty;
+                self.hops = hops;
+                if !self.read.insert(number) {
+                    continue;
+                }
+                if let Some(ty) = self.read(die)
+                    && let Some(slot) = self.types.nodes.get_mut(number.0 as usize)
+                {
+                    *slot = ty;
+                }
             }
         }
         self.types
@@ -107,11 +145,11 @@ impl<'v, 'a> Resolver<'v, 'a> {
             }
             gimli::DW_TAG_pointer_type => {
                 ty.size = 8;
-                Shape::Pointer { to: self.number(die, to), reference: false }
+                Shape::Pointer { to: self.behind(die, to), reference: false }
             }
             gimli::DW_TAG_reference_type | gimli::DW_TAG_rvalue_reference_type => {
                 ty.size = 8;
-                Shape::Pointer { to: self.number(die, to), reference: true }
+                Shape::Pointer { to: self.behind(die, to), reference: true }
             }
             gimli::DW_TAG_typedef => Shape::Alias { to: self.number(die, to), qualifier: false },
             gimli::DW_TAG_const_type

@@ -188,7 +188,7 @@ fn spoiled_debug_information_is_read_without_harm() {
                         *byte = next(&mut state) as u8;
                     }
                 }
-                if next(&mut state) % 40 == 0 {
+                if next(&mut state).is_multiple_of(40) {
                     bytes.truncate(next(&mut state) % bytes.len().max(1));
                 }
             }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 /// Most types of one function's graph; what lies farther away is [`Shape::Unknown`].
-pub const TYPES_MAX: usize = 400;
+pub const TYPES_MAX: usize = 200;
 
 /// A type, an index of [`Types`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,6 +4,7 @@ use agent_common::function::Hit;
 use expect_test::{Expect, expect};
 
 use super::*;
+use crate::function::exception::Decode;
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
 use crate::function::site::SiteKind;
 
@@ -395,4 +396,37 @@ fn exceptions_are_events_of_what_they_leave() {
     let events = |span: &&Span| !span.events.is_empty();
     let raised: Vec<_> = scene.spans.iter().filter(events).map(|span| &*span.name).collect();
     assert_eq!(raised, ["f2", "f3"]);
+}
+
+#[test]
+fn who_catches_ends_what_it_had_called() {
+    let mut scene = scene();
+    for (number, decode) in [(10, None), (11, Some(Decode::CppCatch))] {
+        let role = Role::Event { name: "exception".to_owned(), decode };
+        let site =
+            SiteFacts { number: number * 3, kind: SiteKind::Event, into: None, reader: None };
+        let (name, module) = ("throw".to_owned(), "libc++".to_owned());
+        let facts = FunctionFacts { number, name, module, source: None, role, sites: vec![site] };
+        scene.step(&Step::Function(Arc::new(facts)));
+    }
+    scene.enter(APP, 0, sp(0));
+    scene.enter(APP, 1, sp(1));
+    scene.enter(APP, 2, sp(2));
+    scene.hit(APP, 30, sp(3), 0);
+    // f0 catches: what it calls for that has its return address where that of f1 was.
+    scene.hit(APP, 33, sp(1), 0);
+    scene.wait(1_000_000_000);
+    assert_eq!(scene.spans.len(), 2);
+    // It goes on, and is left for another reason.
+    scene.enter(APP, 3, sp(0));
+    scene.leave(APP, 3, sp(0));
+    check(
+        &mut scene,
+        expect![[r#"
+        app f0() ~unwound
+          app f1() (stack exact) !exception ~unwound
+            app f2() (stack exact) !exception ~unwound
+        app f3()
+    "#]],
+    );
 }

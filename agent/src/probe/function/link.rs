@@ -60,6 +60,15 @@ pub(super) fn attach(
     Ok(linked)
 }
 
+/// Whether the kernel attaches a program at many places at once: one that does says that a directory
+/// holds no code (`EBADF`), one that does not knows no such link.
+pub(super) fn takes_multi(program: BorrowedFd<'_>) -> bool {
+    let (offsets, cookies) = (&[0], &[0]);
+    let directory = Multi { path: c"/", pid: 0, offsets, cookies, semaphores: &[] };
+    let result = bpf::link_multi(program, &directory);
+    result.is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
+}
+
 /// Whether an error speaks of an instruction (or its semaphore), not of the file, the process or us.
 fn is_about_a_place(error: &io::Error) -> bool {
     // The kernel's own, which user space has no name for: it can neither emulate nor step it.

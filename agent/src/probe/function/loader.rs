@@ -13,12 +13,14 @@ use aya_obj::{EbpfSectionKind, Object};
 
 use super::FunctionError;
 use super::bpf::{self, Attach, Load, Records};
+use super::link;
 use crate::probe::capture::Shared;
 
 /// The object, built by `cargo xtask build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("REMORA_FUNCTIONS_OBJECT"));
 
-const PROGRAM: &str = "function_hit";
+/// The program's name.
+pub(super) const PROGRAM: &str = "function_hit";
 
 /// The program and its maps.
 #[derive(Debug)]
@@ -154,12 +156,14 @@ fn program(object: &Object, types: BorrowedFd<'_>) -> Result<(OwnedFd, Attach), 
             },
         })
     };
-    // Before Linux 6.6 there is no such way to attach, and the kernel does not know the word.
+    // Before Linux 6.6 there is no such way to attach. Some kernels load the program all the same.
     match load(Attach::Multi) {
-        Ok(program) => Ok((program, Attach::Multi)),
-        Err((multi, log)) => match load(Attach::Perf) {
-            Ok(program) => Ok((program, Attach::Perf)),
-            Err(_) => Err(FunctionError::Program { source: multi, log }),
+        Ok(program) if link::takes_multi(program.as_fd()) => Ok((program, Attach::Multi)),
+        first => match (load(Attach::Perf), first) {
+            (Ok(program), _) => Ok((program, Attach::Perf)),
+            (Err(_), Err((source, log))) | (Err((source, log)), Ok(_)) => {
+                Err(FunctionError::Program { source, log })
+            }
         },
     }
 }

@@ -20,7 +20,7 @@ pub mod selftest;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, NulError, OsStr};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ use self::bpf::Attach;
 use self::link::{Closer, Linked, Places};
 use self::loader::Loaded;
 use self::selftest::SelfTest;
-use super::capture::{Capture, Shared};
+use super::capture::{Capture, Shared, Verified};
 use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
 use crate::function::site::{CostClass, Site, SiteKind};
@@ -286,6 +286,15 @@ impl FunctionProbes {
             code: HashMap::new(),
             cpus,
         })
+    }
+
+    /// What the kernel has made of the program.
+    pub fn verified(&self) -> Verified {
+        let fd = self.loaded.program.as_raw_fd();
+        let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+        let steps = facts.lines().find_map(|line| line.strip_prefix("verified_insns:"));
+        let steps = steps.and_then(|steps| steps.trim().parse().ok());
+        Verified { program: loader::PROGRAM.to_owned(), steps, bytes: None }
     }
 
     /// Most points that can be attached at a time; `None` if there is no bound but [`Limits`]. Kernels

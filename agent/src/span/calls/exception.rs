@@ -11,6 +11,8 @@ pub(super) enum Raise {
     Unknown,
     /// How a language ends a loop.
     ControlFlow,
+    /// That one was caught.
+    Caught,
     /// Nothing yet, or nothing new.
     None,
 }
@@ -28,6 +30,7 @@ pub(super) fn of(decode: Decode, chunks: &[u8], coming: &mut Option<Option<Place
             None => Raise::None,
         },
         Some(Seen::ControlFlow) => Raise::ControlFlow,
+        Some(Seen::Caught) => Raise::Caught,
         None => Raise::Unknown,
     }
 }

@@ -19,7 +19,7 @@ use super::state::State;
 use super::{redact, tasks};
 use crate::event::Hit;
 use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid};
-use crate::function::exception::{EVENT as EXCEPTION, Raised};
+use crate::function::exception::{Decode, EVENT as EXCEPTION, Raised};
 use crate::function::facts::{FunctionFacts, Role};
 use crate::function::site::SiteKind;
 use crate::function::value::{Failure, Reader, Value};
@@ -322,8 +322,13 @@ impl Calls {
         let Role::Event { name, decode } = &function.facts.role else { return };
         let mut gone = std::mem::take(&mut self.gone);
         let mut coming = None;
+        let is_catch = *decode == Some(Decode::CppCatch);
         if let Some(stacks) = self.tasks.get_mut(&hit.task) {
-            stacks.before_event(hit.sp, hit.at, &mut gone);
+            if is_catch {
+                stacks.caught(hit.sp, hit.at, &mut gone);
+            } else {
+                stacks.before_event(hit.sp, hit.at, &mut gone);
+            }
             coming = stacks.coming.take();
         }
         self.leave(&mut gone, hit.task, state);
@@ -334,6 +339,13 @@ impl Calls {
         }
         let exception = match exception {
             Some(Raise::None) => return,
+            Some(Raise::Caught) => {
+                let call = self.tasks.get_mut(&hit.task).and_then(Stacks::innermost_told);
+                if let Some(call) = call {
+                    call.raised = None;
+                }
+                return;
+            }
             Some(Raise::ControlFlow) => {
                 self.tallies.control_flow += 1;
                 return;
@@ -514,7 +526,9 @@ impl Calls {
         self.tallies.inferred += u64::from(inferred.is_some());
         let resource = Arc::clone(&process.resource);
         // It went through this call and was not caught in it.
-        let raised = frame.raised.take().filter(|_| inferred == Some(UNWOUND));
+        let has_left = inferred == Some(UNWOUND) || (frame.is_fatal && inferred.is_some());
+        let raised = frame.raised.take().filter(|_| has_left);
+        outward.is_fatal = frame.is_fatal && raised.is_some();
         outward.raised = raised.clone();
         let failed = raised.map(|kind| Failure { kind: kind.into(), message: None });
         let failed = failed.or(frame.failure.take());

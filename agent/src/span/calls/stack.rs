@@ -113,6 +113,18 @@ impl Stacks {
         }
     }
 
+    /// Ends the calls that have been left when something is called, with its return address at `sp`, by
+    /// the one that has caught what they threw: what that one had called stood in the same place.
+    pub(super) fn caught(&mut self, sp: StackPointer, at: MonoNs, gone: &mut Vec<Gone>) {
+        self.before_event(sp, at, gone);
+        let Some(lane) = self.lanes.get_mut(self.current).filter(|lane| lane.holds(sp)) else {
+            return;
+        };
+        while let Some(frame) = lane.frames.pop_if(|frame| frame.sp <= sp) {
+            gone.push(Gone::new(frame, at));
+        }
+    }
+
     /// Opens a call.
     pub(super) fn push(&mut self, frame: Frame) {
         match self.lanes.get_mut(self.current) {

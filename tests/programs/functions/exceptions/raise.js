@@ -38,7 +38,7 @@ const server = net.createServer((connection) => {
 server.on("close", () => {
   console.log(`caught ${caught}`);
   console.log("raised 3\tError\tplain text");
-  console.log("raised 3\tNotFound\tno such thing");
+  console.log("raised 3\t\tno such thing");
   console.log("raised 3\tRangeError\ttoo far");
   console.log("raised 3\tError\t");
   console.log("raised 6\t\t");
