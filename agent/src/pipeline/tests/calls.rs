@@ -420,10 +420,13 @@ fn who_catches_ends_what_it_had_called() {
     // It goes on, and is left for another reason.
     scene.enter(APP, 3, sp(0));
     scene.leave(APP, 3, sp(0));
-    check(&mut scene, expect![[r#"
+    check(
+        &mut scene,
+        expect![[r#"
         app f0() ~unwound
           app f1() (stack exact) !exception ~unwound
             app f2() (stack exact) !exception ~unwound
         app f3()
-    "#]]);
+    "#]],
+    );
 }
