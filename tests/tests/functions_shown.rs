@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use remora_tests::agent::{Agent, Ended};
+use remora_tests::agent::{Agent, Ended, binary};
 use remora_tests::compile::compile;
 use remora_tests::program::{Program, free_port, listening, own_port};
 use remora_tests::servers::{self, Row, Site};
-use remora_tests::spans::{SERVER, Span};
+use remora_tests::spans::{self, SERVER, Span};
 use remora_tests::{Scratch, is_root};
 
 /// What a test says when a program is missing.
@@ -101,11 +101,18 @@ fn a_cpp_service() {
     let mut program = Program::logged(&mut command, &scratch.file("output"));
     listening(port);
     let pid = program.pid().to_string();
-    let agent = Agent::run(&scratch, &["--pid", &pid, "--functions", "shop::*", "--exceptions"]);
+    let recording = scratch.file("recording").display().to_string();
+    let args = ["--pid", &pid, "--functions", "shop::*", "--exceptions", "--record", &recording];
+    let agent = Agent::run(&scratch, &args);
     assert_eq!(curl(port, "/order?id=7"), "701\n");
     assert_eq!(curl(port, "/order?id=100"), "no such order: 100\n");
     let ended = agent.stop();
     program.kill();
+    let again = scratch.file("again.jsonl");
+    let mut replay = Command::new(binary());
+    replay.args(["replay", &recording, "--file"]).arg(&again);
+    assert!(replay.output().expect("it is built").status.success());
+    assert_eq!(spans::read(&again), ended.spans);
     let expected = "\
 GET
   shop::handle path=/order?id=7 →=701
@@ -125,6 +132,29 @@ GET !std::out_of_range
         assert!(exact.contains(&span.link().as_str()), "{span:#?}");
         assert!(span.text("code.file.path").ends_with("orders.cpp"), "{span:#?}");
     }
+}
+
+#[test]
+fn polls_of_async_rust() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let flags = ["-O", "-g", "--crate-name", "polls"];
+    let polls = needs!(compile(&scratch, "shown/polls.rs", &flags), "rustc");
+    let file = scratch.file("spans.jsonl");
+    let mut command = Command::new(binary());
+    command.args(["exec", "--functions", "polls::fetch::*", "--max-overhead", "1000%", "--file"]);
+    let ended = Agent::start(command.arg(&file).arg("--").arg(polls)).end();
+    assert_eq!(ended.stdout, "5\n", "{:#?}", ended.log);
+    let mut polls: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for span in spans::read(&file) {
+        let results = polls.entry(span.text("remora.future").to_owned()).or_default();
+        results.push(span.text("remora.return").to_owned());
+    }
+    let mut polls: Vec<Vec<String>> = polls.into_values().collect();
+    polls.sort();
+    assert_eq!(polls, [["Pending", "Ready(2)"], ["Pending", "Ready(3)"]]);
 }
 
 #[test]
