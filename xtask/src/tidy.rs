@@ -40,6 +40,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["agent/src/cli/", "xtask/src/"]),
     ("clap_complete", &["agent/src/cli/"]),
     ("clap_mangen", &["agent/src/cli/"]),
+    ("gimli", &["agent/src/inspect/dwarf/"]),
+    ("iced_x86", &["agent/src/inspect/"]),
     ("flate2", &["agent/src/export/"]),
     ("http_body_util", &["agent/src/export/"]),
     ("httparse", &["agent/src/protocol/"]),
