@@ -40,7 +40,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["agent/src/cli/", "xtask/src/"]),
     ("clap_complete", &["agent/src/cli/"]),
     ("clap_mangen", &["agent/src/cli/"]),
-    ("gimli", &["agent/src/inspect/dwarf/"]),
+    ("gimli", &["agent/src/inspect/"]),
     ("iced_x86", &["agent/src/inspect/"]),
     ("flate2", &["agent/src/export/"]),
     ("http_body_util", &["agent/src/export/"]),
