@@ -220,6 +220,23 @@ pub fn time(record: &[u8]) -> Option<MonoNs> {
     record.first_chunk::<16>().map(|header| MonoNs(u64_at(header, 8)))
 }
 
+/// The record of a process's end, number `seq` of those that the agent has to write itself because there
+/// was no room for the kernel half's.
+pub fn exit(tgid: Tgid, at: MonoNs, seq: u32) -> Vec<u8> {
+    let mut record = vec![kind::EXIT, 0];
+    record.extend_from_slice(&(AGENT_SLOT << SLOT_SHIFT).to_ne_bytes());
+    record.extend_from_slice(&seq.to_ne_bytes());
+    record.extend_from_slice(&at.0.to_ne_bytes());
+    // The thread; no parent, nothing that was lost, no time of its start.
+    for word in [tgid.0, tgid.0, 0, 0, 0, 0] {
+        record.extend_from_slice(&word.to_ne_bytes());
+    }
+    record
+}
+
+/// The number of a writer that no program of the kernel half has (`emit::Slot` there).
+const AGENT_SLOT: u16 = 15;
+
 /// Reads one record. Layouts: `agent_common`.
 pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
     let kind = record.first().copied().unwrap_or(0);

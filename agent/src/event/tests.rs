@@ -134,3 +134,11 @@ fn processes_fork_exec_and_exit() {
     assert!(matches!(decode(&bytes), Ok((_, Event::Exit { tgid: Tgid(1), lost: 4, .. }))));
     assert!(matches!(decode(&bytes[..39]), Err(DecodeError::Short { bytes: 39, .. })));
 }
+
+#[test]
+fn an_end_that_the_agent_writes_reads_like_one_of_the_kernel_half() {
+    let record = exit(Tgid(7), MonoNs(9), 3);
+    let (position, event) = decode(&record).expect("it is a record");
+    assert_eq!((position.writer(), position.seq), ((15, 0), 3));
+    assert!(matches!(event, Event::Exit { tgid: Tgid(7), at: MonoNs(9), .. }), "{event:?}");
+}

@@ -343,6 +343,11 @@ impl Capture {
         Ok(entries.iter().skip(1).any(|entry| entry.revents != 0))
     }
 
+    /// Records for which there was no room in the ring.
+    pub fn lost(&self) -> Result<u64, CaptureError> {
+        sum(&self.counters, "COUNTERS", counter::RING_FULL)
+    }
+
     /// What the kernel half has counted.
     pub fn counters(&self) -> Result<Counters, CaptureError> {
         let mut counters = Counters::default();

@@ -16,6 +16,7 @@ mod tracepoints;
 use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -222,6 +223,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
         spans,
         latest: MonoNs::default(),
         measured: clock::now(),
+        lost: 0,
+        suspects: Vec::new(),
+        unseen: 0,
     };
     let result = agent.work();
     notify::tell("STOPPING=1");
@@ -282,6 +286,12 @@ struct Agent {
     latest: MonoNs,
     /// When the clocks were compared.
     measured: MonoNs,
+    /// Records for which there was no room, at the last look for ends that were among them.
+    lost: u64,
+    /// Processes that seem to be gone, though no record has said so.
+    suspects: Vec<Tgid>,
+    /// How many of them were.
+    unseen: u32,
 }
 
 impl Agent {
@@ -305,6 +315,7 @@ impl Agent {
             let rest = match (full, asleep) {
                 (true, _) => Some(Duration::ZERO),
                 (false, false) => Some(REST),
+                (false, true) if self.suspects_ends()? => Some(REST),
                 (false, true) => {
                     self.recording.flush();
                     self.capture.sleep_until_event()?;
@@ -385,6 +396,45 @@ impl Agent {
         if !self.spans.is_empty() {
             self.exporters.offer(std::mem::take(&mut self.spans));
         }
+    }
+
+    /// Looks for processes whose end was among what was lost; whether it has to look again. Called with
+    /// an empty ring. One that the kernel half does not know any more may have been alive a moment ago,
+    /// and what it did last be in the ring by now: so it must be unknown twice, with a drain between.
+    fn suspects_ends(&mut self) -> Result<bool, RunError> {
+        if self.suspects.is_empty() {
+            let lost = self.capture.lost()?;
+            if mem::replace(&mut self.lost, lost) == lost {
+                return Ok(false);
+            }
+        }
+        let before = mem::take(&mut self.suspects);
+        let gone = self.targets.gone(self.capture.selection());
+        let (ended, suspects) = gone.into_iter().partition(|tgid| before.contains(tgid));
+        self.suspects = suspects;
+        let ended: Vec<Tgid> = ended;
+        for tgid in &ended {
+            self.end_unseen(*tgid)?;
+        }
+        Ok(!ended.is_empty() || !self.suspects.is_empty())
+    }
+
+    /// Does as if the record of a process's end had come.
+    fn end_unseen(&mut self, tgid: Tgid) -> Result<(), RunError> {
+        let record = event::exit(tgid, clock::now(), self.unseen);
+        self.unseen += 1;
+        tracing::debug!(pid = tgid.0, "a process has ended unseen");
+        self.recording.write(&Step::Record(&record));
+        let decoded = event::decode(&record);
+        if let Ok((_, event)) = &decoded {
+            if let Some(functions) = &mut self.functions {
+                functions.forget(tgid);
+            }
+            let (_, selection) = self.capture.split();
+            self.targets.event(selection, event, &mut |_| ())?;
+        }
+        self.pipeline.record(decoded);
+        Ok(())
     }
 
     /// Wall time is adjusted now and then, and monotonic time stands still in a suspend.

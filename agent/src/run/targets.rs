@@ -132,6 +132,12 @@ impl Targets {
         Ok(())
     }
 
+    /// Those that the kernel half does not know.
+    pub(super) fn gone(&self, selection: &Selection) -> Vec<Tgid> {
+        let all = self.traced.keys().copied();
+        all.filter(|tgid| selection.bits(tgid.0).is_none()).collect()
+    }
+
     /// Forgets those that have ended before they were selected: no event will tell of it.
     fn forget_gone(&mut self, selection: &Selection) {
         self.traced.retain(|tgid, _| selection.bits(tgid.0).is_some());

@@ -195,3 +195,30 @@ fn a_runtime_that_compiles_while_it_runs() {
     println!("{spans:?}; {}", ended.done());
     assert!(spans.get("uv_timer_start").is_some_and(|count| *count >= 100), "{spans:?}");
 }
+
+#[test]
+fn an_end_that_was_lost_is_noticed() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(program) = compile(&scratch, "hazards/hot.c", &["-O2"]) else { return };
+    let mut probed = Waiting::start(&scratch, "hot", Command::new(&program).arg("100000"));
+    let options = ["--max-overhead", "10000%", "--ring-mib", "1"];
+    let agent = probing(&scratch, probed.pid(), &["hot"], &options);
+    agent.signal("STOP");
+    probed.tell("go");
+    // What it does is more than the ring holds, and its end comes last.
+    let shown = probed.end();
+    agent.signal("CONT");
+    // Nothing is left to trace, so it ends by itself.
+    let ended = ended(&scratch, agent);
+    println!("{}", ended.done());
+    assert!(shown.status.success(), "{shown:?}");
+    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
+    assert!(ended.count("events.ring_full") > 0, "{}", ended.done());
+    assert_eq!(ended.count("remora_processes"), 0, "{}", ended.done());
+    let calls = shown.calls()["hot"];
+    let told = spans_by_function(&ended).get("hot").copied().unwrap_or_default();
+    assert!(told < calls && told + ended.count("lost") >= calls, "{told} of {calls}");
+}
