@@ -135,6 +135,29 @@ GET !std::out_of_range
 }
 
 #[test]
+fn polls_of_async_rust() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let flags = ["-O", "-g", "--crate-name", "polls"];
+    let polls = needs!(compile(&scratch, "shown/polls.rs", &flags), "rustc");
+    let file = scratch.file("spans.jsonl");
+    let mut command = Command::new(binary());
+    command.args(["exec", "--functions", "polls::fetch::*", "--max-overhead", "1000%", "--file"]);
+    let ended = Agent::start(command.arg(&file).arg("--").arg(polls)).end();
+    assert_eq!(ended.stdout, "5\n", "{:#?}", ended.log);
+    let mut polls: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for span in spans::read(&file) {
+        let results = polls.entry(span.text("remora.future").to_owned()).or_default();
+        results.push(span.text("remora.return").to_owned());
+    }
+    let mut polls: Vec<Vec<String>> = polls.into_values().collect();
+    polls.sort();
+    assert_eq!(polls, [["Pending", "Ready(2)"], ["Pending", "Ready(3)"]]);
+}
+
+#[test]
 fn a_go_service() {
     if !is_root() {
         return;

@@ -3,6 +3,7 @@
 
 pub mod exception;
 pub mod facts;
+pub mod future;
 pub mod pattern;
 pub mod plan;
 pub mod site;

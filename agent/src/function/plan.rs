@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use agent_common::function::Op;
+use agent_common::function::{OPS_MAX, Op};
 
 use super::facts::SourcePosition;
+use super::future;
 use super::pattern::{Pattern, Patterns};
 use super::site::Placement;
 use super::value::{self, Reader};
@@ -148,6 +149,12 @@ fn plan_function(
         Some(described) => values(described, pattern)?,
         None => (Code::default(), Code::default()),
     };
+    let mut entry = entry;
+    if let Some(code) = described.as_ref().and_then(future::code)
+        && entry.ops.len() + code.len() <= OPS_MAX
+    {
+        entry.ops.splice(0..0, code);
+    }
     let source = described.as_ref().and_then(|described| {
         let file = described.file.as_ref()?.to_string();
         let line = described.line.and_then(|line| u32::try_from(line).ok()).unwrap_or(0);

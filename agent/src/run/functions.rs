@@ -66,6 +66,14 @@ pub(super) struct FileId {
     inode: u64,
 }
 
+impl FileId {
+    /// Of what a path leads to.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+}
+
 /// The probed functions.
 pub(super) struct Functions {
     wishes: Wishes,
@@ -140,7 +148,7 @@ impl Functions {
         if wishes.patterns.is_empty() && !wishes.exceptions && wishes.tracepoints.is_empty() {
             return Ok(None);
         }
-        let trust = selftest::run().unwrap_or_else(|error| {
+        let trust = selftest::run_beside(capture).unwrap_or_else(|error| {
             tracing::warn!(%error, "function probes could not be tried; assuming that they are dear");
             SelfTest::ASSUMED
         });
@@ -437,6 +445,9 @@ impl Functions {
         for (index, error) in &attached.refused {
             let point = points.get(*index);
             tracing::warn!(module = module.name, ?point, %error, "the kernel refuses a probe");
+        }
+        if let Some(tgid) = scope {
+            exceptions::touch(tgid, module, &numbered.hooks);
         }
         let mut sites = attached.sites.iter();
         for (number, function) in functions() {

@@ -9,8 +9,8 @@ use agent_common::function::{Op, register};
 
 use super::chunks::{Chunks, Piece, is_name, word};
 use super::code::Code;
-use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, data};
-use crate::inspect::address::VirtAddr;
+use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, Untouched, data};
+use crate::inspect::address::{FileOffset, VirtAddr};
 use crate::inspect::elf::Module;
 
 /// `abi.Type.TFlag`, `.Align_`, `.FieldAlign_` and `.Kind_`, a byte each.
@@ -67,6 +67,16 @@ fn types(module: &Module) -> Option<VirtAddr> {
         let section = if independent { ".data.rel.ro" } else { ".rodata" };
         Some(module.section(section)?.address)
     })
+}
+
+/// Where the names of types are.
+pub(super) fn names(module: &Module) -> Option<Untouched> {
+    let from = types(module)?;
+    let section = module.sections().iter().find(|section| section.holds(from))?;
+    let end = data::symbol(module, "runtime.etypes");
+    let end = end.map_or(section.address.0 + section.size, |end| end.0);
+    let offset = FileOffset(from.0 - section.address.0 + section.offset.0);
+    Some(Untouched { offset, bytes: end.checked_sub(from.0)? })
 }
 
 pub(super) fn decode_panic(chunks: Chunks<'_>) -> Option<Seen> {

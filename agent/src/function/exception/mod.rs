@@ -59,6 +59,18 @@ pub struct Hook {
     pub decode: Decode,
     /// Whether the task is a goroutine.
     pub in_goroutine: bool,
+    /// What the hook reads of the file and the program may never have touched. A probe reads only what is
+    /// in memory.
+    pub untouched: Option<Untouched>,
+}
+
+/// A part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Untouched {
+    /// Where it begins.
+    pub offset: FileOffset,
+    /// How much it is.
+    pub bytes: u64,
 }
 
 /// The hooks of a module.
@@ -170,8 +182,10 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
         let code = code(kind, &function, seen).filter(|(ops, _)| ops.len() <= OPS_MAX);
         if let Some((ops, decode)) = code {
             let in_goroutine = matches!(decode, Decode::GoPanic | Decode::GoFatal);
-            let name = function.name;
-            found.hooks.push(Hook { name, site, semaphore: None, ops, decode, in_goroutine });
+            let untouched = if decode == Decode::GoPanic { golang::names(module) } else { None };
+            let (name, semaphore) = (function.name, None);
+            let hook = Hook { name, site, semaphore, ops, decode, in_goroutine, untouched };
+            found.hooks.push(hook);
         }
     }
     found.hooks.extend(ruby::hooks(module));

@@ -51,6 +51,7 @@ fn hook(module: &Module, point: &Tracepoint) -> Option<Hook> {
         ops: code.finish(),
         decode: Decode::Ruby,
         in_goroutine: false,
+        untouched: None,
     })
 }
 

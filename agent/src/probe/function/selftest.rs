@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_common::function::{Hit, Op, op, register};
 use agent_common::{Selected, kind, select};
@@ -23,7 +23,7 @@ use crate::function::FunctionNo;
 use crate::function::site::{CostClass, Site, SiteKind};
 use crate::inspect::address::{FileOffset, VirtAddr};
 use crate::platform::btf::{Btf, BtfError};
-use crate::probe::capture::Shared;
+use crate::probe::capture::{Capture, Shared};
 use crate::probe::offsets;
 
 /// How long the child may take for an answer before it is taken for broken.
@@ -78,7 +78,24 @@ impl SelfTest {
 /// Tries it.
 pub fn run() -> Result<SelfTest, SelfTestError> {
     let types = Btf::from_sys_fs()?;
-    Trial::start(offsets::resolve(&types)?)?.run()
+    run_with(offsets::resolve(&types)?)
+}
+
+/// As [`run`], without reading the kernel's types once more.
+pub fn run_beside(capture: &Capture) -> Result<SelfTest, SelfTestError> {
+    run_with(capture.shared().offsets.clone())
+}
+
+fn run_with(fields: Vec<u32>) -> Result<SelfTest, SelfTestError> {
+    let begun = Instant::now();
+    let mut trial = Trial::start(fields)?;
+    let started = begun.elapsed();
+    let verdict = trial.run();
+    tracing::debug!(?started, all = ?begun.elapsed(), "function probes tried on a child");
+    // Detaching takes the kernel longer than all the rest, and nothing waits for it. Without a thread it
+    // happens here.
+    let _ = std::thread::Builder::new().name("self-test".to_owned()).spawn(move || drop(trial));
+    verdict
 }
 
 /// The ring's size: room for all hits of a trial.
@@ -106,7 +123,7 @@ impl Trial {
         Ok(Self { probes, ring: ring.map_err(unreadable)?, child, offsets })
     }
 
-    fn run(mut self) -> Result<SelfTest, SelfTestError> {
+    fn run(&mut self) -> Result<SelfTest, SelfTestError> {
         let plain = self.child.calls()?;
         let tgid = self.child.child.id();
         let selected = Selected { bits: select::FUNCTIONS, ..Selected::default() };

@@ -21,6 +21,7 @@ use crate::event::Hit;
 use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid};
 use crate::function::exception::{Decode, EVENT as EXCEPTION, Raised};
 use crate::function::facts::{FunctionFacts, Role};
+use crate::function::future;
 use crate::function::site::SiteKind;
 use crate::function::value::{Failure, Reader, Value};
 use crate::platform::clock::MonoNs;
@@ -250,6 +251,10 @@ impl Calls {
             // It stays until this call is told.
             exchange.children += 1;
         }
+        let mut attributes = reader.map(|reader| values(reader, hit)).unwrap_or_default();
+        if let Some(address) = future::read(hit.chunks) {
+            attributes.text("remora.future", &format!("{address:#x}"));
+        }
         let frame = Frame {
             function: Arc::clone(function),
             sp: hit.sp,
@@ -257,7 +262,7 @@ impl Calls {
             span_id: state.ids.span(),
             belongs,
             above,
-            attributes: reader.map(|reader| values(reader, hit)).unwrap_or_default(),
+            attributes,
             failure: None,
             events: Vec::new(),
             raised: None,

@@ -168,10 +168,11 @@ impl Tracer {
     }
 }
 
+/// Waits for children of this very thread: other tests have others.
 fn wait(pid: i32) -> (i32, i32) {
     let mut status = 0;
     // SAFETY: `status` is an integer that is written to.
-    let pid = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
+    let pid = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
     assert!(pid > 0, "there is something to wait for");
     (pid, status)
 }
