@@ -1,5 +1,5 @@
 //! C++: `__cxa_throw(object, std::type_info *, destructor)` of the Itanium C++ ABI, in libstdc++, in
-//! libc++abi, or linked statically. A rethrow (`__cxa_rethrow`) does not come here.
+//! libc++abi, or linked statically. A rethrow is no new exception: the one that was caught goes on.
 //!
 //! The type's name is in its `type_info` (ABI 2.9.3: virtual table, name, and for a class with one public
 //! base, `__si_class_type_info`, the base's `type_info`). The message of a class below
@@ -31,15 +31,21 @@ const TEXT: u16 = 17;
 const WORD: u16 = 18;
 
 pub(super) fn is_hook(name: &str) -> bool {
-    matches!(name, "__cxa_throw" | CATCH)
+    matches!(name, "__cxa_throw" | CATCH | RETHROW)
 }
 
 /// Called by the function that catches, when it has left all below it.
 const CATCH: &str = "__cxa_begin_catch";
 
+/// Called by whoever has caught an exception and does not want it.
+const RETHROW: &str = "__cxa_rethrow";
+
 pub(super) fn code(name: &str) -> (Vec<Op>, Decode) {
     if name == CATCH {
         return (Vec::new(), Decode::CppCatch);
+    }
+    if name == RETHROW {
+        return (Vec::new(), Decode::CppRethrow);
     }
     let mut code = Code::default();
     code.chunk(NAMES).register(register::RSI).save(0).follow(8).string(NAME_MAX);

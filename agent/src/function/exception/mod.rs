@@ -90,6 +90,8 @@ pub enum Decode {
     Cpp,
     /// `__cxa_begin_catch`
     CppCatch,
+    /// `__cxa_rethrow`
+    CppRethrow,
     /// `rust_panic`, with the payload ready.
     RustPanic,
     /// What is called before it, with the place in the source.
@@ -124,6 +126,8 @@ pub enum Seen {
     ControlFlow,
     /// One is caught by whoever has called this.
     Caught,
+    /// The one that was caught last goes on.
+    GoesOn,
 }
 
 /// An exception.
@@ -245,6 +249,7 @@ pub fn decode(decode: Decode, chunks: &[u8]) -> Option<Seen> {
     match decode {
         Decode::Cpp => cpp::decode(chunks),
         Decode::CppCatch => Some(Seen::Caught),
+        Decode::CppRethrow => Some(Seen::GoesOn),
         Decode::RustPanic => rust::decode_panic(chunks),
         Decode::RustPlace => rust::decode_place(chunks),
         Decode::GoPanic => golang::decode_panic(chunks),

@@ -78,9 +78,9 @@ mod tests {
     #[test]
     fn a_place_needs_file_and_line() {
         let line = 7u64.to_le_bytes();
-        let name: (u16, u16, &[u8]) = (NAME, 0, b"App\\NotFound");
-        let (file, line): ((u16, u16, &[u8]), (u16, u16, &[u8])) =
-            ((FILE, 0, b"/srv/a.php"), (LINE, 0, &line));
+        let name = (NAME, 0, b"App\\NotFound".as_slice());
+        let file = (FILE, 0, b"/srv/a.php".as_slice());
+        let line = (LINE, 0, line.as_slice());
         let place = Place { file: "/srv/a.php".to_owned(), line: 7 };
         let bare = Raised::new("App\\NotFound", None);
         let placed = Raised { place: Some(place), ..bare.clone() };

@@ -4,8 +4,10 @@ use proptest::prelude::*;
 use super::chunks::written;
 use super::*;
 
-const ALL: [Decode; 10] = [
+const ALL: [Decode; 12] = [
     Decode::Cpp,
+    Decode::CppCatch,
+    Decode::CppRethrow,
     Decode::RustPanic,
     Decode::RustPlace,
     Decode::GoPanic,

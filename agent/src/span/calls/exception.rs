@@ -13,6 +13,8 @@ pub(super) enum Raise {
     ControlFlow,
     /// That one was caught.
     Caught,
+    /// That the one that was caught goes on.
+    GoesOn,
     /// Nothing yet, or nothing new.
     None,
 }
@@ -31,6 +33,7 @@ pub(super) fn of(decode: Decode, chunks: &[u8], coming: &mut Option<Option<Place
         },
         Some(Seen::ControlFlow) => Raise::ControlFlow,
         Some(Seen::Caught) => Raise::Caught,
+        Some(Seen::GoesOn) => Raise::GoesOn,
         None => Raise::Unknown,
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct Frame {
     events: Vec<SpanEvent>,
     /// The type of an exception that was raised within it and has not been seen to be caught.
     raised: Option<String>,
+    /// The type of the one that was caught last.
+    caught: Option<String>,
     /// What was raised ends the process.
     is_fatal: bool,
     /// Hits of its task that were lost since it began.
@@ -266,6 +268,7 @@ impl Calls {
             failure: None,
             events: Vec::new(),
             raised: None,
+            caught: None,
             is_fatal: false,
             lost: 0,
             suppressed: hit.suppressed,
@@ -347,7 +350,14 @@ impl Calls {
             Some(Raise::Caught) => {
                 let call = self.tasks.get_mut(&hit.task).and_then(Stacks::innermost_told);
                 if let Some(call) = call {
-                    call.raised = None;
+                    call.caught = call.raised.take();
+                }
+                return;
+            }
+            Some(Raise::GoesOn) => {
+                let call = self.tasks.get_mut(&hit.task).and_then(Stacks::innermost_told);
+                if let Some(call) = call {
+                    call.raised = call.caught.take().or(call.raised.take());
                 }
                 return;
             }
