@@ -55,6 +55,14 @@ pub enum SelfTestError {
     Untrue(&'static str),
 }
 
+impl SelfTestError {
+    /// Whether function probes must not be used here: they were tried, and harmed the child or lied.
+    /// Otherwise they could not be tried.
+    pub fn forbids(&self) -> bool {
+        matches!(self, Self::Harmed(_) | Self::Untrue(_))
+    }
+}
+
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SelfTest {
