@@ -113,7 +113,7 @@ mod tests {
         let names = ["main", "app::handle_request", "app::Handler::new", "memcpy", "std::sort"];
         assert_eq!(near("handle_reqest", &names), ["app::handle_request"]);
         assert_eq!(near("libx!Handle_Request@ret", &names), ["app::handle_request"]);
-        assert_eq!(near("HANDLE*", &names), ["app::Handler::new", "app::handle_request"]);
+        assert_eq!(near("HANDLE*", &names), ["app::handle_request", "app::Handler::new"]);
         assert_eq!(near("zzz", &names), [""; 0]);
         assert_eq!(near("*", &names), [""; 0]);
         assert_eq!(suggestion(&["f".to_owned(), "g".to_owned()]), "; there are `f`, `g`");

@@ -342,10 +342,7 @@ impl Index {
             let mangled = name.starts_with("_Z") || name.starts_with("_R");
             (raw.rank, if mangled { 0 } else { underscores }, raw.origin)
         };
-        self.symbols.sort_unstable_by(|a, b| {
-            let key = |raw: &Raw| (raw.address, rank(raw));
-            key(a).cmp(&key(b)).then_with(|| name(a).cmp(&name(b)))
-        });
+        self.symbols.sort_by_cached_key(|raw| (raw.address, rank(raw), raw.strings, raw.name));
         self.symbols.dedup_by(|b, a| {
             a.address == b.address && name(a) == name(b) && {
                 a.size = a.size.max(b.size);
