@@ -30,7 +30,7 @@ pub struct Hit {
     pub sp: u64,
     /// The site's number.
     pub site: u32,
-    /// Hits of the site's function by this process that were not told since the last that was,
+    /// Calls of the site's function, by whatever process, that were not told since the last that was,
     /// because the budget or a rate was used up.
     pub suppressed: u32,
     /// Bytes of chunks that follow.
@@ -191,7 +191,8 @@ pub mod op {
     pub const SKIP: u8 = 14;
     /// The hit is not told: a condition of the user's does not hold.
     pub const DROP: u8 = 15;
-    /// Appends the return addresses of the user stack, at most `imm` of them, eight bytes each.
+    /// Appends the addresses on the user stack as frame pointers tell them, the site's own first, at
+    /// most `imm` of them, eight bytes each.
     pub const STACK: u8 = 16;
     /// The accumulator is shifted left (`a` 0), right (`a` 1) or right with its sign (`a` 2) by
     /// `imm` bits.

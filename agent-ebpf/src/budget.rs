@@ -25,8 +25,9 @@ use crate::{atomic, emit};
 const WINDOW_SHIFT: u64 = agent_common::function::BUDGET_WINDOW_SHIFT;
 /// And those of a function's own rate: about a second.
 const RATE_SHIFT: u64 = agent_common::function::RATE_WINDOW_SHIFT;
-/// How many parts a window's budget is leased in.
-const LEASED_PARTS: u64 = 64;
+/// How many parts a window's budget is leased in. What is left of a lease is lost when another process
+/// with the same slot comes: many, so that this is little.
+const LEASED_PARTS: u64 = 256;
 /// Entries remembered; a power of two.
 const ENTRIES: usize = 256;
 

@@ -8,6 +8,7 @@
 
 mod atomic;
 mod budget;
+mod chunks;
 #[expect(dead_code, reason = "what only the other object writes")]
 mod emit;
 mod function;

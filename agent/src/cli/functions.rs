@@ -111,7 +111,7 @@ pub(super) fn functions(options: &Functions) -> Result<(), CliError> {
     let patterns = Patterns::parse(texts).map_err(UsageError::from)?;
     let (places, root) = places(options)?;
     if options.usdt {
-        return Ok(tracepoints::list(&places, &patterns, options.json)?);
+        return tracepoints::list(&places, &patterns, options.json);
     }
     let mut rows = Vec::new();
     let mut near = near::Near::new(texts);

@@ -8,6 +8,7 @@ mod honest;
 mod http1;
 mod input;
 mod recording;
+mod values;
 pub mod wire;
 mod witness;
 
@@ -22,12 +23,13 @@ pub use witness::Witness;
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("answers", answers::run),
     ("event", event::run),
     ("headers", headers::run),
     ("http1", http1::run),
     ("recording", recording::run),
+    ("values", values::run),
 ];
 
 /// Runs a target.

@@ -269,8 +269,8 @@ mod tests {
 
     fn note(name: &[u8], kind: u32, description: &[u8]) -> Vec<u8> {
         let mut note = Vec::new();
-        note.extend(u32::try_from(name.len()).unwrap().to_le_bytes());
-        note.extend(u32::try_from(description.len()).unwrap().to_le_bytes());
+        note.extend(u32::try_from(name.len()).expect("short").to_le_bytes());
+        note.extend(u32::try_from(description.len()).expect("short").to_le_bytes());
         note.extend(kind.to_le_bytes());
         for part in [name, description] {
             note.extend(part);

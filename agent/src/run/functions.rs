@@ -271,6 +271,10 @@ impl Functions {
             let before = self.costs.insert(*number, cost_ns).unwrap_or(0);
             spent.push(Spent { function, cost_ns: cost_ns.saturating_sub(before) });
         }
+        if self.processes.is_empty() {
+            // It was spent by who has ended.
+            return Ok(());
+        }
         self.throttle.limit(self.wishes.budget_ns.saturating_mul(self.processes.len() as u64));
         let dear = self.throttle.decide(interval, &spent);
         if dear.is_empty() {
@@ -294,6 +298,16 @@ impl Functions {
             self.gone.insert(function.0);
         }
         Ok(())
+    }
+
+    /// Calls that were not told because a budget or a rate was used up, the latest included. A syscall
+    /// for every function.
+    pub(super) fn suppressed(&self) -> Result<u64, FunctionsError> {
+        let mut sum = 0;
+        for number in self.probed.iter().chain(&self.gone) {
+            sum += self.probes.counters(FunctionNo(*number))?.suppressed;
+        }
+        Ok(sum)
     }
 
     fn name(&self, FunctionNo(number): FunctionNo) -> Option<&str> {

@@ -469,10 +469,17 @@ impl Agent {
             tracing::warn!(%error, "cannot read the kernel half's counters");
             probe::Counters::default()
         });
+        let mut calls = self.pipeline.call_tallies();
+        // Hits tell of those before them; after the last one only the kernel half knows.
+        match self.functions.as_ref().map(Functions::suppressed) {
+            Some(Ok(suppressed)) => calls.suppressed = suppressed,
+            Some(Err(error)) => tracing::warn!(%error, "cannot read the functions' counters"),
+            None => {}
+        }
         Summary {
             intake: self.pipeline.intake(),
             tallies: self.pipeline.tallies(),
-            calls: self.pipeline.call_tallies(),
+            calls,
             functions: self.functions.as_ref().map_or(0, Functions::len),
             detached: self.functions.as_ref().map_or(0, Functions::detached),
             counters,

@@ -35,7 +35,7 @@ pub(crate) enum Spans {
     AllOrNone,
     /// At most as many: probes may get lost without harm.
     AtMost,
-    /// With those that are counted as left out or lost, as many.
+    /// Some; they say how many calls were left out before them, and are no more with those.
     Counted,
 }
 
@@ -199,7 +199,7 @@ impl Hazard {
                     Spans::Exact => spans == calls,
                     Spans::AllOrNone => spans == calls || (spans == 0 && refused(ended, function)),
                     Spans::AtMost => spans <= calls,
-                    Spans::Counted => spans + left_out == calls,
+                    Spans::Counted => spans > 0 && spans + left_out <= calls,
                 };
                 (!right).then(|| {
                     format!("{function}: {calls} calls, {spans} spans, {left_out} left out")

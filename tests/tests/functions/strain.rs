@@ -197,6 +197,30 @@ fn a_runtime_that_compiles_while_it_runs() {
 }
 
 #[test]
+fn what_a_rate_leaves_out_is_counted_to_the_last_call() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(program) = compile(&scratch, "hazards/plain.c", &["-O2", "-lpthread"]) else { return };
+    let hazard = Hazard {
+        source: "hazards/plain.c",
+        flags: &[],
+        args: &[],
+        functions: &["work@rate=100/s", "step@rate=50/s"],
+        spans: Spans::Counted,
+        options: ALL,
+    };
+    let (shown, ended) = hazard.play(&scratch, || Command::new(&program), |_| ());
+    let calls: u64 = shown.calls().values().sum();
+    let told = ended.count("remora_call_spans_total");
+    println!("{told} of {calls} calls; {}", ended.done());
+    assert!(!ended.log.iter().any(|line| line.contains("not traced")), "{:#?}", ended.log);
+    assert!(told >= 100 && told < calls / 2, "{told}");
+    assert_eq!(told + ended.count("remora_calls_suppressed_total"), calls, "{}", ended.done());
+}
+
+#[test]
 fn an_end_that_was_lost_is_noticed() {
     if !is_root() {
         return;

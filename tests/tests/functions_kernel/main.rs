@@ -281,7 +281,7 @@ fn a_stack_is_told_from_the_top() {
     program.run("text x");
     let told = scene.drain();
     let frames = told[0].chunk(1);
-    assert!(frames.len() % 8 == 0 && frames.len() <= 128, "{frames:?}");
+    assert!(frames.len().is_multiple_of(8) && frames.len() <= 128, "{frames:?}");
     assert_eq!(frames[..8], program.address("probed").to_ne_bytes());
 }
 
@@ -445,7 +445,7 @@ fn a_full_ring_is_counted() {
     assert_eq!(selection.lost(program.id()), Some(lost as u64));
     let counters = scene.capture.counters().expect("they are there");
     assert_eq!(counters.of(agent_common::counter::RING_FULL), lost as u64);
-    assert!(counters.events >= told.len() as u64 + 1);
+    assert!(counters.events > told.len() as u64);
 }
 
 #[test]

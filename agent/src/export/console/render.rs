@@ -184,6 +184,12 @@ fn describe(span: &Span) -> Vec<Piece> {
     if let Some(target) = target(span) {
         pieces.push((None, format!(" {}", printable(&target))));
     }
+    // Why it failed comes first, where there is not room for all.
+    let failed = span.status == StatusCode::Error;
+    let values = if span.kind == Kind::Internal { printable(&values(span)) } else { String::new() };
+    if !failed {
+        pieces.push((Some(DIM), values.clone()));
+    }
     if let Some(Value::Int(status)) = span.attributes.get("http.response.status_code") {
         let color = match status {
             500.. => RED,
@@ -197,6 +203,14 @@ fn describe(span: &Span) -> Vec<Piece> {
     {
         pieces.push((Some(RED), format!(" {}", printable(error))));
     }
+    for event in &span.events {
+        if let Some(Value::Text(message)) = event.attributes.get("exception.message") {
+            pieces.push((Some(RED), format!(": {}", printable(message))));
+        }
+    }
+    if failed && !values.is_empty() {
+        pieces.push((Some(DIM), format!(" {values}")));
+    }
     if let Some(parent) = span.parent {
         if parent.confidence == Confidence::Inferred {
             pieces.push((Some(YELLOW), format!(" ?{}", parent.method.as_str())));
@@ -208,6 +222,26 @@ fn describe(span: &Span) -> Vec<Piece> {
         pieces.push((Some(YELLOW), " events lost".to_owned()));
     }
     pieces
+}
+
+/// What a function was given and gave back: `(id=7, name=ada) → true`.
+fn values(span: &Span) -> String {
+    let shown = |value| match value {
+        Value::Text(text) => text.to_owned(),
+        Value::Int(number) => number.to_string(),
+        Value::Bool(truth) => truth.to_string(),
+        other => format!("{other:?}"),
+    };
+    let mut args = Vec::new();
+    let mut result = String::new();
+    for (key, value) in span.attributes.iter() {
+        if let Some(name) = key.strip_prefix("remora.arg.") {
+            args.push(format!("{name}={}", shown(value)));
+        } else if key == "remora.return" {
+            result = format!(" → {}", shown(value).trim_end());
+        }
+    }
+    if args.is_empty() { result } else { format!("({}){result}", args.join(", ")) }
 }
 
 /// Path of a request served; address and path of one that was made.

@@ -13,7 +13,7 @@ pub(super) struct Built(PathBuf);
 impl Built {
     pub(super) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("remora-code-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
+        std::fs::create_dir_all(&path).expect("a directory");
         Self(path)
     }
 
@@ -23,8 +23,8 @@ impl Built {
 
     /// Writes a source and runs a compiler on it; `None` if there is no such compiler.
     pub(super) fn build(&self, source: &str, text: &str, command: &[&str]) -> Option<PathBuf> {
-        std::fs::write(self.path(source), text).unwrap();
-        let (program, args) = command.split_first().unwrap();
+        std::fs::write(self.path(source), text).expect("a source");
+        let (program, args) = command.split_first().expect("a program");
         let mut command = Command::new(program);
         command.args(args).args(["-o", "built", source]).current_dir(&self.0);
         match command.output() {
@@ -199,8 +199,8 @@ fn small_functions() {
     let built = Built::new("small");
     let flags = ["gcc", "-nostdlib", "-no-pie", "-Wl,-e,push", "-Wl,-z,noexecstack"];
     let Some(path) = built.build("small.S", &text, &flags) else { return };
-    let module = Module::open(&path).unwrap();
-    let index = Index::read(&module, Path::new("/")).unwrap();
+    let module = Module::open(&path).expect("a program");
+    let index = Index::read(&module, Path::new("/")).expect("symbols");
     let mut wrong = Vec::new();
     for (name, code, expected) in FUNCTIONS {
         let functions = index.functions(|other| other == *name);

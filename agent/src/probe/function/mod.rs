@@ -12,13 +12,15 @@
 
 mod bpf;
 pub mod budget;
+mod error;
 pub(crate) mod exercise;
 mod link;
 mod loader;
+mod point;
 pub mod selftest;
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{CStr, CString, NulError, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -30,6 +32,9 @@ use agent_common::function::{
 };
 use agent_common::task_kind;
 
+pub use self::error::FunctionError;
+pub use self::point::{HitCosts, Point, TaskSource};
+
 use self::bpf::Attach;
 use self::link::{Closer, Linked, Places};
 use self::loader::Loaded;
@@ -37,68 +42,7 @@ use self::selftest::SelfTest;
 use super::capture::{Capture, Shared, Verified};
 use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
-use crate::function::site::{CostClass, Site, SiteKind};
-use crate::inspect::address::FileOffset;
-
-/// Why function probes could not be loaded or attached.
-#[derive(Debug, thiserror::Error)]
-pub enum FunctionError {
-    /// The binary was built by plain `cargo build`.
-    #[error("this binary holds no eBPF object: build it with `cargo xtask build`")]
-    NoObject,
-    /// The kernel takes no types, or the object has none.
-    #[error("the kernel takes no types (BTF) of programs")]
-    NoTypes,
-    /// The kernel refused the object's types.
-    #[error("cannot load the types of the function probes' program")]
-    Types(#[source] io::Error),
-    /// The object does not fit the loader.
-    #[error("cannot read the eBPF object of function probes")]
-    Parse(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A map could not be made, read or written.
-    #[error("cannot use map `{map}` of function probes")]
-    Map {
-        /// The map.
-        map: String,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The kernel refused the program.
-    #[error("cannot load the program of function probes: {log}")]
-    Program {
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-        /// What its verifier said.
-        log: String,
-    },
-    /// No thread for detaching.
-    #[error("cannot start a thread")]
-    Thread(#[source] io::Error),
-    /// A path that no kernel takes.
-    #[error("cannot probe a file whose name has a zero byte")]
-    Path(#[source] NulError),
-    /// The kernel took no probe in this file.
-    #[error("cannot probe functions of {}", path.display())]
-    Attach {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// A map of fixed size is full.
-    #[error("too many {what}: {wanted} are wanted, {most} fit; ask for fewer functions")]
-    TooMany {
-        /// Of what.
-        what: &'static str,
-        /// How many there would be.
-        wanted: usize,
-        /// How many fit.
-        most: usize,
-    },
-}
+use crate::function::site::SiteKind;
 
 /// Sizes of maps, which the kernel fills with zeroes at start.
 #[derive(Clone, Copy, Debug)]
@@ -117,58 +61,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self { sites: 1 << 17, ops: 1 << 18, functions: 1 << 14, links: 1 << 16 }
     }
-}
-
-/// What a hit costs the target on this host, nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HitCosts {
-    /// [`CostClass::Emulated`]
-    pub emulated_ns: u32,
-    /// [`CostClass::Stepped`]
-    pub stepped_ns: u32,
-}
-
-impl HitCosts {
-    /// What is assumed where nothing was measured: a slow virtual machine's, so that budgets err on
-    /// the target's side.
-    pub const ASSUMED: Self = Self { emulated_ns: 1_000, stepped_ns: 10_000 };
-
-    /// What a hit of this class costs.
-    pub fn of(self, class: CostClass) -> u32 {
-        match class {
-            CostClass::Emulated => self.emulated_ns,
-            CostClass::Stepped => self.stepped_ns,
-        }
-    }
-}
-
-/// How the task of a hit is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskSource {
-    /// It is the thread.
-    Thread,
-    /// It is the goroutine whose `g` is in the register where Go's calling convention has it; its id
-    /// lies at this offset.
-    Goroutine {
-        /// Bytes from the start of `g`.
-        id_offset: u32,
-    },
-}
-
-/// A probe.
-#[derive(Clone, Debug)]
-pub struct Point {
-    /// Where it goes and what it means.
-    pub site: Site,
-    /// What it reads.
-    pub ops: Vec<Op>,
-    /// The function that it belongs to.
-    pub function: FunctionNo,
-    /// For a static tracepoint: where its semaphore lies in the file, a word that the kernel counts up
-    /// while the probe is there.
-    pub semaphore: Option<FileOffset>,
-    /// How the task is found.
-    pub task: TaskSource,
 }
 
 /// What [`FunctionProbes::attach`] has attached, to be detached together.
@@ -309,8 +201,8 @@ impl FunctionProbes {
     /// Attaches probes to a file, in one process or in all that map it. Those that the kernel refuses
     /// are told, the rest is attached. Nothing is told of a hit until its process is selected.
     ///
-    /// `file` is anything that can be opened here: `/proc/PID/exe`, `/proc/PID/map_files/…`,
-    /// `/proc/PID/root/…`. The kernel keeps to the file, not the path.
+    /// `file` is anything that can be opened here: `/proc/PID/exe`, a file of `/proc/PID/map_files`, a
+    /// path below the process's root. The kernel keeps to the file, not the path.
     pub fn attach(
         &mut self,
         file: &Path,

@@ -19,8 +19,8 @@ struct Survey {
 }
 
 fn survey(path: &Path) -> Survey {
-    let module = Module::open(path).unwrap();
-    let index = Index::read(&module, Path::new("/")).unwrap();
+    let module = Module::open(path).expect("a program");
+    let index = Index::read(&module, Path::new("/")).expect("symbols");
     let mut survey = Survey::default();
     for function in index.functions(|_| true) {
         survey.functions += 1;
@@ -103,7 +103,7 @@ fn check(path: &Path, least: f64) {
 
 #[test]
 fn the_c_library() {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("our own");
     let path = maps.lines().find_map(|line| {
         let path = line.split_ascii_whitespace().nth(5)?;
         path.contains("/libc.so").then_some(path)
