@@ -133,6 +133,12 @@ fn processes_fork_exec_and_exit() {
     let bytes = record(kind::EXIT);
     assert!(matches!(decode(&bytes), Ok((_, Event::Exit { tgid: Tgid(1), lost: 4, .. }))));
     assert!(matches!(decode(&bytes[..39]), Err(DecodeError::Short { bytes: 39, .. })));
+    let bytes = record(kind::SIGNAL);
+    let Ok((_, Event::Signal { tgid, task, number, .. })) = decode(&bytes) else {
+        panic!("no signal")
+    };
+    assert_eq!((tgid, number), (Tgid(1), 3));
+    assert_eq!(task, TaskId { tgid, kind: 4, id: 5 });
 }
 
 #[test]

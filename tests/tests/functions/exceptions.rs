@@ -221,8 +221,11 @@ fn a_storm_is_limited() {
     assert!(told >= 200 && told + suppressed <= 50_000, "{told} {suppressed}");
 }
 
+/// Names of functions, each with what is said of a call of it.
+type Said = Vec<(String, String)>;
+
 /// What a crash says: the event of each span that has one, and the spans that failed.
-fn crash(args: &[&str]) -> Option<(Vec<(String, String)>, Vec<(String, String)>)> {
+fn crash(args: &[&str]) -> Option<(Said, Said)> {
     if !is_root() {
         return None;
     }
@@ -266,7 +269,7 @@ fn crash(args: &[&str]) -> Option<(Vec<(String, String)>, Vec<(String, String)>)
     Some((told, failed))
 }
 
-fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+fn pairs(pairs: &[(&str, &str)]) -> Said {
     pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
 }
 

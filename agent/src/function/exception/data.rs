@@ -1,9 +1,10 @@
 //! Symbols of data, which the index of functions does not have.
 
-use object::elf;
-
 use crate::inspect::address::VirtAddr;
 use crate::inspect::elf::Module;
+
+/// `SHN_UNDEF`: the symbol is another module's.
+const UNDEFINED: u16 = 0;
 
 /// Where a symbol of data lies.
 pub(super) fn symbol(module: &Module, name: &str) -> Option<VirtAddr> {
@@ -19,7 +20,7 @@ fn find(module: &Module, section: &str, name: &str) -> Option<VirtAddr> {
         let [n0, n1, n2, n3, _, _, s0, s1, rest @ ..] = *symbol;
         let at = usize::try_from(u32::from_le_bytes([n0, n1, n2, n3])).ok()?;
         let behind = strings.get(at..)?.strip_prefix(name.as_bytes())?;
-        let is_defined = u16::from_le_bytes([s0, s1]) != elf::SHN_UNDEF.0;
+        let is_defined = u16::from_le_bytes([s0, s1]) != UNDEFINED;
         let value = u64::from_le_bytes(*rest.first_chunk()?);
         (is_defined && behind.first() == Some(&0)).then_some(VirtAddr(value))
     })

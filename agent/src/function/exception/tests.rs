@@ -1,3 +1,5 @@
+//! What holds for all runtimes alike.
+
 use agent_common::function::OPS_MAX;
 use proptest::prelude::*;
 

@@ -7,6 +7,8 @@ use super::*;
 use crate::function::exception::Decode;
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
 use crate::function::site::SiteKind;
+use crate::span::attributes::Value;
+use crate::span::model::SpanEvent;
 
 #[track_caller]
 fn check(scene: &mut Scene, expected: Expect) {
@@ -429,4 +431,128 @@ fn who_catches_ends_what_it_had_called() {
         app f3()
     "#]],
     );
+}
+
+impl Scene {
+    /// A hook of this number, with one probe.
+    fn hook(&mut self, number: u32, decode: Decode) {
+        let role = Role::Event { name: "exception".to_owned(), decode: Some(decode) };
+        let sites = vec![SiteFacts { number, kind: SiteKind::Event, into: None, reader: None }];
+        let (name, module) = (format!("hook {number}"), "library".to_owned());
+        let facts = FunctionFacts { number, name, module, source: None, role, sites };
+        self.step(&Step::Function(Arc::new(facts)));
+    }
+
+    /// Its hit, with chunks of number and bytes.
+    fn raise(&mut self, (tgid, tid): Thread, site: u32, sp: u64, chunks: &[(u16, &[u8])]) {
+        self.now += 1000;
+        let header = wire::Header { kind: kind::HIT, ts_ns: self.now, ..Default::default() };
+        let mut bytes = Vec::new();
+        for (number, chunk) in chunks {
+            bytes.extend_from_slice(&number.to_ne_bytes());
+            bytes.extend_from_slice(&0u16.to_ne_bytes());
+            bytes.extend_from_slice(&(chunk.len() as u32).to_ne_bytes());
+            bytes.extend_from_slice(chunk);
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+        }
+        let copied = bytes.len() as u16;
+        let hit = Hit { header, tgid, tid, sp, site, copied, ..Default::default() };
+        let record = records::hit(&hit, &bytes);
+        self.record(header.cpu, record);
+    }
+}
+
+/// What the events of a scene's spans say: the span, the type, the message, the line.
+fn said(scene: &Scene) -> Vec<String> {
+    let text = |event: &SpanEvent, key| match event.attributes.get(key) {
+        Some(Value::Text(text)) => text.to_owned(),
+        Some(Value::Int(number)) => number.to_string(),
+        _ => "-".to_owned(),
+    };
+    let keys = ["exception.type", "exception.message", "code.line.number"];
+    let of = |span: &Span| {
+        let name = span.name.to_string();
+        let say = move |event| format!("{name}: {}", keys.map(|key| text(event, key)).join(", "));
+        span.events.iter().map(say).collect::<Vec<_>>()
+    };
+    scene.spans.iter().flat_map(of).collect()
+}
+
+#[test]
+fn an_exception_that_was_caught_may_go_on() {
+    let mut scene = scene();
+    scene.hook(30, Decode::Cpp);
+    scene.hook(31, Decode::CppCatch);
+    scene.hook(32, Decode::CppRethrow);
+    scene.enter(APP, 0, sp(0));
+    for goes_on in [false, true] {
+        scene.enter(APP, 1, sp(1));
+        scene.enter(APP, 2, sp(2));
+        scene.raise(APP, 30, sp(3), &[(0, b"St13runtime_error")]);
+        // f1 catches it.
+        scene.raise(APP, 31, sp(2), &[]);
+        if goes_on {
+            scene.raise(APP, 32, sp(2), &[]);
+        } else {
+            scene.leave(APP, 1, sp(1));
+        }
+    }
+    scene.enter(APP, 3, sp(1));
+    scene.leave(APP, 3, sp(1));
+    scene.leave(APP, 0, sp(0));
+    check(
+        &mut scene,
+        expect![[r#"
+        app f0()
+          app f1() (stack exact)
+            app f2() (stack exact) !std::runtime_error ~unwound
+          app f1() (stack exact) !std::runtime_error ~unwound
+            app f2() (stack exact) !std::runtime_error ~unwound
+          app f3() (stack exact)
+    "#]],
+    );
+    assert_eq!(said(&scene), ["f2: std::runtime_error, -, -"; 2]);
+}
+
+#[test]
+fn a_panic_has_the_place_that_was_told_before() {
+    let mut scene = scene();
+    scene.hook(30, Decode::RustPlace);
+    scene.hook(31, Decode::RustPanic);
+    let words = |words: &[u64]| -> Vec<u8> { words.iter().flat_map(|w| w.to_le_bytes()).collect() };
+    let (slice, boxed) =
+        (words(&[0x5000_0000_0000, 4]), words(&[0x5000_0000_0000, 0x5000_0000_0040]));
+    let place = words(&[0x5000_0000_0000, 7, 12]);
+    let size = words(&[16]);
+    scene.enter(APP, 0, sp(0));
+    scene.raise(APP, 30, sp(2), &[(0, &place), (1, b"main.rs")]);
+    scene.raise(APP, 31, sp(3), &[(0, &size), (1, &slice), (5, b"boom")]);
+    // What another thread has said is of no use here.
+    scene.raise(OTHER, 30, sp(2), &[(0, &place), (1, b"main.rs")]);
+    scene.raise(APP, 31, sp(3), &[(0, &size), (1, &slice), (5, b"bang")]);
+    // One that was caught goes on: it is no new one.
+    scene.raise(APP, 31, sp(3), &[(0, &size), (1, &boxed)]);
+    scene.leave(APP, 0, sp(0));
+    scene.collect();
+    assert_eq!(said(&scene), ["f0: panic, boom, 12", "f0: panic, bang, -"]);
+}
+
+#[test]
+fn a_signal_fails_what_its_thread_was_in() {
+    let mut scene = scene();
+    scene.enter(APP, 0, sp(0));
+    scene.enter(APP, 1, sp(1));
+    scene.enter(OTHER, 2, sp(0) - 0x100_0000);
+    let (tgid, tid) = APP;
+    scene.task(kind::SIGNAL, [tgid, tid, 11, 0]);
+    scene.exit(tgid);
+    check(
+        &mut scene,
+        expect![[r#"
+        app f0() !SIGSEGV ~exit
+          app f1() (stack exact) !SIGSEGV ~exit
+        app f2() ~exit
+    "#]],
+    );
+    assert_eq!(said(&scene), ["f1: SIGSEGV, fatal signal 11, -"]);
 }
