@@ -21,7 +21,7 @@ use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::platform::clock::{self, MonoNs};
 use crate::probe::function::budget::{Spent, Throttle, TooDear};
-use crate::probe::function::selftest::{self, SelfTest};
+use crate::probe::function::selftest::{self, SelfTest, SelfTestError};
 use crate::probe::function::{FunctionError, FunctionProbes, Limits, LinkNo, Point, TaskSource};
 use crate::probe::{Capture, CaptureError, Selection};
 
@@ -54,6 +54,9 @@ pub enum FunctionsError {
     /// The kernel half did not take a selection.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// This kernel's probes change what programs do.
+    #[error("functions are not probed on this kernel: a trial on a child of our own went wrong")]
+    Forbidden(#[source] SelfTestError),
     /// No thread to look for functions.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -148,10 +151,14 @@ impl Functions {
         if wishes.patterns.is_empty() && !wishes.exceptions && wishes.tracepoints.is_empty() {
             return Ok(None);
         }
-        let trust = selftest::run_beside(capture).unwrap_or_else(|error| {
-            tracing::warn!(%error, "function probes could not be tried; assuming that they are dear");
-            SelfTest::ASSUMED
-        });
+        let trust = match selftest::run_beside(capture) {
+            Ok(trust) => trust,
+            Err(error) if error.forbids() => return Err(FunctionsError::Forbidden(error)),
+            Err(error) => {
+                tracing::warn!(%error, "function probes could not be tried; assuming that they are dear");
+                SelfTest::ASSUMED
+            }
+        };
         tracing::info!(?trust, "function probes tried");
         let mut probes = FunctionProbes::load(capture, Limits::default(), &trust)?;
         probes.set_default_budget(wishes.budget_ns)?;
