@@ -160,8 +160,10 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     let mut pipeline = Pipeline::new(plan.tracker, seed);
     let mut spans = Vec::new();
     let mut targets = Targets::new(plan.rules, plan.follow, plan.capture.payload_limit);
-    if plan.functions.exceptions {
-        capture.watch_signals()?;
+    if plan.functions.exceptions
+        && let Err(error) = capture.watch_signals()
+    {
+        tracing::warn!(%error, "signals that end a process are not told");
     }
     let mut functions = Functions::start(plan.functions, &capture)?;
     let mut fresh = Vec::new();
