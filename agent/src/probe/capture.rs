@@ -14,6 +14,7 @@ use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Pod};
 use super::offsets;
 use crate::inspect::runtime::Goroutines;
 use crate::platform::btf::{Btf, BtfError};
+use crate::platform::memory;
 
 /// The object with all programs, built by `cargo xtask build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("REMORA_EBPF_OBJECT"));
@@ -201,10 +202,7 @@ impl Capture {
         if OBJECT.is_empty() {
             return Err(CaptureError::NoObject);
         }
-        let types = Btf::from_sys_fs()?;
-        let offsets = offsets::resolve(&types)?;
-        let btf = AyaBtf::from_sys_fs().map_err(CaptureError::KernelTypes)?;
-        let kernel = Kernel { types, offsets, btf };
+        let kernel = Kernel::read()?;
         if let Some(source) = options.source {
             return Self::start_with(options, source, &kernel);
         }
@@ -544,9 +542,29 @@ fn take<T>(
 
 /// What the running kernel looks like.
 struct Kernel {
-    types: Btf,
     offsets: Vec<u32>,
+    /// How many parameters the functions have that may be hooked.
+    parameters: Vec<(&'static str, Option<u32>)>,
     btf: AyaBtf,
+}
+
+impl Kernel {
+    /// Reads the kernel's types twice, for ourselves and for the loader, but one after the other: each
+    /// takes many times the memory that the agent needs from then on.
+    fn read() -> Result<Self, CaptureError> {
+        let types = Btf::from_sys_fs()?;
+        let offsets = offsets::resolve(&types)?;
+        let functions = SOCKET_FUNCTIONS.iter().chain(&PAGE_FUNCTIONS);
+        let parameters = functions.map(|(name, _)| (*name, types.parameters(name))).collect();
+        drop(types);
+        memory::give_back();
+        let btf = AyaBtf::from_sys_fs().map_err(CaptureError::KernelTypes)?;
+        Ok(Self { offsets, parameters, btf })
+    }
+
+    fn parameters(&self, name: &str) -> Option<u32> {
+        self.parameters.iter().find(|(known, _)| *known == name).and_then(|(_, count)| *count)
+    }
 }
 
 fn attach(ebpf: &mut Ebpf, source: Source, kernel: &Kernel) -> Result<(), CaptureError> {
@@ -561,7 +579,7 @@ fn attach(ebpf: &mut Ebpf, source: Source, kernel: &Kernel) -> Result<(), Captur
         Source::SocketFunctions => {
             attach_tracepoint(ebpf, state, state, btf)?;
             for (name, parameters) in SOCKET_FUNCTIONS {
-                let found = kernel.types.parameters(name);
+                let found = kernel.parameters(name);
                 if found != Some(parameters) {
                     return Err(CaptureError::Function { name, parameters, found });
                 }
@@ -569,7 +587,7 @@ fn attach(ebpf: &mut Ebpf, source: Source, kernel: &Kernel) -> Result<(), Captur
             }
             for (name, parameters) in PAGE_FUNCTIONS {
                 // Gone since 6.5, when they became sends like any other.
-                if kernel.types.parameters(name) == Some(parameters) {
+                if kernel.parameters(name) == Some(parameters) {
                     attach_fexit(ebpf, name, btf)?;
                 }
             }

@@ -17,7 +17,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use crate::sys;
 
 /// How often the ring is drained: rarely, since wake-ups cost the server more than programs do.
-const DRAIN: Duration = Duration::from_millis(100);
+const DRAIN: Duration = Duration::from_millis(20);
 
 /// Which programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
