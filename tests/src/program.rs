@@ -1,7 +1,7 @@
 //! Programs under test: unmodified ones that are installed, and scripts in `tests/programs`.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -151,7 +151,10 @@ pub fn own_port() -> u16 {
     for _ in 0..1000 {
         let number = NEXT.fetch_add(1, Ordering::Relaxed) + 61 * std::process::id();
         let port = 10_000 + (number % 20_000) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        // Not by listening there: a program that another test starts at this moment has a copy of every
+        // socket until it execs, and the port would be taken for as long.
+        let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+        if refused.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
             return port;
         }
     }
