@@ -21,7 +21,7 @@ const DEMO_PROGRAMS: [(&str, &str); 3] =
     [("python3", "python3"), ("curl", "curl"), ("nginx", "nginx-light")];
 
 /// Programs that the tests use besides. A name that ends with `*` has a version behind it.
-const TEST_PROGRAMS: [(&str, &str); 16] = [
+const TEST_PROGRAMS: [(&str, &str); 20] = [
     ("openssl", "openssl"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
@@ -40,6 +40,11 @@ const TEST_PROGRAMS: [(&str, &str); 16] = [
     ("pg_ctlcluster", "postgresql"),
     ("node", "nodejs"),
     ("javac", "default-jdk-headless"),
+    // Other compilers lay things out otherwise.
+    ("clang++", "clang"),
+    ("ld.lld", "lld"),
+    ("/usr/include/c++/v1/string", "libc++-dev"),
+    ("/usr/lib/x86_64-linux-gnu/libc++abi.so", "libc++abi-dev"),
 ];
 
 /// What the packages above would run at every start of the system.
