@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use remora_tests::agent::{Agent, Ended, binary};
+use remora_tests::backend::{Backend, JAEGER};
 use remora_tests::compile::compile;
-use remora_tests::program::{Program, free_port, listening, own_port};
+use remora_tests::program::{Program, free_port, listening, named_service, own_port};
 use remora_tests::servers::{self, Row, Site};
 use remora_tests::spans::{self, SERVER, Span};
 use remora_tests::{Scratch, is_root};
@@ -134,6 +135,46 @@ GET !std::out_of_range
     }
 }
 
+/// A whole trace, as Jaeger has it: a request, the functions that serve it with their values, the request
+/// that one of them makes and who serves that, and an exception.
+#[test]
+fn a_cpp_service_in_jaeger() {
+    if !is_root() {
+        return;
+    }
+    let Some(jaeger) = Backend::start(&JAEGER) else { return };
+    let scratch = Scratch::new();
+    let server = needs!(compile(&scratch, "shown/orders.cpp", &["-O2", "-g"]), "a C++ compiler");
+    let (stock, stock_port) = named_service("stock", &[]);
+    let port = free_port();
+    let mut command = Command::new(server);
+    command.args([port.to_string(), stock_port.to_string()]);
+    let mut program = Program::logged(&mut command, &scratch.file("output"));
+    listening(port);
+    let pids = format!("{},{}", program.pid(), stock.pid());
+    let url = jaeger.url("grpc", "GRPC_PORT");
+    let args = ["--pid", &pids, "--functions", "shop::*", "--exceptions", "--otlp", &url];
+    let agent = Agent::run(&scratch, &args);
+    assert_eq!(curl(port, "/order?id=100"), "no such order: 100\n");
+    let made = agent.wait_for(6, |_| true);
+    let expected = "\
+GET !std::out_of_range
+  shop::handle path=/order?id=100 !std::out_of_range
+    shop::in_stock id=100 →=LENGTH
+      GET
+        GET
+    shop::price currency=Dollar order={id: 100, customer: \"ada\"} !std::out_of_range
+";
+    let length = made.iter().find(|span| span.name == "shop::in_stock");
+    let length = length.and_then(|span| span.int("remora.return")).unwrap_or_default();
+    let outline = outline(&made);
+    assert_eq!(outline, expected.replace("LENGTH", &length.to_string()), "{outline}");
+    jaeger.has_just(&made);
+    let ended = agent.stop();
+    program.kill();
+    assert_eq!(ended.done(), "spans=6 exported=6 lost=0", "{:#?}", ended.log);
+}
+
 #[test]
 fn polls_of_async_rust() {
     if !is_root() {
@@ -172,6 +213,22 @@ fn a_go_service() {
         assert_eq!(handler.text("remora.arg.w"), "*http.response");
         assert!(handler.text("remora.arg.r").contains("Method: \"GET\""), "{handler:#?}");
         assert!(handler.text("code.file.path").ends_with("server.go"), "{handler:#?}");
+    }
+}
+
+#[test]
+fn an_axum_service() {
+    if !is_root() {
+        return;
+    }
+    let ended = needs!(asked(&servers::AXUM, &["axum_server::has_it"], 5), "axum");
+    let calls = named(&ended, "axum_server::has_it");
+    assert_eq!(calls.len(), 5, "{:#?}", ended.spans);
+    for call in calls {
+        let parent = ended.spans.iter().find(|span| Some(&span.id) == call.parent.as_ref());
+        assert_eq!(parent.map(|span| (span.kind, span.path())), Some((SERVER, "/hello")));
+        // Tokio's threads take what comes: one request at a time says who it was, but proves nothing.
+        assert_eq!(call.link(), "thread inferred");
     }
 }
 

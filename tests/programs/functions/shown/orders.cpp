@@ -1,6 +1,7 @@
-// A small HTTP server in C++: one thread, one request a connection after another. `orders PORT`.
+// A small HTTP server in C++: one thread, one connection after another. `orders PORT [STOCK_PORT]`.
 //
-// /order?id=N prices an order; ids above 99 are thrown out, which the server answers with 500.
+// /order?id=N prices an order, and asks the server at STOCK_PORT, if there is one, whether it is in stock;
+// ids above 99 are thrown out, which the server answers with 500.
 #include <arpa/inet.h>
 #include <cstdio>
 #include <cstdlib>
@@ -24,20 +25,47 @@ __attribute__((noinline)) long price(const Order& order, Currency currency) {
     return order.id * 100 + static_cast<long>(currency);
 }
 
+int stock_port = 0;
+
+sockaddr_in local(int port) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return address;
+}
+
+// How many bytes the stock's server answers.
+__attribute__((noinline)) long in_stock(int id) {
+    int server = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address = local(stock_port);
+    if (connect(server, reinterpret_cast<sockaddr*>(&address), sizeof address))
+        return -1;
+    std::string request = "GET /stock/" + std::to_string(id) +
+                          " HTTP/1.1\r\nHost: stock\r\nConnection: close\r\n\r\n";
+    long sum = write(server, request.data(), request.size()) < 0 ? -1 : 0;
+    char answer[4096];
+    for (ssize_t bytes; (bytes = read(server, answer, sizeof answer)) > 0;)
+        sum += bytes;
+    close(server);
+    return sum;
+}
+
 __attribute__((noinline)) std::string handle(const std::string& path) {
     Order order{std::atoi(path.c_str() + path.find("id=") + 3), "ada"};
+    if (stock_port)
+        in_stock(order.id);
     return std::to_string(price(order, Currency::Dollar)) + "\n";
 }
 
 }  // namespace shop
 
-int main(int, char** argv) {
+int main(int argc, char** argv) {
+    if (argc > 2)
+        shop::stock_port = std::atoi(argv[2]);
     int listener = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(std::atoi(argv[1])));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    sockaddr_in address = shop::local(std::atoi(argv[1]));
     if (bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) || listen(listener, 16))
         return 1;
     for (;;) {

@@ -8,8 +8,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+/// Not inlined, so that it is there to be traced.
+#[inline(never)]
+fn has_it(fields: &HeaderMap) -> bool {
+    fields.get(header::IF_NONE_MATCH).is_some_and(|tag| tag == "\"remora\"")
+}
+
 async fn hello(fields: HeaderMap) -> Response {
-    if fields.get(header::IF_NONE_MATCH).is_some_and(|tag| tag == "\"remora\"") {
+    if has_it(&fields) {
         return StatusCode::NOT_MODIFIED.into_response();
     }
     ([(header::ETAG, "\"remora\"")], "hello\n").into_response()
