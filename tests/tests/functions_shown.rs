@@ -176,6 +176,31 @@ GET !std::out_of_range
 }
 
 #[test]
+fn a_library_that_is_opened_later() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let flags = ["-O2", "-shared", "-fPIC"];
+    let library = needs!(compile(&scratch, "hazards/library.c", &flags), "a C compiler");
+    let later = needs!(compile(&scratch, "shown/later.c", &["-O2", "-ldl"]), "a C compiler");
+    let mut program = Program::start_told(Command::new(later).arg(&library));
+    assert_eq!(program.line(), "up");
+    let pid = program.pid().to_string();
+    let mut agent =
+        Agent::run(&scratch, &["--pid", &pid, "--functions", "library!shared", "--log", "info"]);
+    program.tell("open");
+    assert_eq!(program.line(), "opened");
+    agent.logged("module=\"library\"");
+    program.tell("call");
+    assert_eq!(program.line(), "done");
+    let ended = agent.stop();
+    program.kill();
+    // Each call of the other function calls it twice.
+    assert_eq!(named(&ended, "shared").len(), 10, "{:#?}", ended.log);
+}
+
+#[test]
 fn polls_of_async_rust() {
     if !is_root() {
         return;

@@ -95,13 +95,41 @@ pub(super) struct Functions {
     links: HashMap<Tgid, Vec<LinkNo>>,
     probed: HashSet<u32>,
     /// Processes that are probed.
-    processes: HashSet<Tgid>,
+    processes: HashMap<Tgid, Process>,
     throttle: Throttle,
     /// When costs were looked at last, and what they were then.
     looked: MonoNs,
     costs: HashMap<u32, u64>,
     /// Functions that were detached because they cost too much. They do not come back.
     gone: HashSet<u32>,
+}
+
+/// A process that is probed.
+struct Process {
+    is_followed: bool,
+    goroutines: Option<Goroutines>,
+    /// The files that it was seen to run code of.
+    seen: HashSet<FileId>,
+    /// When it is looked for more of them, and how often that has been done.
+    due: MonoNs,
+    looks: usize,
+}
+
+impl Process {
+    fn new(is_followed: bool, goroutines: Option<Goroutines>) -> Self {
+        let mut process =
+            Self { is_followed, goroutines, seen: HashSet::new(), due: clock::now(), looks: 0 };
+        process.rest(clock::now());
+        process
+    }
+
+    /// Libraries come while a program starts, and seldom later.
+    fn rest(&mut self, now: MonoNs) {
+        const RESTS_MS: [u64; 4] = [200, 1_000, 5_000, 30_000];
+        let rest = RESTS_MS.get(self.looks).or(RESTS_MS.last()).copied().unwrap_or_default();
+        self.due = MonoNs(now.0 + rest * 1_000_000);
+        self.looks += 1;
+    }
 }
 
 /// A process that waits for what there is in a file.
@@ -176,7 +204,7 @@ impl Functions {
             everywhere: HashMap::new(),
             links: HashMap::new(),
             probed: HashSet::new(),
-            processes: HashSet::new(),
+            processes: HashMap::new(),
             throttle: Throttle::new(0.0),
             looked: clock::now(),
             costs: HashMap::new(),
@@ -221,7 +249,9 @@ impl Functions {
             name: file_name(program),
             is_executable: true,
         };
-        self.processes.insert(tgid);
+        // What it runs until then is none of its own.
+        let process = Process { due: MonoNs(u64::MAX), ..Process::new(true, goroutines) };
+        self.processes.insert(tgid, process);
         selection.select_next_functions(tgid.0)?;
         self.module(module, PathBuf::from("/"), None, goroutines, announce)?;
         self.wait(announce)
@@ -238,14 +268,46 @@ impl Functions {
     ) -> Result<(), FunctionsError> {
         // A program that it was before has taken its probes along.
         self.forget(tgid);
+        self.processes.insert(tgid, Process::new(is_followed, goroutines));
+        self.modules(tgid, announce)?;
+        Ok(selection.select_functions(tgid.0)?)
+    }
+
+    /// Probes the files that processes have begun to run code of since they were looked at last.
+    pub(super) fn look_again(
+        &mut self,
+        now: MonoNs,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), FunctionsError> {
+        let due = self.processes.iter().filter(|(_, process)| process.due <= now);
+        let due: Vec<Tgid> = due.map(|(tgid, _)| *tgid).collect();
+        for tgid in due {
+            if let Some(process) = self.processes.get_mut(&tgid) {
+                process.rest(now);
+            }
+            self.modules(tgid, announce)?;
+        }
+        Ok(())
+    }
+
+    /// Probes the files that a process runs code of and was not seen to before.
+    fn modules(
+        &mut self,
+        tgid: Tgid,
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<(), FunctionsError> {
         let root = PathBuf::from(format!("/proc/{}/root", tgid.0));
         for module in mapped(tgid) {
-            let alone = !(module.is_executable && is_followed) && self.trust.sees_threads;
+            let Some(process) = self.processes.get_mut(&tgid) else { return Ok(()) };
+            if !process.seen.insert(module.id) {
+                continue;
+            }
+            let goroutines = process.goroutines;
+            let alone = !(module.is_executable && process.is_followed) && self.trust.sees_threads;
             let scope = alone.then_some(tgid);
             self.module(module, root.clone(), scope, goroutines, announce)?;
         }
-        self.processes.insert(tgid);
-        Ok(selection.select_functions(tgid.0)?)
+        Ok(())
     }
 
     /// A process has ended, or its program has.
@@ -472,6 +534,11 @@ impl Functions {
         }
         self.probed.extend(numbered.numbers());
         self.probed.retain(|number| !self.gone.contains(number));
+        tracing::info!(
+            module = module.name,
+            functions = functions().count(),
+            "functions are probed"
+        );
         match scope {
             Some(tgid) => self.links.entry(tgid).or_default().push(attached.link),
             None => {

@@ -305,9 +305,7 @@ impl Agent {
             self.collect(began.before(SETTLE_NS));
             self.hand_on();
             self.keep_time(began);
-            if let Some(functions) = &mut self.functions {
-                functions.keep_to_budget(began)?;
-            }
+            self.keep_functions(began)?;
             if self.is_over() {
                 return Ok(());
             }
@@ -436,6 +434,19 @@ impl Agent {
             self.targets.event(selection, event, &mut |_| ())?;
         }
         self.pipeline.record(decoded);
+        Ok(())
+    }
+
+    /// Probes what has come, takes away what costs too much.
+    fn keep_functions(&mut self, now: MonoNs) -> Result<(), RunError> {
+        let Self { functions: Some(functions), recording, pipeline, spans, .. } = self else {
+            return Ok(());
+        };
+        functions.keep_to_budget(now)?;
+        functions.look_again(now, &mut |step: &Step<'_>| {
+            recording.write(step);
+            pipeline.step(step, spans);
+        })?;
         Ok(())
     }
 
