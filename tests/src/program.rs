@@ -117,11 +117,21 @@ impl Program {
         self.lines.iter().collect()
     }
 
-    /// Kills it and waits for it.
+    /// Kills it with all its descendants, which might go on without it, and waits for it.
     pub fn kill(&mut self) {
+        let family = match self.child.try_wait() {
+            Ok(None) => tree(self.pid()),
+            _ => Vec::new(),
+        };
         // Ended already is as good.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let orphans = family.iter().skip(1).map(u32::to_string);
+        let orphans: Vec<String> = orphans.collect();
+        if !orphans.is_empty() {
+            let mut kill = Command::new("kill");
+            let _ = kill.arg("-KILL").args(orphans).stderr(Stdio::null()).status();
+        }
     }
 
     /// Waits until it ends by itself; its exit code.
