@@ -241,14 +241,10 @@ impl Functions {
         selection: &mut Selection,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), FunctionsError> {
-        let Ok(metadata) = std::fs::metadata(program) else { return Ok(()) };
+        let Some(id) = FileId::of(program) else { return Ok(()) };
         let goroutines = crate::inspect::runtime::go(program).and_then(|go| go.goroutines);
-        let module = Mapped {
-            id: FileId { device: metadata.dev(), inode: metadata.ino() },
-            open: program.to_owned(),
-            name: file_name(program),
-            is_executable: true,
-        };
+        let module =
+            Mapped { id, open: program.to_owned(), name: file_name(program), is_executable: true };
         // What it runs until then is none of its own.
         let process = Process { due: MonoNs(u64::MAX), ..Process::new(true, goroutines) };
         self.processes.insert(tgid, process);
@@ -351,7 +347,11 @@ impl Functions {
         }
         let gone: HashSet<FunctionNo> = dear.iter().map(|dear| dear.function).collect();
         for link in self.everywhere.values().chain(self.links.values().flatten()) {
-            self.probes.detach_functions(*link, &gone)?;
+            if let Err(error) = self.probes.detach_functions(*link, &gone) {
+                // Its process may have just ended. If not, no probe is better than one too many.
+                tracing::warn!(%error, "all of these functions are detached, to be within the budget");
+                self.probes.detach(*link);
+            }
         }
         let took = clock::now().since(now);
         let sum: u64 = dear.iter().map(|dear| dear.ns_per_second).sum();
@@ -627,8 +627,7 @@ pub(crate) fn mapped(tgid: Tgid) -> Vec<Mapped> {
     let proc = PathBuf::from(format!("/proc/{}", tgid.0));
     let exe = proc.join("exe");
     let mut modules = Vec::new();
-    if let (Ok(metadata), Ok(target)) = (std::fs::metadata(&exe), std::fs::read_link(&exe)) {
-        let id = FileId { device: metadata.dev(), inode: metadata.ino() };
+    if let (Some(id), Ok(target)) = (FileId::of(&exe), std::fs::read_link(&exe)) {
         let name = file_name(&target);
         modules.push(Mapped { id, open: exe, name, is_executable: true });
     }
@@ -640,8 +639,7 @@ pub(crate) fn mapped(tgid: Tgid) -> Vec<Mapped> {
         let path = fields.nth(3).filter(|path| path.starts_with('/'));
         let Some(path) = path.filter(|_| flags.contains('x')) else { continue };
         let open = proc.join("map_files").join(range);
-        let Ok(metadata) = std::fs::metadata(&open) else { continue };
-        let id = FileId { device: metadata.dev(), inode: metadata.ino() };
+        let Some(id) = FileId::of(&open) else { continue };
         if modules.iter().all(|known| known.id != id) {
             let name = file_name(Path::new(path));
             modules.push(Mapped { id, open, name, is_executable: false });
