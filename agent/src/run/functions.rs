@@ -93,6 +93,9 @@ pub(super) struct Functions {
     everywhere: HashMap<FileId, LinkNo>,
     /// What is probed in one process alone.
     links: HashMap<Tgid, Vec<LinkNo>>,
+    /// A link of such a process by its file: others get the same probes, under the same numbers, of which
+    /// there are only so many.
+    models: HashMap<FileId, LinkNo>,
     probed: HashSet<u32>,
     /// Processes that are probed.
     processes: HashMap<Tgid, Process>,
@@ -203,6 +206,7 @@ impl Functions {
             plans: HashMap::new(),
             everywhere: HashMap::new(),
             links: HashMap::new(),
+            models: HashMap::new(),
             probed: HashSet::new(),
             processes: HashMap::new(),
             throttle: Throttle::new(0.0),
@@ -478,6 +482,17 @@ impl Functions {
         if self.everywhere.contains_key(&module.id) {
             return Ok(());
         }
+        if let Some(tgid) = scope
+            && let Some(model) = self.models.get(&module.id)
+        {
+            // Gone, or its file cannot be reached any more: a new one is made.
+            if let Ok(Some(link)) = self.probes.attach_to(*model, tgid.0) {
+                self.links.entry(tgid).or_default().push(link);
+                exceptions::touch(tgid, module, &numbered.hooks);
+                return Ok(());
+            }
+            self.models.remove(&module.id);
+        }
         let functions = || numbered.functions().filter(|(number, _)| !self.gone.contains(number));
         let mut points = Vec::new();
         for (number, function) in functions() {
@@ -540,7 +555,10 @@ impl Functions {
             "functions are probed"
         );
         match scope {
-            Some(tgid) => self.links.entry(tgid).or_default().push(attached.link),
+            Some(tgid) => {
+                self.links.entry(tgid).or_default().push(attached.link);
+                self.models.insert(module.id, attached.link);
+            }
             None => {
                 self.everywhere.insert(module.id, attached.link);
             }
