@@ -183,7 +183,7 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
         };
         probe(&mut functions, &mut fresh, &targets, capture.selection(), &mut announce)?;
         if let Some(functions) = &mut functions {
-            functions.wait(&mut announce)?;
+            functions.wait(&mut announce);
         }
         if let Some(command) = &command {
             let tgid = Tgid(command.id());
@@ -265,10 +265,10 @@ fn probe(
             functions.process(tgid, follow, goroutines, selection, announce)?;
         }
     }
-    match functions {
-        Some(functions) => functions.go_on(announce),
-        None => Ok(()),
+    if let Some(functions) = functions {
+        functions.go_on(announce);
     }
+    Ok(())
 }
 
 struct Agent {
@@ -446,7 +446,7 @@ impl Agent {
         functions.look_again(now, &mut |step: &Step<'_>| {
             recording.write(step);
             pipeline.step(step, spans);
-        })?;
+        });
         Ok(())
     }
 
@@ -495,6 +495,7 @@ impl Agent {
             calls,
             functions: self.functions.as_ref().map_or(0, Functions::len),
             detached: self.functions.as_ref().map_or(0, Functions::detached),
+            numbers: self.functions.as_ref().map(Functions::in_use).unwrap_or_default(),
             counters,
             unrecorded: self.recording.failures(),
             processes: self.targets.seen(),

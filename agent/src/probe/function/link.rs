@@ -7,9 +7,10 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
+use super::LinkNo;
 use super::bpf::{self, Attach, Multi};
 
 /// Most places of the links that are made one by one: each takes a tenth of a second to detach.
@@ -128,29 +129,43 @@ fn one_by_one(program: BorrowedFd<'_>, places: Places<'_>, linked: &mut Linked) 
     Ok(())
 }
 
-/// The thread that closes links.
+/// The thread that closes links. When it says that one is closed, no hit of it is under way any more: the
+/// kernel has waited for those that were.
 #[derive(Debug)]
 pub(super) struct Closer {
-    links: Option<Sender<Vec<OwnedFd>>>,
+    links: Option<Sender<(Vec<OwnedFd>, Option<LinkNo>)>>,
+    closed: Receiver<LinkNo>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Closer {
     /// Starts it.
     pub(super) fn start() -> io::Result<Self> {
-        let (links, closed) = mpsc::channel::<Vec<OwnedFd>>();
+        let (links, asked) = mpsc::channel::<(Vec<OwnedFd>, Option<LinkNo>)>();
+        let (tell, closed) = mpsc::channel();
         let thread = std::thread::Builder::new().name("detach".to_owned());
-        // Taking them out of the channel and dropping them is all there is to do.
-        let thread = thread.spawn(move || closed.into_iter().for_each(drop))?;
-        Ok(Self { links: Some(links), thread: Some(thread) })
+        let work = move || {
+            for (links, number) in asked {
+                drop(links);
+                // Nobody may care any more.
+                let _ = number.map(|number| tell.send(number));
+            }
+        };
+        let thread = thread.spawn(work)?;
+        Ok(Self { links: Some(links), closed, thread: Some(thread) })
     }
 
-    /// Closes `links` soon.
-    pub(super) fn close(&self, links: Vec<OwnedFd>) {
+    /// Closes `links` soon, and says so of their number if they are the last of it.
+    pub(super) fn close(&self, links: Vec<OwnedFd>, last_of: Option<LinkNo>) {
         if let Some(sender) = &self.links {
             // A thread that is gone hands them back, and they are closed here.
-            drop(sender.send(links));
+            drop(sender.send((links, last_of)));
         }
+    }
+
+    /// A link that has been closed meanwhile.
+    pub(super) fn closed(&self) -> Option<LinkNo> {
+        self.closed.try_recv().ok()
     }
 }
 
@@ -238,7 +253,7 @@ mod tests {
     fn the_closer_has_closed_when_it_is_gone() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         let closer = Closer::start().expect("a thread");
-        closer.close(vec![writer.into()]);
+        closer.close(vec![writer.into()], None);
         drop(closer);
         let mut rest = Vec::new();
         // At its end only if every writer is closed.
