@@ -65,6 +65,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("agent/src/probe/capture.rs", "plain-data marks for maps, and poll"),
     ("agent/src/probe/function/bpf.rs", "calls of bpf(2) and perf_event_open(2) that aya lacks"),
     ("agent/src/probe/function/exercise.rs", "calls of functions written in assembly"),
+    ("agent/src/run/functions/lease.rs", "leases: fcntl"),
     ("agent/src/run/launch.rs", "a descriptor across exec, and kill"),
     ("agent/src/run/signals.rs", "signalfd"),
     ("tests/src/kernel.rs", "asks bpf(2) what is left"),

@@ -515,6 +515,11 @@ impl Agent {
                     Err(error) => tracing::warn!(%error, "cannot wait for the command"),
                 },
                 (Signal::Child, None) => {}
+                (Signal::Lease, _) => {
+                    if let Some(functions) = &mut self.functions {
+                        functions.give_up_leases();
+                    }
+                }
                 // As a launcher, remora goes on until the command has ended.
                 (Signal::Asked(number), Some(command)) if command.is_running() => {
                     command.signal(number);

@@ -1,7 +1,9 @@
 //! Looks for functions in files, on a thread of its own: a large program takes seconds, and records are
 //! to be drained meanwhile.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -22,6 +24,8 @@ pub(super) struct Planner {
 
 struct Request {
     module: Mapped,
+    /// Open, so that its process may end.
+    file: File,
     version: Version,
     root: PathBuf,
     knows_goroutines: bool,
@@ -80,8 +84,11 @@ impl Planner {
         let (requests, asked) = mpsc::channel::<Request>();
         let (answer, answers) = mpsc::channel();
         let work = move || {
-            for Request { module, version, root, knows_goroutines } in asked {
-                let found = look(&wishes, &module, &root, knows_goroutines);
+            for Request { module, file, version, root, knows_goroutines } in asked {
+                let open = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+                let opened = Mapped { open, ..module.clone() };
+                let found = look(&wishes, &opened, &root, knows_goroutines);
+                drop(file);
                 if answer.send(Answer { module, version, found }).is_err() {
                     return;
                 }
@@ -95,11 +102,12 @@ impl Planner {
     pub(super) fn ask(
         &mut self,
         module: &Mapped,
+        file: File,
         version: Version,
         root: PathBuf,
         knows_goroutines: bool,
     ) {
-        let request = Request { module: module.clone(), version, root, knows_goroutines };
+        let request = Request { module: module.clone(), file, version, root, knows_goroutines };
         // A thread that has ended answers nothing more.
         if self.requests.send(request).is_ok() {
             self.pending += 1;

@@ -3,6 +3,7 @@
 
 mod exceptions;
 mod hazards;
+mod numbers;
 mod places;
 mod scene;
 mod strain;

@@ -129,11 +129,21 @@ fn one_by_one(program: BorrowedFd<'_>, places: Places<'_>, linked: &mut Linked) 
     Ok(())
 }
 
+/// Links that are to be closed.
+#[derive(Debug, Default)]
+pub(super) struct Closing {
+    pub(super) links: Vec<OwnedFd>,
+    /// Their number, if they are the last of it.
+    pub(super) last_of: Option<LinkNo>,
+    /// What is closed when they are.
+    pub(super) behind: Option<OwnedFd>,
+}
+
 /// The thread that closes links. When it says that one is closed, no hit of it is under way any more: the
 /// kernel has waited for those that were.
 #[derive(Debug)]
 pub(super) struct Closer {
-    links: Option<Sender<(Vec<OwnedFd>, Option<LinkNo>)>>,
+    links: Option<Sender<Closing>>,
     closed: Receiver<LinkNo>,
     thread: Option<JoinHandle<()>>,
 }
@@ -141,26 +151,32 @@ pub(super) struct Closer {
 impl Closer {
     /// Starts it.
     pub(super) fn start() -> io::Result<Self> {
-        let (links, asked) = mpsc::channel::<(Vec<OwnedFd>, Option<LinkNo>)>();
+        let (links, asked) = mpsc::channel::<Closing>();
         let (tell, closed) = mpsc::channel();
         let thread = std::thread::Builder::new().name("detach".to_owned());
         let work = move || {
-            for (links, number) in asked {
+            for Closing { links, last_of, behind } in asked {
                 drop(links);
+                drop(behind);
                 // Nobody may care any more.
-                let _ = number.map(|number| tell.send(number));
+                let _ = last_of.map(|number| tell.send(number));
             }
         };
         let thread = thread.spawn(work)?;
         Ok(Self { links: Some(links), closed, thread: Some(thread) })
     }
 
-    /// Closes `links` soon, and says so of their number if they are the last of it.
-    pub(super) fn close(&self, links: Vec<OwnedFd>, last_of: Option<LinkNo>) {
+    /// Closes links soon.
+    pub(super) fn close(&self, closing: Closing) {
         if let Some(sender) = &self.links {
             // A thread that is gone hands them back, and they are closed here.
-            drop(sender.send((links, last_of)));
+            drop(sender.send(closing));
         }
+    }
+
+    /// The next link that is closed, waited for.
+    pub(super) fn wait(&self) -> Option<LinkNo> {
+        self.closed.recv().ok()
     }
 
     /// A link that has been closed meanwhile.
@@ -253,7 +269,7 @@ mod tests {
     fn the_closer_has_closed_when_it_is_gone() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         let closer = Closer::start().expect("a thread");
-        closer.close(vec![writer.into()], None);
+        closer.close(Closing { links: vec![writer.into()], ..Closing::default() });
         drop(closer);
         let mut rest = Vec::new();
         // At its end only if every writer is closed.

@@ -38,7 +38,7 @@ pub use self::error::FunctionError;
 pub use self::point::{HitCosts, Point, TaskSource};
 
 use self::bpf::Attach;
-use self::link::{Closer, Linked, Places};
+use self::link::{Closer, Closing, Linked, Places};
 use self::loader::Loaded;
 use self::selftest::SelfTest;
 use self::sites::{Block, Sites};
@@ -368,14 +368,18 @@ impl FunctionProbes {
     /// Takes in which links are closed.
     fn reap(&mut self) {
         while let Some(link) = self.closer.closed() {
-            self.numbers.give_back(link.0..link.0 + 1);
-            let set = self.closing.remove(&link);
-            if let Some(set) = set {
-                if let Some(known) = self.sets.get_mut(&set) {
-                    known.links -= 1;
-                }
-                self.free_unused(set);
+            self.gone(link);
+        }
+    }
+
+    /// Nothing hits the probes of a link any more.
+    fn gone(&mut self, link: LinkNo) {
+        self.numbers.give_back(link.0..link.0 + 1);
+        if let Some(set) = self.closing.remove(&link) {
+            if let Some(known) = self.sets.get_mut(&set) {
+                known.links -= 1;
             }
+            self.free_unused(set);
         }
     }
 
@@ -442,7 +446,7 @@ impl FunctionProbes {
             known.places = places;
             known.generation = generation;
             let old = std::mem::replace(&mut known.fds, linked.links);
-            self.closer.close(old, None);
+            self.closer.close(Closing { links: old, ..Closing::default() });
         }
         Ok(())
     }
@@ -487,12 +491,28 @@ impl FunctionProbes {
     /// Detaches what one [`attach`](Self::attach) has attached, soon: a thread does it. Nothing more of it
     /// is told from here on.
     pub fn detach(&mut self, link: LinkNo) {
+        self.detach_before(link, None);
+    }
+
+    /// As [`detach`](Self::detach); `behind` is closed when the probes are gone.
+    pub fn detach_before(&mut self, link: LinkNo, behind: Option<OwnedFd>) {
         if let Some(known) = self.links.remove(&link) {
             if let Err(error) = self.set_live(link, SILENT) {
                 tracing::warn!(%error, "what is detached is told until it is gone");
             }
             self.closing.insert(link, known.set);
-            self.closer.close(known.fds, Some(link));
+            self.closer.close(Closing { links: known.fds, last_of: Some(link), behind });
+        }
+    }
+
+    /// Waits until everything that was detached is gone.
+    pub fn wait_for_detached(&mut self) {
+        while !self.closing.is_empty() {
+            match self.closer.wait() {
+                Some(link) => self.gone(link),
+                // The thread is gone, and what it had with it.
+                None => return,
+            }
         }
     }
 
@@ -572,7 +592,7 @@ impl Drop for FunctionProbes {
     fn drop(&mut self) {
         // Dropped next, the closer waits until all of them are closed.
         for (_, link) in self.links.drain() {
-            self.closer.close(link.fds, None);
+            self.closer.close(Closing { links: link.fds, ..Closing::default() });
         }
     }
 }

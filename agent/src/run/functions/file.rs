@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Waiting;
+use super::lease::Lease;
 use super::numbered::Numbered;
 use crate::discover::maps::{self, file_name};
 use crate::event::ids::Tgid;
@@ -45,8 +46,14 @@ pub(crate) struct Version {
 impl Version {
     /// Of what a path leads to.
     pub(crate) fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self { bytes: metadata.size(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
+        std::fs::metadata(path).ok().map(|metadata| Self::from(&metadata))
+    }
+}
+
+impl From<&Metadata> for Version {
+    fn from(metadata: &Metadata) -> Self {
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Self { bytes: metadata.size(), modified }
     }
 }
 
@@ -58,8 +65,8 @@ pub(super) struct File {
     pub(super) numbered: Option<Numbered>,
     /// The processes that run it.
     pub(super) users: HashSet<Tgid>,
-    /// What is attached in all of them, if it is.
-    pub(super) everywhere: Option<LinkNo>,
+    /// What is attached in all of them, if it is, and what keeps the file as it is meanwhile.
+    pub(super) everywhere: Option<(LinkNo, Lease)>,
 }
 
 /// What is known of a file.

@@ -6,6 +6,7 @@
 
 mod budget;
 mod file;
+mod lease;
 mod numbered;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use budget::Watch;
 use file::{Content, File};
 pub(crate) use file::{FileId, Mapped, Version, mapped};
+use lease::Lease;
 use numbered::Numbered;
 
 use super::exceptions;
@@ -338,14 +340,19 @@ impl Functions {
         if !planner::concern(&self.wishes, &module) {
             return;
         }
-        let Some(version) = Version::of(&module.open) else { return };
+        // Its process may have ended.
+        let Ok(open) = std::fs::File::open(&module.open) else { return };
+        let Ok(metadata) = open.metadata() else { return };
+        let version = Version::from(&metadata);
         let known = self.files.get(&module.id);
         if known.is_some_and(|file| file.users.is_empty() && file.version != version) {
-            // It is another one by now.
+            // It is another one by now. As long as one probe of the old one is there, the kernel would go on
+            // with the old one's instructions.
             self.drop_file(module.id);
+            self.probes.wait_for_detached();
         }
         let file = self.files.entry(module.id).or_insert_with(|| {
-            self.planner.ask(&module, version, root, goroutines.is_some());
+            self.planner.ask(&module, open, version, root, goroutines.is_some());
             let content = Content::Unknown(Vec::new());
             File { version, content, numbered: None, users: HashSet::new(), everywhere: None }
         });
@@ -427,12 +434,24 @@ impl Functions {
                 return;
             }
         };
-        let scope = match reach {
-            Reach::Alone => Some(tgid.0),
-            Reach::Everywhere => {
+        let lease = match reach {
+            Reach::Everywhere => std::fs::File::open(&module.open).and_then(Lease::take),
+            Reach::Alone => Err(std::io::ErrorKind::Unsupported.into()),
+        };
+        let (lease, scope) = match lease {
+            Ok(lease) => {
                 // What is told of all is not to be told of some twice.
                 self.detach_alone(module.id);
-                None
+                (Some(lease), None)
+            }
+            // On these kernels every probe is one of all processes.
+            Err(error) if !self.trust.sees_threads => {
+                tracing::warn!(module = name, %error, "not probed: the file may be written while it is");
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(module = name, %error, "each process has probes of its own");
+                (None, Some(tgid.0))
             }
         };
         let (link, refused) = match self.probes.attach_set(sites, &module.open, scope) {
@@ -450,9 +469,9 @@ impl Functions {
         if let Some(numbered) = numbered {
             self.watch.add(numbered.numbers.clone());
         }
-        match (reach, self.processes.get_mut(&tgid), self.files.get_mut(&module.id)) {
-            (Reach::Everywhere, _, Some(file)) => file.everywhere = Some(link),
-            (_, Some(process), _) => process.links.push((module.id, link)),
+        match (lease, self.processes.get_mut(&tgid), self.files.get_mut(&module.id)) {
+            (Some(lease), _, Some(file)) => file.everywhere = Some((link, lease)),
+            (None, Some(process), _) => process.links.push((module.id, link)),
             // Not reached: both are there above.
             _ => self.probes.detach(link),
         }
@@ -535,8 +554,8 @@ impl Functions {
         let Some(file) = self.files.get_mut(&id).filter(|file| file.users.is_empty()) else {
             return;
         };
-        if let Some(link) = file.everywhere.take() {
-            self.probes.detach(link);
+        if let Some((link, lease)) = file.everywhere.take() {
+            self.probes.detach_before(link, Some(lease.into_file().into()));
         }
         self.resting.retain(|resting| *resting != id);
         self.resting.push_back(id);
@@ -557,12 +576,22 @@ impl Functions {
         oldest.into_iter().for_each(|id| self.drop_file(id));
     }
 
+    /// Takes the probes out of the files that somebody wants to write: no process runs them any more, though
+    /// that may not have been told yet.
+    pub(super) fn give_up_leases(&mut self) {
+        for file in self.files.values_mut() {
+            if let Some((link, lease)) = file.everywhere.take_if(|(_, lease)| lease.is_wanted()) {
+                self.probes.detach_before(link, Some(lease.into_file().into()));
+            }
+        }
+    }
+
     /// Forgets a file that no process runs.
     fn drop_file(&mut self, id: FileId) {
         self.resting.retain(|resting| *resting != id);
         let Some(file) = self.files.remove(&id) else { return };
-        if let Some(link) = file.everywhere {
-            self.probes.detach(link);
+        if let Some((link, lease)) = file.everywhere {
+            self.probes.detach_before(link, Some(lease.into_file().into()));
         }
         if let Some(numbered) = file.numbered {
             self.leaving.insert(numbered.sites, numbered.numbers);
