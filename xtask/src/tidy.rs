@@ -63,7 +63,6 @@ const UNSAFE: &[(&str, &str)] = &[
     ("agent/src/platform/clock.rs", "clock_gettime"),
     ("agent/src/platform/memory.rs", "malloc_trim"),
     ("agent/src/probe/bpf/", "calls of bpf(2)"),
-    ("agent/src/probe/capture.rs", "poll"),
     ("agent/src/probe/function/exercise.rs", "calls of functions written in assembly"),
     ("agent/src/probe/function/uprobe.rs", "calls of bpf(2) and perf_event_open(2)"),
     ("agent/src/probe/ring.rs", "memory shared with the kernel"),

@@ -1,8 +1,6 @@
 //! Loading, attaching, draining and detaching the capture programs.
-#![expect(unsafe_code, reason = "calls poll(2)")]
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +14,7 @@ use super::object::{Aligned, Object, ObjectError, Wishes, bytes_of_words};
 use super::ring::Ring;
 use super::selection::Selection;
 use super::source::{Attachment, LIFECYCLE, SIGNALS, Source};
+use super::wait::{Alarm, Until};
 use crate::platform::cpus;
 
 /// The object with all programs, built by `cargo xtask build`.
@@ -56,6 +55,7 @@ pub struct Capture {
     source: Source,
     attached: Vec<Attached>,
     ring: Ring,
+    alarm: Alarm,
     selection: Selection,
     asleep: Map<u32, u32>,
     counters: PerCpuArray,
@@ -136,6 +136,7 @@ impl Capture {
         Ok(Self {
             source,
             attached,
+            alarm: Alarm::new(ring.as_fd()).map_err(CaptureError::Wait)?,
             ring,
             selection: Selection::new(maps).map_err(CaptureError::Load)?,
             asleep: maps.take_typed(READER_ASLEEP).map_err(CaptureError::Load)?,
@@ -194,29 +195,20 @@ impl Capture {
         result.map_err(|source| CaptureError::Map { map: READER_ASLEEP, source })
     }
 
-    /// Waits until the kernel half wakes the reader, one of `others` becomes readable or `timeout` is
+    /// Waits until the ring has what `until` says, one of `others` becomes readable or `timeout` is
     /// over. True if one of `others` is readable.
     pub fn wait<const N: usize>(
         &self,
+        until: Until,
         others: [Option<BorrowedFd<'_>>; N],
         timeout: Option<Duration>,
     ) -> Result<bool, CaptureError> {
-        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut entries = vec![entry(self.ring.as_fd().as_raw_fd())];
-        // poll(2) leaves out entries with a negative descriptor.
-        entries.extend(others.iter().map(|fd| entry(fd.map_or(-1, |fd| fd.as_raw_fd()))));
-        // Rounded up, so that a short rest does not become a busy loop.
-        let millis = timeout.map_or(-1, |rest| rest.as_micros().div_ceil(1000).min(60_000) as i32);
-        // SAFETY: the vector holds as many valid entries as we say and outlives the call.
-        let result =
-            unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, millis) };
-        if result < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(CaptureError::Wait(error));
-            }
-        }
-        Ok(entries.iter().skip(1).any(|entry| entry.revents != 0))
+        self.alarm.wait(self.ring.as_fd(), until, others, timeout).map_err(CaptureError::Wait)
+    }
+
+    /// Forgets that the kernel half has woken the reader: called before the ring is read.
+    pub fn rouse(&self) -> Result<(), CaptureError> {
+        self.alarm.clear().map_err(CaptureError::Wait)
     }
 
     /// Records for which there was no room in the ring.

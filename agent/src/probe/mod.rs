@@ -13,6 +13,7 @@ pub mod plan;
 mod ring;
 mod selection;
 mod source;
+mod wait;
 
 pub use bpf::program::{Refused, Verified};
 pub use capture::{Capture, Counters, Options};
@@ -21,3 +22,4 @@ pub use object::ObjectError;
 pub use ring::Ring;
 pub use selection::Selection;
 pub use source::Source;
+pub use wait::Until;
