@@ -7,6 +7,7 @@
 
 use agent_common::function::{Op, register};
 
+use super::catch::{self, Catch, Which};
 use super::chunks::{Chunks, Piece, is_name, word};
 use super::code::Code;
 use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, Untouched, data};
@@ -32,11 +33,45 @@ const IMAGE: u16 = 3;
 const TEXT: u16 = 4;
 
 pub(super) fn is_hook(name: &str) -> bool {
-    matches!(name, "runtime.gopanic" | "runtime.throw" | "runtime.fatal")
+    matches!(
+        name,
+        "runtime.gopanic" | "runtime.throw" | "runtime.fatal" | RECOVERY | "runtime.fatalpanic"
+    )
+}
+
+/// `recovery(*g)`: a deferred call has recovered. It runs on the stack of the scheduler.
+const RECOVERY: &str = "runtime.recovery";
+
+/// The bounds of the goroutine's stack, `g.stack`.
+const STACK: u16 = 1;
+/// The innermost panic.
+const PANIC: u16 = 2;
+/// The goroutine's id.
+const GOROUTINE: u16 = 3;
+
+/// `g._panic`
+const G_PANIC: i32 = 32;
+/// Bytes of a panic that are read.
+const PANIC_BYTES: i32 = 80;
+
+/// What the hook of recoveries reads of a goroutine, whose id lies at an offset.
+pub fn goroutine(ops: &mut Vec<Op>, id_offset: u32) {
+    let mut code = Code::default();
+    code.chunk(GOROUTINE).register(register::RAX).load(id_offset.cast_signed(), 8).put(8);
+    ops.extend(code.finish());
 }
 
 pub(super) fn code(name: &str, seen: Surroundings<'_>) -> (Vec<Op>, Decode) {
     let mut code = Code::default();
+    if name == RECOVERY {
+        code.chunk(STACK).register(register::RAX).copy(16);
+        code.chunk(PANIC).register(register::RAX).follow(G_PANIC).copy(PANIC_BYTES);
+        catch::tell_here(&mut code);
+        return (code.finish(), Decode::GoRecovery);
+    }
+    if name == "runtime.fatalpanic" {
+        return (Vec::new(), Decode::GoUncaught);
+    }
     if name != "runtime.gopanic" {
         code.chunk(TEXT).register(register::RBX).save(0);
         code.register(register::RAX).counted(0, MESSAGE_MAX);
@@ -87,7 +122,38 @@ pub(super) fn decode_panic(chunks: Chunks<'_>) -> Option<Seen> {
 }
 
 pub(super) fn decode_fatal(chunks: Chunks<'_>) -> Option<Seen> {
-    Some(Seen::Raised(Raised::new("fatal error", chunks.text(TEXT))))
+    Some(Seen::Fatal(Raised::new("fatal error", chunks.text(TEXT))))
+}
+
+pub(super) fn decode_recovery(chunks: Chunks<'_>) -> Seen {
+    let Some(goroutine) = chunks.number(GOROUTINE) else { return Seen::Nothing };
+    let catch = recovery(chunks).unwrap_or(Catch::of(Which::Latest));
+    Seen::Caught(Catch { goroutine: Some(goroutine), ..catch })
+}
+
+/// Which panic is recovered, and by the deferred call of which frame. Since Go 1.22 a panic
+/// (`runtime._panic`) has: until 1.25 where the arguments of the deferred call are; the value, two words;
+/// the panic before it; where it was started, as an address of code and one of the stack; the frame whose
+/// deferred calls run, as its stack pointer, the return address and the address above its own; where that
+/// frame goes on if it is recovered. Addresses of the stack lie in the stack and are in order, so that
+/// what is something else is not taken for it.
+fn recovery(chunks: Chunks<'_>) -> Option<Catch> {
+    let stack = chunks.whole(STACK)?.bytes;
+    let (low, high) = (word(stack, 0)?, word(stack, 1)?);
+    let image = chunks.whole(PANIC)?.bytes;
+    let read = |first: usize| {
+        let [start, sp, frame, pc] =
+            [4, 5, 7, 8].map(|number| word(image, first + number).unwrap_or_default());
+        let is_it = low < start && start <= sp && sp < frame && frame <= high && pc > 0;
+        is_it.then_some((start, frame, pc))
+    };
+    let (start, frame, pc) = read(0).or_else(|| read(1))?;
+    Some(Catch {
+        which: Which::Object(start.wrapping_sub(high)),
+        caller: catch::from_here(chunks, pc),
+        goroutine: None,
+        frame: Some(frame.wrapping_sub(8).wrapping_sub(high)),
+    })
 }
 
 fn type_name(chunks: Chunks<'_>) -> Option<String> {
