@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chunks::Chunks;
 use super::code::Code;
-use super::{Runtime, cpp};
+use super::{Runtime, cpp, rust};
 use crate::inspect::address::VirtAddr;
 
 /// The exception as an object: the number of its chunk in the code of every hook that tells it.
@@ -63,6 +63,8 @@ pub enum CatcherKind {
     Handler,
     /// Its caller: who that is, is not known.
     Caller,
+    /// Its caller, as its own hook tells.
+    Told,
 }
 
 impl Which {
@@ -100,6 +102,11 @@ pub(super) fn tell_object_at(code: &mut Code, register: u8) {
     code.chunk(OBJECT).register(register).follow(0).put(8);
 }
 
+/// Tells the exception as the sum of a slot and a register.
+pub(super) fn tell_sum(code: &mut Code, slot: u8, register: u8) {
+    code.chunk(OBJECT).register(register).add_slot(slot).put(8);
+}
+
 /// The exception.
 pub(super) fn object(chunks: Chunks<'_>) -> Option<u64> {
     chunks.number(OBJECT)
@@ -132,6 +139,7 @@ pub(super) fn kind(name: &str) -> Option<(Runtime, CatcherKind)> {
         "__cxa_throw" | "__cxa_rethrow" | "__clang_call_terminate" => {
             return Some((Runtime::Cpp, CatcherKind::Last));
         }
+        name if rust::is_catch(name) => return Some((Runtime::Rust, CatcherKind::Told)),
         name if cpp::terminates(name) => return Some((Runtime::Cpp, CatcherKind::Last)),
         "net/http.(*conn).serve" => return Some((Runtime::Go, CatcherKind::Handler)),
         _ => {}
@@ -192,6 +200,7 @@ mod tests {
             ("tokio::runtime::task::harness::Harness<T,S>::poll", Some(CatcherKind::Last)),
             ("tokio::runtime::task::harness::Harness<T,S>::complete", None),
             ("core::ops::function::FnOnce::call_once{{vtable.shim}}", Some(CatcherKind::Caller)),
+            ("std::panicking::catch_unwind::cleanup", Some(CatcherKind::Told)),
             ("std::panicking::catch_unwind::do_catch", Some(CatcherKind::Caller)),
             ("app::handle", None),
         ] {

@@ -112,6 +112,8 @@ pub enum Decode {
     GoRecovery,
     /// `runtime.fatalpanic`
     GoUncaught,
+    /// The deferred call of `net/http.(*conn).serve`, while a panic is on its way.
+    GoServer,
     /// `_PyErr_SetObject`
     Python,
     /// `zend_throw_exception_internal`
@@ -144,6 +146,8 @@ pub enum Seen {
     ControlFlow,
     /// One is caught by whoever has called this.
     Caught(Catch),
+    /// One has left the handler of a request, and will be caught by its server.
+    LeftHandler(Catch),
     /// Nobody has caught one.
     Uncaught(Which),
     /// Nothing.
@@ -219,8 +223,10 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
         let seen = Surroundings { module, index, site };
         let code = code(kind, function, seen).filter(|(ops, _)| ops.len() <= OPS_MAX);
         if let Some((ops, decode)) = code {
-            let in_goroutine =
-                matches!(decode, Decode::GoPanic | Decode::GoFatal | Decode::GoUncaught);
+            let in_goroutine = matches!(
+                decode,
+                Decode::GoPanic | Decode::GoFatal | Decode::GoUncaught | Decode::GoServer
+            );
             let untouched = if decode == Decode::GoPanic { golang::names(module) } else { None };
             let catchers = if decode.catches() {
                 catchers(kind, site, module, &functions)
@@ -266,7 +272,11 @@ impl Decode {
         match self {
             Self::Cpp | Self::CppCatch | Self::CppRethrow => Runtime::Cpp,
             Self::RustPanic | Self::RustPlace | Self::RustCatch => Runtime::Rust,
-            Self::GoPanic | Self::GoFatal | Self::GoRecovery | Self::GoUncaught => Runtime::Go,
+            Self::GoPanic
+            | Self::GoFatal
+            | Self::GoRecovery
+            | Self::GoUncaught
+            | Self::GoServer => Runtime::Go,
             Self::Python => Runtime::Python,
             Self::Php | Self::PhpUncaught => Runtime::Php,
             Self::Ruby => Runtime::Ruby,
@@ -277,7 +287,7 @@ impl Decode {
 
     /// Whether the hook tells who catches an exception.
     fn catches(self) -> bool {
-        matches!(self, Self::CppCatch | Self::RustCatch | Self::GoRecovery)
+        matches!(self, Self::CppCatch | Self::RustCatch | Self::GoRecovery | Self::GoServer)
     }
 }
 
@@ -344,6 +354,7 @@ pub fn decode(decode: Decode, chunks: &[u8]) -> Option<Seen> {
         Decode::GoPanic => golang::decode_panic(chunks),
         Decode::GoFatal => golang::decode_fatal(chunks),
         Decode::GoRecovery => Some(golang::decode_recovery(chunks)),
+        Decode::GoServer => golang::decode_server(chunks),
         Decode::GoUncaught => Some(Seen::Uncaught(Which::Latest)),
         Decode::Python => python::decode(chunks),
         Decode::Php => php::decode(chunks),

@@ -32,11 +32,16 @@ const STRINGS: [(usize, usize, Option<usize>); 4] =
 const LENGTH_MAX: u64 = 1 << 24;
 
 pub(super) fn is_hook(name: &str) -> bool {
-    is_panic(name) || is_place(name) || is_catch(name)
+    is_panic(name) || is_place(name) || is_catch(name) || is_inner_catch(name)
 }
 
-/// What `catch_unwind` calls, where that is inlined, which is all but in debug builds, in its user.
-fn is_catch(name: &str) -> bool {
+/// What that calls, and what the standard library itself calls where it catches.
+fn is_inner_catch(name: &str) -> bool {
+    matches!(name, "__rust_panic_cleanup" | "__rustc::__rust_panic_cleanup")
+}
+
+/// What `catch_unwind` calls, which is inlined in its user but in debug builds.
+pub(super) fn is_catch(name: &str) -> bool {
     matches!(name, "std::panicking::catch_unwind::cleanup" | "std::panicking::try::cleanup")
 }
 
@@ -59,7 +64,7 @@ pub(super) fn code(name: &str) -> (Vec<Op>, Decode) {
         }
         return (code.finish(), Decode::RustPlace);
     }
-    if is_catch(name) {
+    if is_catch(name) || is_inner_catch(name) {
         catch::tell_caller(&mut code);
         return (code.finish(), Decode::RustCatch);
     }

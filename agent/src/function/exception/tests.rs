@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use super::chunks::written;
 use super::*;
 
-const ALL: [Decode; 17] = [
+const ALL: [Decode; 18] = [
+    Decode::GoServer,
     Decode::RustCatch,
     Decode::GoRecovery,
     Decode::GoUncaught,

@@ -688,9 +688,9 @@ fn a_goroutine_recovers_on_another_stack() {
     let stack = [low.to_le_bytes(), high.to_le_bytes()].concat();
     // A panic as it has been until Go 1.25, with a word more at its start, and since.
     let image = |depth: u64, pc: u64, older: bool| {
-        let start = high - depth * 0x100 + 8;
+        let start = high - depth * 0x100 - 0x80;
         let frame = high - 0x40 + 8;
-        let words = [1, 2, 0, pc, start, frame - 0x30, pc, frame, pc];
+        let words = [1, 2, 0, pc, start, start + 8, pc, frame, pc];
         let extra = older.then_some(3);
         extra.into_iter().chain(words).flat_map(u64::to_le_bytes).collect::<Vec<_>>()
     };
@@ -704,7 +704,8 @@ fn a_goroutine_recovers_on_another_stack() {
     {
         go(&mut scene, 0, 0u64.wrapping_sub(0x40), &[]);
         go(&mut scene, 3, 0u64.wrapping_sub(0x80), &[]);
-        go(&mut scene, 30, 0u64.wrapping_sub(0x200), &[]);
+        let object = ((1u64 << 20) + 2).to_le_bytes();
+        go(&mut scene, 30, 0u64.wrapping_sub(0x200), &[(OBJECT, &object)]);
         let (id, place) = (7u64.to_le_bytes(), here.to_le_bytes());
         let image = image(2, here + pc, older);
         let recovered: &[(u16, &[u8])] = &[(1, &stack), (2, &image), (3, &id), (HERE, &place)];

@@ -15,6 +15,8 @@ pub(super) enum Raise {
     Fatal(Raised),
     /// That one was caught.
     Caught(Catch),
+    /// That one has left the handler of a request.
+    LeftHandler(Catch),
     /// That nobody has caught one.
     Uncaught(Which),
     /// That an old one goes on, maybe one of another task.
@@ -40,6 +42,7 @@ pub(super) fn of(decode: Decode, chunks: &[u8], coming: &mut Option<Option<Place
         Some(Seen::Fatal(raised)) => Raise::Fatal(placed(raised, coming.take().flatten())),
         Some(Seen::ControlFlow) => Raise::ControlFlow,
         Some(Seen::Caught(catch)) => Raise::Caught(catch),
+        Some(Seen::LeftHandler(catch)) => Raise::LeftHandler(catch),
         Some(Seen::Uncaught(which)) => Raise::Uncaught(which),
         Some(Seen::Nothing) => Raise::None,
         Some(Seen::GoesOn) => Raise::GoesOn,

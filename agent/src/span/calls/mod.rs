@@ -351,9 +351,16 @@ impl Calls {
         if decode.is_some() && hit.suppressed > 0 {
             self.muddle();
         }
-        if let (Some(Raise::Caught(catch)), Some(decode)) = (&exception, *decode) {
-            self.caught(hit, catch, (decode, catchers), state);
-            return;
+        match (&exception, *decode) {
+            (Some(Raise::Caught(catch)), Some(decode)) => {
+                self.caught(hit, catch, (decode, catchers), state);
+                return;
+            }
+            (Some(Raise::LeftHandler(catch)), _) => {
+                self.left_handler(hit, catch, catchers, state);
+                return;
+            }
+            _ => {}
         }
         let mut gone = std::mem::take(&mut self.gone);
         if let Some(stacks) = self.tasks.get_mut(&hit.task) {
@@ -363,7 +370,7 @@ impl Calls {
         self.gone = gone;
         let mut lasting = Lasting::UntilCaught;
         let exception = match exception {
-            Some(Raise::None | Raise::Caught(_)) => return,
+            Some(Raise::None | Raise::Caught(_) | Raise::LeftHandler(_)) => return,
             Some(Raise::Old) => {
                 self.remember(hit, *decode, &Raised::default(), None);
                 return;

@@ -37,6 +37,8 @@ pub(super) struct Raise {
     pub(super) name: String,
     /// Whose event tells it; `None`: none.
     pub(super) home: Option<(Home, usize)>,
+    /// It ends the program.
+    pub(super) is_over: bool,
 }
 
 /// A span, and its event's place in it.
@@ -64,16 +66,23 @@ impl Raises {
         self.list.retain(|raise| raise.object.is_some());
     }
 
+    /// One ends the program.
+    fn over(&mut self, object: u64) {
+        for raise in self.list.iter_mut().filter(|raise| raise.object == Some(object)) {
+            raise.is_over = true;
+        }
+    }
+
     /// The one that is meant, raised no higher on the stack than `above`. It may be raised again as the
     /// same object; without one it is forgotten, with all that were raised later.
     fn find(&mut self, runtime: Runtime, which: Which, above: StackPointer) -> Option<Raise> {
         let place = self.list.iter().rposition(|raise| {
-            raise.runtime == runtime
-                && match which {
-                    Which::Object(object) => raise.object == Some(object),
-                    Which::Latest => raise.sp <= above,
-                    Which::Unknown => false,
-                }
+            let is_it = match which {
+                Which::Object(object) => raise.object == Some(object),
+                Which::Latest => true,
+                Which::Unknown => false,
+            };
+            is_it && raise.runtime == runtime && raise.sp <= above
         })?;
         let raise = self.list.get(place)?;
         let found = Raise { name: raise.name.clone(), ..*raise };
@@ -99,13 +108,8 @@ impl Calls {
         home: Option<(Home, usize)>,
     ) {
         let Some(decode) = decode else { return };
-        let object = match decode {
-            // It knows where on its stack it was raised.
-            Decode::GoPanic => Some(hit.sp.0.wrapping_add(8)),
-            _ => raised.object,
-        };
-        let (runtime, name) = (decode.runtime(), name(raised));
-        let raise = Raise { runtime, object, sp: hit.sp, name, home };
+        let (runtime, object, name) = (decode.runtime(), raised.object, name(raised));
+        let raise = Raise { runtime, object, sp: hit.sp, name, home, is_over: false };
         self.stacks(hit).raises.add(raise);
     }
 
@@ -134,13 +138,22 @@ impl Calls {
             (None, None) => Some(hit.sp),
         };
         let catcher = exception::catcher(catchers, catch.caller);
+        if catcher == Some(Some(CatcherKind::Told)) {
+            return;
+        }
         let caught = match catcher {
-            None | Some(Some(CatcherKind::Caller)) => None,
+            None | Some(Some(CatcherKind::Caller | CatcherKind::Told)) => None,
             Some(None) => Some(true),
             Some(Some(CatcherKind::Last | CatcherKind::Handler)) => Some(false),
         };
-        let above = frame.unwrap_or(StackPointer(u64::MAX));
+        // Where nobody catches, C++ throws and takes it at the same place.
+        let above = frame.filter(|_| decode != Decode::CppCatch);
+        let above = above.unwrap_or(StackPointer(u64::MAX));
         let raise = self.find(task, decode.runtime(), catch.which, above);
+        if raise.as_ref().is_some_and(|raise| raise.is_over) {
+            // What ends the program may look at why it does.
+            return;
+        }
         if let (Some(raise), Some(caught)) = (&raise, caught) {
             self.tell(task, raise, caught, state);
         }
@@ -159,6 +172,12 @@ impl Calls {
         }
         self.leave(&mut gone, task, state);
         self.gone = gone;
+        if ends
+            && let Which::Object(object) = catch.which
+            && let Some(stacks) = self.tasks.get_mut(&task)
+        {
+            stacks.raises.over(object);
+        }
         let call = self.tasks.get_mut(&task).and_then(Stacks::innermost_told);
         let Some(call) = call else { return };
         match raise {
@@ -168,6 +187,24 @@ impl Calls {
             }
             _ if ends => {}
             _ => call.caught = call.raised.take(),
+        }
+    }
+
+    /// An exception has left the handler of a request, and will be caught by the server.
+    pub(super) fn left_handler(
+        &mut self,
+        hit: &Hit<'_>,
+        catch: &Catch,
+        catchers: &[Catcher],
+        state: &mut State,
+    ) {
+        if exception::catcher(catchers, catch.caller) != Some(Some(CatcherKind::Handler)) {
+            return;
+        }
+        let above = catch.frame.map_or(StackPointer(u64::MAX), StackPointer);
+        if let Some(raise) = self.find(hit.task, Runtime::Go, catch.which, above) {
+            self.tell(hit.task, &raise, false, state);
+            self.fail_request(hit.task, &raise, true, state);
         }
     }
 
@@ -184,7 +221,8 @@ impl Calls {
             return;
         };
         self.tell(task, &raise, false, state);
-        self.fail_request(task, &raise, true, state);
+        // In Node a listener of the process may yet answer.
+        self.fail_request(task, &raise, decode != Decode::NodeUncaught, state);
         if decode == Decode::GoUncaught
             && let Some(call) = self.tasks.get_mut(&task).and_then(Stacks::innermost_told)
         {
