@@ -159,7 +159,7 @@ pub(super) fn facts(
         name: found.name.clone(),
         module: module.to_owned(),
         source: None,
-        role: Role::Event { name: found.name.clone(), decode: None },
+        role: Role::Event { name: found.name.clone(), decode: None, catchers: Vec::new() },
         sites: sites.zip(&found.places).map(site).collect(),
     }
 }
