@@ -105,7 +105,7 @@ pub(crate) struct Found {
 pub(crate) struct Position {
     pub(crate) site: Site,
     semaphore: Option<FileOffset>,
-    code: Code,
+    pub(super) code: Code,
 }
 
 /// The tracepoints of a file that are asked for and in code, as far as it can be read.

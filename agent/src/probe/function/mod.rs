@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent_common::function::cookie::{GENERATION_SHIFT, LINK_SHIFT, SILENT};
+use agent_common::function::site_number::PLACE_BITS;
 use agent_common::function::{
     self as wire, BUDGET_WINDOW_SHIFT, Counts, RATE_WINDOW_SHIFT, hit_flags,
 };
@@ -51,22 +52,57 @@ use crate::function::site::SiteKind;
 use crate::platform::cpus;
 
 /// Sizes of maps, which the kernel fills with zeroes at start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most sites.
     pub sites: u32,
     /// Most ops of all sites together, the same code counted once.
     pub ops: u32,
-    /// Most functions.
+    /// Most functions: each takes 40 bytes for every CPU that the host may have.
     pub functions: u32,
     /// Most links.
     pub links: u32,
 }
 
+impl Limits {
+    /// What most need.
+    pub const USUAL: Self =
+        Self { sites: 1 << 17, ops: 1 << 18, functions: 1 << 14, links: 1 << 16 };
+    /// The largest. Sites are numbered so far.
+    pub const MOST: Self =
+        Self { sites: 1 << PLACE_BITS, ops: 1 << 22, functions: 1 << 18, links: 1 << 16 };
+
+    /// No less than these, and with room for so much more as there is need for, if that is not too much.
+    #[must_use]
+    pub fn with_room(self, need: Need) -> Self {
+        let room = |is: u32, need: usize, most: u32| {
+            let need = u32::try_from(need).unwrap_or(most).min(most);
+            is.max(need.next_power_of_two())
+        };
+        Self {
+            sites: room(self.sites, need.sites, Self::MOST.sites),
+            ops: room(self.ops, need.ops, Self::MOST.ops),
+            functions: room(self.functions, need.functions, Self::MOST.functions),
+            links: self.links,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self { sites: 1 << 17, ops: 1 << 18, functions: 1 << 14, links: 1 << 16 }
+        Self::USUAL
     }
+}
+
+/// What points take of [`Limits`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// How many there are.
+    pub sites: usize,
+    /// Their ops, the same code counted once.
+    pub ops: usize,
+    /// Their functions.
+    pub functions: usize,
 }
 
 /// What [`FunctionProbes::attach`] has attached, to be detached together.
@@ -122,9 +158,9 @@ pub struct FunctionProbes {
     closing: HashMap<LinkNo, SitesNo>,
     closer: Closer,
     loaded: Loaded,
+    shared: Arc<Shared>,
     limits: Limits,
-    costs: HitCosts,
-    sees_threads: bool,
+    test: SelfTest,
     numbers: Numbers,
     sites: Sites,
     sets: HashMap<SitesNo, Set>,
@@ -184,7 +220,7 @@ impl FunctionProbes {
 
     /// As [`load`](Self::load), with sizes for the maps that nobody else has.
     fn load_with(
-        shared: &Shared,
+        shared: &Arc<Shared>,
         own: &[(&'static str, u32)],
         limits: Limits,
         test: &SelfTest,
@@ -204,9 +240,9 @@ impl FunctionProbes {
             closing: HashMap::new(),
             closer: Closer::start().map_err(FunctionError::Thread)?,
             loaded,
+            shared: Arc::clone(shared),
             limits,
-            costs: test.costs,
-            sees_threads: test.sees_threads,
+            test: *test,
             numbers: Numbers::below(limits.links),
             sites: Sites::new(limits.sites, limits.ops),
             sets: HashMap::new(),
@@ -214,6 +250,24 @@ impl FunctionProbes {
             freed: Vec::new(),
             cpus,
         })
+    }
+
+    /// Loads it again with larger maps, if nothing is in use. Budgets are to be set again.
+    pub fn grow(&mut self, limits: Limits) -> Result<bool, FunctionError> {
+        self.reap();
+        if limits == self.limits || !self.sets.is_empty() || !self.closing.is_empty() {
+            return Ok(false);
+        }
+        let mut grown = Self::load_with(&self.shared, &[], limits, &self.test)?;
+        // What was numbered before may still be told of.
+        grown.sites = std::mem::replace(&mut self.sites, Sites::new(0, 0)).grown(limits);
+        *self = grown;
+        Ok(true)
+    }
+
+    /// What fits.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// What the kernel has made of the program.
@@ -305,7 +359,7 @@ impl FunctionProbes {
         let places = self.sets.get(&set).map(|set| Arc::clone(&set.places)).unwrap_or_default();
         self.has_room(places.len())?;
         // Seen by one thread only, a probe would lie; in all processes it slows those that share the file.
-        let tgid = if self.sees_threads { tgid } else { None };
+        let tgid = if self.test.sees_threads { tgid } else { None };
         let most = self.limits.links as usize;
         let number = self.numbers.take(1).ok_or(FunctionError::TooMany {
             what: "links",
@@ -579,7 +633,7 @@ impl FunctionProbes {
             sp_adjust: point.site.sp_adjust,
             function: point.function.0,
             task_offset,
-            cost_ns: self.costs.of(point.site.cost),
+            cost_ns: self.test.costs.of(point.site.cost),
         }
     }
 }

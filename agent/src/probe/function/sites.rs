@@ -9,7 +9,7 @@ use std::sync::Arc;
 use agent_common::function::site_number::{PLACE_BITS, PLACE_MASK};
 use agent_common::function::{OPS_MAX, Op};
 
-use super::{FunctionError, within};
+use super::{FunctionError, Limits, within};
 use crate::event::ids::SiteNo;
 use crate::function::numbers::Numbers;
 
@@ -56,6 +56,11 @@ impl Sites {
         let sites = sites.min(PLACE_MASK + 1);
         let (places, ops) = (Numbers::below(sites), Numbers::below(ops));
         Self { places, before: Vec::new(), ops, code: HashMap::new() }
+    }
+
+    /// Larger ones, of which nothing is taken either.
+    pub(super) fn grown(self, limits: Limits) -> Self {
+        Self { before: self.before, ..Self::new(limits.sites, limits.ops) }
     }
 
     /// Takes places for as many sites as there are items: what each reads.

@@ -32,7 +32,7 @@ use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::platform::clock::{self, MonoNs};
 use crate::probe::function::selftest::{self, SelfTest, SelfTestError};
-use crate::probe::function::{FunctionError, FunctionProbes, InUse, Limits, LinkNo, SitesNo};
+use crate::probe::function::{FunctionError, FunctionProbes, InUse, Limits, LinkNo, Need, SitesNo};
 use crate::probe::{Capture, CaptureError, Selection};
 
 /// How many functions a message names.
@@ -320,8 +320,38 @@ impl Functions {
 
     /// Probes everything that was asked for up to here.
     pub(super) fn wait(&mut self, announce: &mut dyn FnMut(&Step<'_>)) {
+        let mut answers = Vec::new();
         while let Some(answer) = self.planner.wait() {
+            answers.push(answer);
+        }
+        let found = answers.iter().filter_map(|answer| answer.found.as_ref().ok());
+        self.grow(numbered::need(found));
+        for answer in answers {
             self.found(answer, announce);
+        }
+    }
+
+    /// Makes room for so much, if nothing is numbered yet; whether it did.
+    fn grow(&mut self, need: Need) -> bool {
+        let limits = self.probes.limits().with_room(need);
+        if self.numbers.used() > 0 {
+            return false;
+        }
+        let grown = self.probes.grow(limits).and_then(|grown| {
+            self.probes.set_default_budget(self.wishes.budget_ns)?;
+            Ok(grown)
+        });
+        match grown {
+            Ok(true) => {
+                tracing::info!(?limits, "room for more functions");
+                self.numbers = Numbers::below(limits.functions);
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                tracing::warn!(%error, "no room for more functions");
+                false
+            }
         }
     }
 
@@ -511,8 +541,11 @@ impl Functions {
                 Err(error) => error,
             };
             // A file that nobody runs makes room.
-            let Some(oldest) = self.resting.front().copied() else { return Err(error) };
-            self.drop_file(oldest);
+            match self.resting.front().copied() {
+                Some(oldest) => self.drop_file(oldest),
+                None if self.grow(numbered::need(std::iter::once(&**found))) => {}
+                None => return Err(error),
+            }
         };
         numbered::announce(found, numbers.start, &module.name, &written, announce);
         if let Some(file) = self.files.get_mut(&module.id) {

@@ -1,8 +1,11 @@
 //! From what was found in a file to probes and to what the pipeline is told of them. The functions are
 //! numbered first, then the hooks, then the tracepoints.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
+
+use agent_common::function::Op;
 
 use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
@@ -13,7 +16,7 @@ use crate::function::site::SiteKind;
 use crate::inspect::demangle::Language;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
-use crate::probe::function::{Point, SitesNo, TaskSource};
+use crate::probe::function::{Need, Point, SitesNo, TaskSource};
 use crate::run::planner::Found;
 use crate::run::{exceptions, tracepoints};
 
@@ -44,6 +47,29 @@ impl Numbered {
 /// How many numbers it takes.
 pub(super) fn count(found: &Found) -> usize {
     found.plan.functions.len() + found.hooks.len() + found.tracepoints.len()
+}
+
+/// What all its probes take.
+pub(super) fn need<'a>(found: impl Iterator<Item = &'a Found>) -> Need {
+    let mut need = Need::default();
+    let mut code: HashSet<&[Op]> = HashSet::new();
+    for found in found {
+        need.functions += count(found);
+        for function in &found.plan.functions {
+            need.sites += 1 + function.placement.ends.len();
+            code.insert(&function.entry.ops);
+            code.insert(&function.end.ops);
+        }
+        need.sites += found.hooks.len();
+        code.extend(found.hooks.iter().map(|hook| hook.ops.as_slice()));
+        let places = found.tracepoints.iter().flat_map(|tracepoint| &tracepoint.places);
+        for place in places {
+            need.sites += 1;
+            code.insert(&place.code.ops);
+        }
+    }
+    need.ops = code.iter().map(|ops| ops.len()).sum();
+    need
 }
 
 /// The probes of all that was found, numbered from `first` on, and how many hits of each are told a second
