@@ -26,25 +26,17 @@ pub(super) fn concern(module: &Mapped) -> bool {
     module.is_executable || LIBRARIES.iter().any(|library| module.name.starts_with(library))
 }
 
-/// The hooks of a module, as far as it can be read. Says which cannot be probed.
-pub(super) fn hooks(place: &Place<'_>) -> Vec<Hook> {
-    let module = place.name;
-    let Hooks { hooks, refused } = match look(place) {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::debug!(module, %error, "no look for exceptions");
-            return Vec::new();
-        }
-    };
-    for (function, reason) in refused {
-        tracing::warn!(module, %function, %reason, "exceptions are not seen here");
-    }
-    hooks
+/// The hooks of a module, as far as it can be read, and those that cannot be probed.
+pub(super) fn hooks(place: &Place<'_>) -> Hooks {
+    look(place).unwrap_or_else(|error| {
+        tracing::debug!(module = place.name, %error, "no look for exceptions");
+        Hooks::default()
+    })
 }
 
 fn look(place: &Place<'_>) -> Result<Hooks, PlanError> {
     let module = Module::open(place.file)?;
-    let index = Index::read(&module, place.root)?;
+    let index = Index::read(&module, place.lookup)?;
     Ok(exception::hooks(&module, &index))
 }
 

@@ -11,8 +11,9 @@ use std::thread;
 use super::functions::{Mapped, Version};
 use super::tracepoints;
 use super::{Wishes, exceptions};
-use crate::function::exception::Hook;
-use crate::function::plan::{self, ModulePlan, Place, PlanError};
+use crate::function::exception::{Hook, Hooks};
+use crate::function::plan::{self, ModulePlan, Place, PlanError, Refused};
+use crate::inspect::debug_file::{Lookup, Server};
 
 /// The thread, and what it has not yet answered.
 pub(super) struct Planner {
@@ -45,6 +46,8 @@ pub(crate) struct Found {
     pub(crate) plan: ModulePlan,
     /// Where its exceptions are raised, if that is asked for.
     pub(crate) hooks: Vec<Hook>,
+    /// Where they are not seen though they are raised there.
+    pub(crate) unseen: Vec<Refused>,
     pub(crate) tracepoints: Vec<tracepoints::Found>,
 }
 
@@ -65,17 +68,21 @@ pub(crate) fn look(
     root: &Path,
     knows_goroutines: bool,
 ) -> Result<Found, PlanError> {
+    let server = wishes.debuginfod.as_deref().map(|server| server as &dyn Server);
+    let lookup = Lookup { root, server };
     let place = Place {
         file: &module.open,
         name: &module.name,
         is_executable: module.is_executable,
-        root,
+        lookup,
         knows_goroutines,
     };
     let tracepoints = tracepoints::look(&place, &wishes.tracepoints);
     let looks = wishes.exceptions && exceptions::concern(module);
-    let hooks = if looks { exceptions::hooks(&place) } else { Vec::new() };
-    Ok(Found { plan: plan::plan(&place, &wishes.patterns)?, hooks, tracepoints })
+    let Hooks { hooks, refused } = if looks { exceptions::hooks(&place) } else { Hooks::default() };
+    let unseen = refused.into_iter().map(|(name, why)| Refused { name, reason: why.to_string() });
+    let plan = plan::plan(&place, &wishes.patterns)?;
+    Ok(Found { plan, hooks, unseen: unseen.collect(), tracepoints })
 }
 
 impl Planner {
