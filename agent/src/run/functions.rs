@@ -16,13 +16,12 @@ use crate::function::facts::{FunctionFacts, Role, SiteFacts};
 use crate::function::pattern::Patterns;
 use crate::function::plan::{Code, ModulePlan, Planned};
 use crate::function::site::SiteKind;
-use crate::inspect::demangle::Language;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::platform::clock::{self, MonoNs};
 use crate::probe::function::budget::{Spent, Throttle, TooDear};
 use crate::probe::function::selftest::{self, SelfTest, SelfTestError};
-use crate::probe::function::{FunctionError, FunctionProbes, Limits, LinkNo, Point, TaskSource};
+use crate::probe::function::{FunctionError, FunctionProbes, Limits, LinkNo, Point};
 use crate::probe::{Capture, CaptureError, Selection};
 
 /// How often costs are looked at, while there are no more than [`LOOKS`] functions.
@@ -496,22 +495,7 @@ impl Functions {
         let functions = || numbered.functions().filter(|(number, _)| !self.gone.contains(number));
         let mut points = Vec::new();
         for (number, function) in functions() {
-            let number = FunctionNo(number);
-            let task = match (function.language, goroutines) {
-                (Language::Go, Some(at)) => TaskSource::Goroutine { id_offset: at.goid_offset },
-                _ => TaskSource::Thread,
-            };
-            let point = |site, code: &Code| Point {
-                site,
-                ops: code.ops.clone(),
-                function: number,
-                semaphore: None,
-                task,
-            };
-            points.push(point(function.placement.entry, &function.entry));
-            for end in &function.placement.ends {
-                points.push(point(*end, end_code(function, end.kind)));
-            }
+            points.extend(Point::all_of(function, FunctionNo(number), goroutines));
         }
         let hooks = || numbered.hooks().filter(|(number, _)| !self.gone.contains(number));
         points.extend(hooks().map(|(number, hook)| exceptions::point(number, hook, goroutines)));
@@ -593,12 +577,6 @@ fn list<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
     text
 }
 
-/// What an end reads: a result is there only at a return.
-fn end_code(function: &Planned, kind: SiteKind) -> &Code {
-    static NOTHING: Code = Code { ops: Vec::new(), reader: None };
-    if kind == SiteKind::Return { &function.end } else { &NOTHING }
-}
-
 fn facts(
     numbered: &Numbered,
     number: u32,
@@ -624,7 +602,7 @@ fn facts(
             SiteKind::TailCall => jump.and_then(by_address),
             _ => None,
         };
-        let code = end_code(function, end.kind);
+        let code = function.end_code(end.kind);
         told.extend(sites.next().map(|number| site(number, end.kind, into, code)));
     }
     FunctionFacts {

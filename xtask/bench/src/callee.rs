@@ -99,9 +99,12 @@ pub(crate) struct Callee {
 impl Callee {
     /// Starts one on the first CPU.
     pub(crate) fn start() -> Result<Self> {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("callee");
-        sys::pinned(&mut command, 0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self::of(Command::new("/proc/self/exe").arg("callee"))
+    }
+
+    /// As [`start`](Self::start), another program that does as [`serve`] does.
+    pub(crate) fn of(command: &mut Command) -> Result<Self> {
+        sys::pinned(command, 0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start the callee")?;
         let commands = child.stdin.take().context("stdin is a pipe")?;
         let answers = BufReader::new(child.stdout.take().context("stdout is a pipe")?);

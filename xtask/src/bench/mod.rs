@@ -92,12 +92,31 @@ struct Settings<'a> {
 const SERVERS: [(&str, &str); 3] =
     [("go", "golang-go"), ("node", "nodejs"), ("javac", "default-jdk-headless")];
 
-/// Installs what the servers need. What cannot be had is left out of the measurement, which says so.
-fn servers() {
+/// What `functions` compiles, places, and compares with, with the package that has each.
+const FUNCTIONS: [(&str, &str); 4] =
+    [("go", "golang-go"), ("c++", "g++"), ("strip", "binutils"), ("bpftrace", "bpftrace")];
+
+/// The packages of programs that are missing.
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
     let elsewhere = |program| program == "go" && Path::new("/usr/local/go/bin/go").is_file();
     let there = |program| command::has(program) || elsewhere(program);
-    let missing = SERVERS.iter().filter(|(program, _)| !there(program));
-    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    let missing = programs.iter().filter(|(program, _)| !there(program));
+    missing.map(|(_, package)| *package).collect()
+}
+
+/// Installs what `functions` needs. What cannot be had is not measured, which the table says.
+fn for_functions() {
+    let packages = missing(&FUNCTIONS);
+    if !packages.is_empty()
+        && let Err(error) = setup::apt(&packages)
+    {
+        println!("setup: {error:#}");
+    }
+}
+
+/// Installs what the servers need. What cannot be had is left out of the measurement, which says so.
+fn servers() {
+    let mut packages = missing(&SERVERS);
     let venv = ["-c", "import ensurepip, venv"];
     if command::output(Command::new("python3").args(venv)).is_none() {
         packages.push("python3-venv");
@@ -128,6 +147,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         settings.pipeline = Some(built.join("pipeline"));
     }
     if wants(Which::Functions) {
+        for_functions();
         build::ebpf(root)?;
     }
     if !matches!(options.which, Which::Pipeline | Which::Functions) {

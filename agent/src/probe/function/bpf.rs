@@ -92,6 +92,7 @@ pub(super) fn load_btf(types: &[u8]) -> io::Result<OwnedFd> {
 }
 
 /// Records that say what lies where in a program.
+#[derive(Default)]
 pub(super) struct Records<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) size: usize,
@@ -105,7 +106,8 @@ pub(super) struct Load<'a> {
     /// Eight bytes each.
     pub(super) instructions: &'a [u8],
     pub(super) license: &'a CStr,
-    pub(super) types: BorrowedFd<'a>,
+    /// What it was compiled from; a program of no object has none.
+    pub(super) types: Option<BorrowedFd<'a>>,
     pub(super) functions: Records<'a>,
     pub(super) lines: Records<'a>,
 }
@@ -157,7 +159,7 @@ pub(super) fn load(load: &Load<'_>) -> Result<OwnedFd, (io::Error, String)> {
             Attach::Multi => TRACE_UPROBE_MULTI,
             Attach::Perf => 0,
         },
-        prog_btf_fd: number(load.types),
+        prog_btf_fd: load.types.map_or(0, number),
         func_info_rec_size: load.functions.size as u32,
         func_info: load.functions.bytes.as_ptr() as u64,
         func_info_cnt: load.functions.count as u32,

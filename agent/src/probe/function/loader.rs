@@ -143,7 +143,7 @@ fn program(object: &Object, types: BorrowedFd<'_>) -> Result<(OwnedFd, Attach), 
             attach,
             instructions: &instructions,
             license,
-            types,
+            types: Some(types),
             functions: Records {
                 bytes: &functions,
                 size: function.func_info_rec_size,

@@ -12,6 +12,7 @@
 
 mod bpf;
 pub mod budget;
+pub mod empty;
 mod error;
 pub(crate) mod exercise;
 mod link;
