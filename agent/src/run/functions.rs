@@ -21,7 +21,9 @@ use crate::pipeline::Step;
 use crate::platform::clock::{self, MonoNs};
 use crate::probe::function::budget::{Spent, Throttle, TooDear};
 use crate::probe::function::selftest::{self, SelfTest, SelfTestError};
-use crate::probe::function::{FunctionError, FunctionProbes, Limits, LinkNo, Point};
+use crate::probe::function::{
+    FunctionCounters, FunctionError, FunctionProbes, Limits, LinkNo, Point,
+};
 use crate::probe::{Capture, CaptureError, Selection};
 
 /// How often costs are looked at, while there are no more than [`LOOKS`] functions.
@@ -372,12 +374,11 @@ impl Functions {
         Ok(())
     }
 
-    /// Calls that were not told because a budget or a rate was used up, the latest included. A syscall
-    /// for every function.
-    pub(super) fn suppressed(&self) -> Result<u64, FunctionsError> {
-        let mut sum = 0;
+    /// What all probes have counted so far, those that were detached included.
+    pub(super) fn counters(&self) -> Result<FunctionCounters, FunctionsError> {
+        let mut sum = FunctionCounters::default();
         for number in self.probed.iter().chain(&self.gone) {
-            sum += self.probes.counters(FunctionNo(*number))?.suppressed;
+            sum += self.probes.counters(FunctionNo(*number))?;
         }
         Ok(sum)
     }

@@ -484,9 +484,13 @@ impl Agent {
             probe::Counters::default()
         });
         let mut calls = self.pipeline.call_tallies();
-        // Hits tell of those before them; after the last one only the kernel half knows.
-        match self.functions.as_ref().map(Functions::suppressed) {
-            Some(Ok(suppressed)) => calls.suppressed = suppressed,
+        let mut probes_ns = 0;
+        match self.functions.as_ref().map(Functions::counters) {
+            Some(Ok(counters)) => {
+                // Hits tell of those before them; after the last one only the kernel half knows.
+                calls.suppressed = counters.suppressed;
+                probes_ns = counters.cost_ns;
+            }
             Some(Err(error)) => tracing::warn!(%error, "cannot read the functions' counters"),
             None => {}
         }
@@ -494,6 +498,7 @@ impl Agent {
             intake: self.pipeline.intake(),
             tallies: self.pipeline.tallies(),
             calls,
+            probes_ns,
             functions: self.functions.as_ref().map_or(0, Functions::len),
             detached: self.functions.as_ref().map_or(0, Functions::detached),
             counters,

@@ -29,7 +29,8 @@ pub(crate) struct Options {
     /// Measure this agent instead of building one
     #[arg(long, value_name = "PATH")]
     remora: Option<PathBuf>,
-    /// Measure only these servers (overhead): nginx, go, node, java, python, proxy
+    /// Measure only these servers (overhead): nginx, go, node, java, python, proxy; or only these parts
+    /// (functions): call, languages, budget
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// How often each phase is repeated
@@ -92,7 +93,7 @@ struct Settings<'a> {
 const SERVERS: [(&str, &str); 3] =
     [("go", "golang-go"), ("node", "nodejs"), ("javac", "default-jdk-headless")];
 
-/// What `functions` compiles, places, and compares with, with the package that has each.
+/// What `functions` compiles with, compares with, and probes, with the package that has each.
 const FUNCTIONS: [(&str, &str); 4] =
     [("go", "golang-go"), ("c++", "g++"), ("strip", "binutils"), ("bpftrace", "bpftrace")];
 
@@ -107,9 +108,9 @@ fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
 /// Installs what `functions` needs. What cannot be had is not measured, which the table says.
 fn for_functions() {
     let packages = missing(&FUNCTIONS);
-    if !packages.is_empty()
-        && let Err(error) = setup::apt(&packages)
-    {
+    let installed = if packages.is_empty() { Ok(()) } else { setup::apt(&packages) };
+    // nginx, which must not begin to serve.
+    if let Err(error) = installed.and_then(|()| setup::for_demo()) {
         println!("setup: {error:#}");
     }
 }
@@ -148,7 +149,6 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     }
     if wants(Which::Functions) {
         for_functions();
-        build::ebpf(root)?;
     }
     if !matches!(options.which, Which::Pipeline | Which::Functions) {
         setup::for_tests(root)?;
@@ -156,6 +156,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
             servers();
         }
         settings.floors = Some(build::ebpf_object(root, "floor")?);
+    }
+    if options.which != Which::Pipeline {
         settings.agent = Some(match &options.remora {
             Some(path) => path.clone(),
             None => build::run(root, true)?,

@@ -23,6 +23,7 @@ pub mod selftest;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
+use std::ops::AddAssign;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -92,6 +93,16 @@ pub struct FunctionCounters {
     pub dropped: u64,
     /// What all hits have cost the targets, by what a hit was measured to cost at start.
     pub cost_ns: u64,
+}
+
+impl AddAssign for FunctionCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.told += other.told;
+        self.suppressed += other.suppressed;
+        self.lost += other.lost;
+        self.dropped += other.dropped;
+        self.cost_ns += other.cost_ns;
+    }
 }
 
 /// The program, its links and its maps.

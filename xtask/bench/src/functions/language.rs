@@ -1,17 +1,18 @@
 //! The function that is measured in each language, how it is built, and what is to be told of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use super::bpftrace::Reads;
+use crate::Settings;
 
 /// A language and its function.
 pub(super) struct Language {
     pub(super) name: &'static str,
-    pub(super) source: &'static str,
-    pub(super) build: fn(&Path, &Path) -> Result<()>,
+    source: &'static str,
+    build: fn(&Path, &Path) -> Result<()>,
     pub(super) pattern: &'static str,
     /// What a span of it shows, with what it was asked for as `N` and the price of that as `P`.
     pub(super) shown: &'static [(&'static str, &'static str)],
@@ -22,6 +23,27 @@ pub(super) struct Language {
     /// such a one on a stack.
     pub(super) takes_uretprobes: bool,
 }
+
+/// C++, on whose function other benchmarks lie, too.
+pub(super) const CPP: Language = Language {
+    name: "C++",
+    source: "price.cpp",
+    build: cpp,
+    pattern: "shop::price",
+    shown: &[
+        ("customer", "Ada Lovelace"),
+        ("count", "N"),
+        ("currency", "Dollar"),
+        ("return", "{cents: P, pieces: N}"),
+    ],
+    besides: 12,
+    reads: Reads {
+        arguments: &["str(*(uint64 *)arg0, *(uint64 *)(arg0 + 8))", "arg1", "arg2"],
+        results: &["reg(\"ax\")"],
+        format: "%s %ld %ld %lx",
+    },
+    takes_uretprobes: true,
+};
 
 pub(super) const LANGUAGES: [Language; 3] = [
     Language {
@@ -38,25 +60,7 @@ pub(super) const LANGUAGES: [Language; 3] = [
         },
         takes_uretprobes: false,
     },
-    Language {
-        name: "C++",
-        source: "price.cpp",
-        build: cpp,
-        pattern: "shop::price",
-        shown: &[
-            ("customer", "Ada Lovelace"),
-            ("count", "N"),
-            ("currency", "Dollar"),
-            ("return", "{cents: P, pieces: N}"),
-        ],
-        besides: 12,
-        reads: Reads {
-            arguments: &["str(*(uint64 *)arg0, *(uint64 *)(arg0 + 8))", "arg1", "arg2"],
-            results: &["reg(\"ax\")"],
-            format: "%s %ld %ld %lx",
-        },
-        takes_uretprobes: true,
-    },
+    CPP,
     Language {
         name: "Rust",
         source: "price.rs",
@@ -88,6 +92,14 @@ fn rust(source: &Path, binary: &Path) -> Result<()> {
     let mut build = Command::new("rustc");
     build.args(["--edition", "2024", "-O", "-g", "--crate-name", "price", "-o"]);
     compile(build.arg(binary).arg(source))
+}
+
+/// Builds it; its file.
+pub(super) fn compiled(settings: &Settings, language: &Language) -> Result<PathBuf> {
+    let source = settings.programs.join("functions").join(language.source);
+    let file = settings.cache.join(format!("{}.bench", language.source));
+    (language.build)(&source, &file).with_context(|| format!("{}", source.display()))?;
+    Ok(file)
 }
 
 /// Runs a compiler, or what comes behind it.

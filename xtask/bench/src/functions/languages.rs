@@ -18,7 +18,7 @@ use remora::probe::function::{FunctionProbes, Point};
 use serde_json::{Map, Value, json};
 
 use super::bpftrace::{self, Bpftrace, Ends};
-use super::language::{LANGUAGES, Language, compile};
+use super::language::{LANGUAGES, Language, compile, compiled};
 use super::samples::Samples;
 use super::{BENCH, capture, load};
 use crate::Settings;
@@ -148,9 +148,7 @@ pub(super) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
 
 impl Subject {
     fn start(settings: &Settings, language: &'static Language) -> Result<Self> {
-        let source = settings.programs.join("functions").join(language.source);
-        let file = settings.cache.join(format!("{}.bench", language.source));
-        (language.build)(&source, &file).with_context(|| format!("{}", source.display()))?;
+        let file = compiled(settings, language)?;
         let goroutines = runtime::go(&file).and_then(|go| go.goroutines);
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let place = Place {

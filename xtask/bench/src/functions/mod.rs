@@ -2,6 +2,7 @@
 //! and beside another tracer that does the same work.
 
 mod bpftrace;
+mod budget;
 mod language;
 mod languages;
 mod samples;
@@ -21,8 +22,15 @@ const BENCH: &str = "functions";
 const RING_BYTES: u32 = 1 << 24;
 
 pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
-    single::run(settings, report)?;
-    languages::run(settings, report)
+    let parts: [(&str, fn(&Settings, &mut Report) -> Result<()>); 3] =
+        [("call", single::run), ("languages", languages::run), ("budget", budget::run)];
+    let chosen = |name: &str| settings.only.iter().any(|only| only == name);
+    // Names that mean other benchmarks choose none of these.
+    let all = !parts.iter().any(|(name, _)| chosen(name));
+    for (_, run) in parts.into_iter().filter(|(name, _)| all || chosen(name)) {
+        run(settings, report)?;
+    }
+    Ok(())
 }
 
 /// The capture programs, beside which those of functions are loaded.
