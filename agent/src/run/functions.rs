@@ -19,7 +19,7 @@ use crate::function::site::SiteKind;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::platform::clock::{self, MonoNs};
-use crate::probe::function::budget::{Spent, Throttle, TooDear};
+use crate::probe::function::budget::{Look, Spent, Throttle, TooDear};
 use crate::probe::function::selftest::{self, SelfTest, SelfTestError};
 use crate::probe::function::{
     FunctionCounters, FunctionError, FunctionProbes, Limits, LinkNo, Point,
@@ -28,7 +28,7 @@ use crate::probe::{Capture, CaptureError, Selection};
 
 /// How often costs are looked at, while there are no more than [`LOOKS`] functions.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-const LOOKS: u32 = 500;
+const LOOKS: u32 = 2000;
 
 /// How many functions a message names.
 const NAMED: usize = 5;
@@ -327,26 +327,33 @@ impl Functions {
 
     /// Takes away the probes of functions whose calls cost their targets more than they may.
     pub(super) fn keep_to_budget(&mut self, now: MonoNs) -> Result<(), FunctionsError> {
-        let interval = Duration::from_nanos(now.since(self.looked));
-        // A look takes a syscall for every function.
+        if self.wishes.budget_ns == 0 || self.probed.is_empty() {
+            return Ok(());
+        }
+        let alarm = self.probes.take_alarm()?;
+        let since = self.looked.max(alarm.unwrap_or_default());
+        let interval = Duration::from_nanos(now.since(since));
+        // A look reads what every CPU has counted for every function.
         let rest = LOOK_EVERY * (1 + self.probed.len() as u32 / LOOKS);
-        if self.wishes.budget_ns == 0 || self.probed.is_empty() || interval < rest {
+        let look = if alarm.is_some() { Look::Alarmed } else { Look::Due };
+        if look == Look::Due && interval < rest {
             return Ok(());
         }
         self.looked = now;
+        let counters = self.probes.all_counters(self.next)?;
         let mut spent = Vec::with_capacity(self.probed.len());
         for number in &self.probed {
-            let function = FunctionNo(*number);
-            let cost_ns = self.probes.counters(function)?.cost_ns;
+            let cost_ns = counters.get(*number as usize).map_or(0, |counters| counters.cost_ns);
             let before = self.costs.insert(*number, cost_ns).unwrap_or(0);
-            spent.push(Spent { function, cost_ns: cost_ns.saturating_sub(before) });
+            let cost_ns = cost_ns.saturating_sub(before);
+            spent.push(Spent { function: FunctionNo(*number), cost_ns });
         }
         if self.processes.is_empty() {
             // It was spent by who has ended.
             return Ok(());
         }
         self.throttle.limit(self.wishes.budget_ns.saturating_mul(self.processes.len() as u64));
-        let dear = self.throttle.decide(interval, &spent);
+        let dear = self.throttle.decide(look, interval, &spent);
         if dear.is_empty() {
             return Ok(());
         }
@@ -377,8 +384,10 @@ impl Functions {
     /// What all probes have counted so far, those that were detached included.
     pub(super) fn counters(&self) -> Result<FunctionCounters, FunctionsError> {
         let mut sum = FunctionCounters::default();
-        for number in self.probed.iter().chain(&self.gone) {
-            sum += self.probes.counters(FunctionNo(*number))?;
+        for (number, counters) in (0..).zip(self.probes.all_counters(self.next)?) {
+            if self.probed.contains(&number) || self.gone.contains(&number) {
+                sum += counters;
+            }
         }
         Ok(sum)
     }

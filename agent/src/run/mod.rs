@@ -302,11 +302,12 @@ impl Agent {
         loop {
             self.capture.rouse()?;
             let began = clock::now();
+            // First: it may be why this was woken.
+            self.keep_functions(began)?;
             let drained = self.drain()?;
             self.collect(began.before(SETTLE_NS));
             self.hand_on();
             self.keep_time(began);
-            self.keep_functions(began)?;
             if self.is_over() {
                 return Ok(());
             }
@@ -348,6 +349,10 @@ impl Agent {
                 return Ok(drained);
             }
             self.collect(self.latest.before(SETTLE_NS));
+            // There may be a tenth of a second's work in the ring.
+            if let Some(functions) = &mut self.functions {
+                functions.keep_to_budget(clock::now())?;
+            }
         }
     }
 

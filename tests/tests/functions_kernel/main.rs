@@ -8,6 +8,7 @@ mod scene;
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use agent_common::function::{
     CHUNKS_MAX, Chunk, Op, chunk_status, compare, hit_flags, op, register,
@@ -15,6 +16,7 @@ use agent_common::function::{
 use agent_common::{kind, task_kind};
 use remora::function::FunctionNo;
 use remora::function::site::SiteKind;
+use remora::probe::Until;
 use remora::probe::function::{HitCosts, Point};
 use remora_tests::is_root;
 use scene::{Program, Scene, point, wait};
@@ -513,6 +515,44 @@ fn a_budget_suppresses_calls_and_counts_them() {
     });
     program.run("times 1000");
     assert_eq!(scene.drain().len(), 2000);
+}
+
+#[test]
+fn what_costs_a_gross_lot_wakes_the_reader() {
+    if !is_root() {
+        return;
+    }
+    let mut program = Program::start();
+    let mut scene = Scene::start();
+    let entry = program.point("probed", SiteKind::Entry, &[]);
+    let end = program.point("probed_return", SiteKind::Return, &[]);
+    scene.attach(&program, &[entry, end]);
+    scene.select(&program);
+    // Some 134 hits a window; four times as many are gross.
+    scene.probes.set_budget(program.id(), 1_000_000).expect("room for one");
+    program.run("times 100");
+    assert_eq!(scene.probes.take_alarm().expect("it is there"), None);
+    assert_eq!(scene.drain().len() % 2, 0);
+    scene.capture.rouse().expect("it is there");
+    let capture = &scene.capture;
+    std::thread::scope(|scope| {
+        let (sender, woken) = std::sync::mpsc::channel();
+        scope.spawn(move || {
+            let long = Some(Duration::from_secs(60));
+            capture.wait(Until::Woken, [], long).expect("it waits");
+            // Nobody listens if the test has failed.
+            let _ = sender.send(());
+        });
+        program.run("times 20000");
+        woken.recv_timeout(Duration::from_secs(20)).expect("it is woken");
+    });
+    assert!(scene.probes.take_alarm().expect("it is there").is_some());
+    assert_eq!(scene.probes.take_alarm().expect("it is there"), None, "once");
+    let all = scene.probes.all_counters(3).expect("they are known");
+    let each = [0, 1, 2].map(|number| scene.probes.counters(FunctionNo(number)).expect("known"));
+    assert_eq!(all, each);
+    assert_eq!(all[0].cost_ns, 2 * 20_100 * 1000);
+    assert!(all[0].suppressed > 0 && all[1].told == 0);
 }
 
 #[test]

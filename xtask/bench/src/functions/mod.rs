@@ -21,8 +21,10 @@ const BENCH: &str = "functions";
 /// The records of a batch fit in.
 const RING_BYTES: u32 = 1 << 24;
 
+type Part = fn(&Settings, &mut Report) -> Result<()>;
+
 pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
-    let parts: [(&str, fn(&Settings, &mut Report) -> Result<()>); 3] =
+    let parts: [(&str, Part); 3] =
         [("call", single::run), ("languages", languages::run), ("budget", budget::run)];
     let chosen = |name: &str| settings.only.iter().any(|only| only == name);
     // Names that mean other benchmarks choose none of these.
