@@ -7,6 +7,7 @@ mod scene;
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -475,17 +476,19 @@ fn what_costs_a_gross_lot_wakes_the_reader() {
     assert_eq!(scene.probes.take_alarm().expect("it is there"), None);
     assert_eq!(scene.drain().len() % 2, 0);
     scene.capture.rouse().expect("it is there");
-    let capture = &scene.capture;
+    let (ended, writer) = std::io::pipe().expect("a pipe");
     std::thread::scope(|scope| {
-        let (sender, woken) = std::sync::mpsc::channel();
+        let (woken, waiting) = std::sync::mpsc::channel::<()>();
+        let program = &mut program;
         scope.spawn(move || {
-            let long = Some(Duration::from_secs(60));
-            capture.wait(Until::Woken, [], long).expect("it waits");
-            // Nobody listens if the test has failed.
-            let _ = sender.send(());
+            program.run("times 20000");
+            // Ended by the waiter, or too late: then the pipe is what wakes it.
+            let _ = waiting.recv_timeout(Duration::from_secs(20));
+            drop(writer);
         });
-        program.run("times 20000");
-        woken.recv_timeout(Duration::from_secs(20)).expect("it is woken");
+        let too_late = scene.capture.wait(Until::Woken, [Some(ended.as_fd())], None);
+        assert!(!too_late.expect("it waits"), "the kernel half has woken nobody");
+        drop(woken);
     });
     assert!(scene.probes.take_alarm().expect("it is there").is_some());
     assert_eq!(scene.probes.take_alarm().expect("it is there"), None, "once");

@@ -8,11 +8,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::FunctionError;
-use super::bpf::{self, Attach, Load, Records};
 use super::link::{self, Places};
+use super::loader::Attach;
+use crate::probe::bpf::program::{self, Kind, Load, Records};
+use crate::probe::object::ObjectError;
 
 /// `r0 = 0; exit`, eight bytes each.
 const INSTRUCTIONS: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+
+const NAME: &str = "empty";
 
 /// The empty program.
 #[derive(Debug)]
@@ -28,16 +32,16 @@ impl EmptyProgram {
     /// # Errors
     /// If the kernel does not take it.
     pub fn load() -> Result<Self, FunctionError> {
-        let program = bpf::load(&Load {
-            name: "empty",
-            attach: Attach::Multi,
+        let program = program::load(&Load {
+            name: NAME,
+            kind: Kind::UprobeMulti,
             instructions: &INSTRUCTIONS,
             license: c"GPL",
             types: None,
             functions: Records::default(),
             lines: Records::default(),
         });
-        let program = program.map_err(|(source, log)| FunctionError::Program { source, log })?;
+        let program = program.map_err(|source| ObjectError::Program { program: NAME, source })?;
         Ok(Self(program))
     }
 
