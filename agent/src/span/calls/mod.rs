@@ -15,11 +15,13 @@ use std::sync::Arc;
 use super::attributes::Attributes;
 use super::events::Events;
 use super::exchange::{Exchange, ExchangeKey, Origin, Trace};
+use super::finish::describe_exit;
 use super::model::{Confidence, Kind, Method, Resource, SpanEvent, SpanId};
 use super::sampler::Sampler;
 use super::state::State;
 use super::{redact, tasks};
 use crate::event::Hit;
+use crate::event::exit::ExitStatus;
 use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid};
 use crate::function::exception::{EVENT as EXCEPTION, Raised};
 use crate::function::facts::{FunctionFacts, Role};
@@ -497,33 +499,55 @@ impl Calls {
     }
 
     /// A process, or the program in it, is gone, and with it all its calls.
-    pub(super) fn exit(&mut self, tgid: Tgid, at: MonoNs, state: &mut State) {
+    pub(super) fn exit(
+        &mut self,
+        tgid: Tgid,
+        at: MonoNs,
+        status: Option<ExitStatus>,
+        state: &mut State,
+    ) {
         let tasks: Vec<_> = self.tasks.keys().filter(|task| task.tgid == tgid).copied().collect();
         for task in tasks {
-            self.forget(task, at, "exit", state);
+            self.forget(task, at, "exit", status, state);
         }
     }
 
-    /// A thread is gone, or is another one by now.
-    pub(super) fn thread(&mut self, task: TaskId, at: MonoNs, state: &mut State) {
-        self.forget(task, at, "exit", state);
+    /// A thread is gone, alone or with its process, or is another one by now.
+    pub(super) fn thread(
+        &mut self,
+        task: TaskId,
+        at: MonoNs,
+        status: Option<ExitStatus>,
+        state: &mut State,
+    ) {
+        self.forget(task, at, "exit", status, state);
     }
 
     /// Nothing more will come.
     pub(super) fn stop(&mut self, at: MonoNs, state: &mut State) {
         let tasks: Vec<_> = self.tasks.keys().copied().collect();
         for task in tasks {
-            self.forget(task, at, "agent_stopped", state);
+            self.forget(task, at, "agent_stopped", None, state);
         }
     }
 
-    fn forget(&mut self, task: TaskId, at: MonoNs, reason: &'static str, state: &mut State) {
+    fn forget(
+        &mut self,
+        task: TaskId,
+        at: MonoNs,
+        reason: &'static str,
+        status: Option<ExitStatus>,
+        state: &mut State,
+    ) {
         let Some(mut stacks) = self.tasks.remove(&task) else { return };
         let mut outward = Outward::default();
         for frame in stacks.take() {
             let mut gone = Gone::new(frame, at);
             if gone.reason == UNWOUND {
                 gone.reason = reason;
+                if let Some(status) = status.filter(|status| !status.is_success()) {
+                    describe_exit(status, &mut gone.frame.attributes);
+                }
             }
             self.end(gone.frame, task, gone.at, Some(gone.reason), &mut outward, state);
         }
