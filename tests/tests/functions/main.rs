@@ -5,6 +5,7 @@ mod exceptions;
 mod exits;
 mod fates;
 mod hazards;
+mod numbers;
 mod places;
 mod scene;
 mod strain;
