@@ -105,28 +105,37 @@ pub struct Refused {
 /// # Errors
 /// If its file cannot be read. What is wrong with a single function is in the plan.
 pub fn plan(place: &Place<'_>, patterns: &Patterns) -> Result<ModulePlan, PlanError> {
-    let mut plan = ModulePlan::default();
     if !patterns.concern(place.name, place.is_executable) {
-        return Ok(plan);
+        return Ok(ModulePlan::default());
     }
     let module = Module::open(place.file)?;
     let index = Index::read(&module, place.root)?;
+    Ok(plan_listed(place, (&module, &index), patterns))
+}
+
+/// Plans a module of which the functions are listed.
+pub fn plan_listed(
+    place: &Place<'_>,
+    (module, index): (&Module, &Index),
+    patterns: &Patterns,
+) -> ModulePlan {
+    let mut plan = ModulePlan::default();
     let wants = |name: &str| patterns.find(place.name, place.is_executable, name).is_some();
     let functions = index.functions(wants);
     if functions.is_empty() {
-        return Ok(plan);
+        return plan;
     }
     let debug = Debug::open(place.file).ok().filter(|debug| !debug.is_empty());
     for function in functions {
         let Some(pattern) = patterns.find(place.name, place.is_executable, &function.name) else {
             continue;
         };
-        match plan_function(place, &module, &index, debug.as_ref(), &function, pattern) {
+        match plan_function(place, module, index, debug.as_ref(), &function, pattern) {
             Ok(planned) => plan.functions.push(planned),
             Err(reason) => plan.refused.push(Refused { name: function.name, reason }),
         }
     }
-    Ok(plan)
+    plan
 }
 
 fn plan_function(

@@ -196,13 +196,7 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     let exporters = Exporters::start(plan.destinations, plan.limits)?;
     memory::give_back();
     let source = capture.source().as_str();
-    let probed = match &functions {
-        Some(functions) if functions.tracepoints() > 0 => {
-            format!(" functions={} tracepoints={}", functions.len(), functions.tracepoints())
-        }
-        Some(functions) => format!(" functions={}", functions.len()),
-        None => String::new(),
-    };
+    let probed = functions.as_ref().map(what_is_probed).unwrap_or_default();
     for pattern in functions.iter().flat_map(Functions::unmatched) {
         tracing::warn!(%pattern, "no function that can be probed matches (`remora functions` lists them)");
     }
@@ -241,6 +235,18 @@ fn seed() -> u64 {
     hasher.write_u64(clock::wall_now().0);
     hasher.write_u32(std::process::id());
     hasher.finish()
+}
+
+/// What the line that says that all is ready tells of probes.
+fn what_is_probed(functions: &Functions) -> String {
+    let mut text = format!(" functions={}", functions.len());
+    if let Some(hooks) = functions.hooks() {
+        text += &format!(" exceptions={hooks}");
+    }
+    if functions.tracepoints() > 0 {
+        text += &format!(" tracepoints={}", functions.tracepoints());
+    }
+    text
 }
 
 /// Remembers that a process has begun to be traced.
@@ -495,6 +501,7 @@ impl Agent {
             tallies: self.pipeline.tallies(),
             calls,
             functions: self.functions.as_ref().map_or(0, Functions::len),
+            hooks: self.functions.as_ref().and_then(Functions::hooks).unwrap_or(0),
             detached: self.functions.as_ref().map_or(0, Functions::detached),
             numbers: self.functions.as_ref().map(Functions::in_use).unwrap_or_default(),
             counters,

@@ -22,6 +22,8 @@ pub struct Summary {
     pub calls: CallTallies,
     /// Functions that are probed.
     pub functions: usize,
+    /// Places where exceptions are watched.
+    pub hooks: usize,
     /// Functions that were detached because they cost their targets too much.
     pub detached: u64,
     /// Numbers of functions that are in use, and those of their sites and links.
@@ -115,6 +117,7 @@ impl Summary {
             ("remora_exceptions_outside_spans_total", self.calls.homeless),
             ("remora_exceptions_control_flow_total", self.calls.control_flow),
             ("remora_functions_probed", self.functions as u64),
+            ("remora_exception_hooks", self.hooks as u64),
             ("remora_functions_detached_total", self.detached),
             ("remora_function_numbers", self.numbers.0.into()),
             ("remora_function_sites", self.numbers.1.sites.into()),

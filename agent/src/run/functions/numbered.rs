@@ -34,6 +34,12 @@ impl Numbered {
         self.numbers.end.saturating_sub(count)..self.numbers.end
     }
 
+    /// Which of its numbers are hooks'.
+    pub(super) fn hooks(&self) -> Range<u32> {
+        let end = self.tracepoints().start;
+        end.saturating_sub(self.found.hooks.len() as u32)..end
+    }
+
     /// What has a number, if it is one of these.
     pub(super) fn name(&self, FunctionNo(number): FunctionNo) -> Option<&str> {
         let index = number.checked_sub(self.numbers.start)? as usize;
