@@ -2,6 +2,7 @@
 //! what those read. Reads the module's files and nothing else; attaches nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use agent_common::function::{OPS_MAX, Op};
 
@@ -72,7 +73,7 @@ pub struct Planned {
     /// What each end reads.
     pub end: Code,
     /// The pattern that asked for it.
-    pub pattern: Pattern,
+    pub pattern: Arc<Pattern>,
 }
 
 /// What a probe reads.
@@ -144,7 +145,7 @@ fn plan_function(
     index: &Index,
     debug: Option<&Debug>,
     function: &Function,
-    pattern: &Pattern,
+    pattern: &Arc<Pattern>,
 ) -> Result<Planned, String> {
     if function.language == Language::Go && !place.knows_goroutines {
         return Err("it is not known how this version of Go tells goroutines apart".to_owned());
@@ -179,7 +180,7 @@ fn plan_function(
         jumps,
         entry,
         end,
-        pattern: pattern.clone(),
+        pattern: Arc::clone(pattern),
     })
 }
 
