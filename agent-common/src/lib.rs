@@ -32,6 +32,8 @@ pub mod kind {
     pub const HIT: u8 = 9;
     /// [`Process`](super::Process): a thread has met a signal that ends its process with an error.
     pub const SIGNAL: u8 = 10;
+    /// [`Image`](super::function::Image): the stack of a thread, before the record of what it met.
+    pub const IMAGE: u8 = 11;
 }
 
 /// How many bits of [`Header::cpu`] name the CPU.
@@ -258,8 +260,10 @@ pub mod counter {
     pub const IO_URING_UNSEEN: u32 = 6;
     /// Hits of function probes for which no state or scratch could be had.
     pub const NO_SCRATCH: u32 = 7;
+    /// Stacks that were not copied: too many, or no room.
+    pub const NO_IMAGE: u32 = 8;
     /// How many counters there are.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 9;
 }
 
 const _: () = {

@@ -36,6 +36,9 @@ pub struct Machine {
     /// Whether a read has failed, and ops are left out until the next chunk.
     pub skipping: u32,
     pub dropped: u32,
+    /// Whether an image of the stack is to be told.
+    pub image: u32,
+    pub pad: u32,
     pub cut: u32,
 }
 

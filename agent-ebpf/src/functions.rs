@@ -12,6 +12,7 @@ mod chunks;
 #[expect(dead_code, reason = "what only the other object writes")]
 mod emit;
 mod function;
+mod image;
 mod interpret;
 mod lost;
 mod offsets;

@@ -18,7 +18,7 @@ mod rust;
 mod tests;
 mod v8;
 
-use agent_common::function::{OPS_MAX, Op};
+use agent_common::function::{OPS_MAX, Op, op};
 use serde::{Deserialize, Serialize};
 
 use super::site::{Site, SiteKind};
@@ -183,8 +183,12 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
             }
         };
         let seen = Surroundings { module, index, site };
-        let code = code(kind, &function, seen).filter(|(ops, _)| ops.len() <= OPS_MAX);
-        if let Some((ops, decode)) = code {
+        let code = code(kind, &function, seen).filter(|(ops, _)| ops.len() < OPS_MAX);
+        if let Some((mut ops, decode)) = code {
+            if has_native_stack(decode) {
+                // First, because a read that fails leaves out what follows.
+                ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
+            }
             let in_goroutine = matches!(decode, Decode::GoPanic | Decode::GoFatal);
             let untouched = if decode == Decode::GoPanic { golang::names(module) } else { None };
             let (name, semaphore) = (function.name, None);
@@ -194,6 +198,11 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
     }
     found.hooks.extend(ruby::hooks(module));
     found
+}
+
+/// Whether the stack of an exception is the machine's own.
+fn has_native_stack(decode: Decode) -> bool {
+    matches!(decode, Decode::Cpp | Decode::RustPanic | Decode::GoPanic | Decode::GoFatal)
 }
 
 /// What the code of a hook may depend on.

@@ -7,9 +7,12 @@
 mod exception;
 mod finish;
 mod stack;
+mod taken;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+
+use agent_common::function::IMAGE_OF_SIGNAL;
 
 use super::attributes::Attributes;
 use super::exchange::{Exchange, ExchangeKey, Origin, Trace};
@@ -18,15 +21,17 @@ use super::sampler::Sampler;
 use super::state::State;
 use super::{redact, tasks};
 use crate::event::Hit;
-use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid};
+use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid, Tid};
 use crate::function::exception::{Decode, EVENT as EXCEPTION, Raised};
 use crate::function::facts::{FunctionFacts, Role};
 use crate::function::future;
 use crate::function::site::SiteKind;
 use crate::function::value::{Failure, Reader, Value};
 use crate::platform::clock::MonoNs;
+use crate::stack::{Inner, Taken};
 use exception::Raise;
 use stack::{Gone, Stacks, UNWOUND};
+use taken::Waiting;
 
 /// Most calls that are open at one time, over all tasks; entries beyond are counted.
 const OPEN_MAX: usize = 1 << 18;
@@ -134,6 +139,8 @@ pub(super) struct Calls {
     ended: VecDeque<Ended>,
     /// Those that wait for a proof of their place.
     unproved: VecDeque<Ended>,
+    /// Stacks of hits to come.
+    waiting: Waiting,
     /// Room for what one hit ends.
     gone: Vec<Gone>,
     tallies: CallTallies,
@@ -192,6 +199,11 @@ impl Calls {
         !self.ended.is_empty() || !self.unproved.is_empty()
     }
 
+    /// Takes in the stack of a record to come.
+    pub(super) fn taken(&mut self, taken: &Arc<Taken>) {
+        self.waiting.add(taken);
+    }
+
     /// Takes in a hit.
     pub(super) fn hit(&mut self, hit: &Hit<'_>, state: &mut State, sampler: Sampler) {
         self.tallies.suppressed += u64::from(hit.suppressed);
@@ -209,14 +221,18 @@ impl Calls {
         let function = Arc::clone(function);
         let Some(site) = function.facts.sites.get(*index) else { return };
         let reader = site.reader.as_ref();
+        let inner = taken::inner(&function.facts.role);
+        let stack = self.waiting.take(hit.at, (hit.tgid, hit.tid), hit.site, inner);
         match site.kind {
-            SiteKind::Entry => self.entry(hit, (&function, reader), state, sampler),
+            SiteKind::Entry => {
+                self.entry(hit, (&function, reader), stack.as_deref(), state, sampler);
+            }
             SiteKind::Return => self.returned(hit, (&function, reader), state),
             SiteKind::TailCall => match site.into {
                 Some(into) => self.jump(hit, &function, into),
                 None => self.returned(hit, (&function, reader), state),
             },
-            SiteKind::Event => self.event(hit, (&function, reader), state),
+            SiteKind::Event => self.event(hit, (&function, reader), stack.as_deref(), state),
         }
     }
 
@@ -224,6 +240,7 @@ impl Calls {
         &mut self,
         hit: &Hit<'_>,
         (function, reader): (&Arc<Function>, Option<&Reader>),
+        stack: Option<&str>,
         state: &mut State,
         sampler: Sampler,
     ) {
@@ -256,6 +273,9 @@ impl Calls {
         let mut attributes = reader.map(|reader| values(reader, hit)).unwrap_or_default();
         if let Some(address) = future::read(hit.chunks) {
             attributes.text("remora.future", &format!("{address:#x}"));
+        }
+        if let Some(stack) = stack {
+            attributes.text("code.stacktrace", stack);
         }
         let frame = Frame {
             function: Arc::clone(function),
@@ -325,6 +345,7 @@ impl Calls {
         &mut self,
         hit: &Hit<'_>,
         (function, reader): (&Arc<Function>, Option<&Reader>),
+        stack: Option<&str>,
         state: &mut State,
     ) {
         let Role::Event { name, decode } = &function.facts.role else { return };
@@ -368,7 +389,7 @@ impl Calls {
             Some(Raise::Unknown) | None => Raised::default(),
             Some(Raise::Known(raised)) => raised,
         };
-        let mut attributes = exception::attributes(&exception);
+        let mut attributes = exception::attributes(&exception, stack);
         if let Some(reader) = reader {
             attributes.append(&values(reader, hit));
         }
@@ -382,9 +403,16 @@ impl Calls {
     }
 
     /// A signal ends the process of `task` with an error.
-    pub(super) fn signal(&mut self, task: TaskId, at: MonoNs, number: u32, state: &mut State) {
+    pub(super) fn signal(
+        &mut self,
+        (task, tid): (TaskId, Tid),
+        at: MonoNs,
+        number: u32,
+        state: &mut State,
+    ) {
         let raised = exception::of_signal(number);
-        let attributes = exception::attributes(&raised);
+        let stack = self.waiting.take(at, (task.tgid, tid), SiteNo(IMAGE_OF_SIGNAL), Inner::Own);
+        let attributes = exception::attributes(&raised, stack.as_deref());
         let event = SpanEvent { name: EXCEPTION.to_owned(), time: state.wall.wall(at), attributes };
         self.happened(task, event, Some(raised.name), Lasting::ToTheEnd, state);
     }
