@@ -1,5 +1,6 @@
 //! The command line: what it understands, and the thin glue to what does the work.
 
+pub mod destinations;
 mod doctor;
 mod functions;
 pub mod options;

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 
+use super::destinations::Destinations;
 use crate::discover::rules::{RuleError, Rules};
-use crate::export::otlp::config::{Config, ConfigError, Overrides, Protocol, parse_headers};
-use crate::export::{Destination, Limits, console};
+use crate::export::Limits;
+use crate::export::otlp::config::ConfigError;
 use crate::function::pattern::{PatternError, Patterns};
 use crate::probe::Source;
 use crate::run::{TracepointError, TracepointGlobs, Wishes};
@@ -275,86 +276,6 @@ impl CaptureOptions {
 
 /// Most bytes that the kernel half can copy from one operation.
 const MAX_PAYLOAD: u32 = 16384;
-
-/// Where spans go.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Destinations (several may be given; none: the console)")]
-pub struct Destinations {
-    /// Send OTLP: http://HOST:4318 (HTTP) or grpc://HOST:4317 (gRPC)
-    #[arg(long = "otlp", value_name = "URL")]
-    pub otlp: Vec<String>,
-    /// How OTLP is carried: grpc, http/protobuf or http/json
-    #[arg(long, value_name = "PROTOCOL")]
-    pub otlp_protocol: Option<String>,
-    /// Send this header with OTLP (may be repeated)
-    #[arg(long = "otlp-header", value_name = "NAME=VALUE")]
-    pub otlp_headers: Vec<String>,
-    /// Compress OTLP with gzip
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    pub otlp_gzip: Option<bool>,
-    /// Send Zipkin v2: http://HOST:9411
-    #[arg(long = "zipkin", value_name = "URL")]
-    pub zipkin: Vec<String>,
-    /// Append OTLP JSON lines to this file
-    #[arg(long = "file", value_name = "PATH")]
-    pub files: Vec<PathBuf>,
-    /// Print traces as trees
-    #[arg(long, action = ArgAction::SetTrue)]
-    pub console: bool,
-    /// Print JSON lines instead of what people read: OTLP with --console, else the listing
-    #[arg(long, action = ArgAction::SetTrue)]
-    pub json: bool,
-}
-
-impl Destinations {
-    /// The destinations that flags and environment mean; never none.
-    pub fn resolve(
-        &self,
-        color: bool,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Vec<Destination>, UsageError> {
-        let mut headers = Vec::new();
-        for header in &self.otlp_headers {
-            headers.extend(parse_headers("--otlp-header", header)?);
-        }
-        let protocol = self.otlp_protocol.as_deref();
-        let protocol = protocol.map(|name| Protocol::parse("--otlp-protocol", name)).transpose()?;
-        let overrides = Overrides { protocol, headers, gzip: self.otlp_gzip };
-        let mut destinations = Vec::new();
-        for url in &self.otlp {
-            let config = Config::from_url(url, &overrides, &variable)?;
-            destinations.push(Destination::Otlp(config));
-        }
-        for url in &self.zipkin {
-            destinations.push(Destination::Zipkin(crate::export::zipkin::parse_url(url)?));
-        }
-        for path in &self.files {
-            destinations.push(Destination::File(path.clone()));
-        }
-        let given = !destinations.is_empty() || self.console;
-        // Flags win over the environment: it only counts where no flag names a destination.
-        if !given {
-            if let Some(config) = Config::from_environment(&overrides, &variable)? {
-                destinations.push(Destination::Otlp(config));
-            }
-            let zipkin = variable("OTEL_EXPORTER_ZIPKIN_ENDPOINT").filter(|url| !url.is_empty());
-            if let Some(url) = zipkin {
-                destinations.push(Destination::Zipkin(crate::export::zipkin::parse_url(&url)?));
-            }
-        }
-        let console = self.console || destinations.is_empty();
-        if self.json && !console {
-            return Err(UsageError::JsonWithoutConsole);
-        }
-        if console && self.json {
-            destinations.push(Destination::JsonStdout);
-        } else if console {
-            let options = console::Options { color, width: None };
-            destinations.push(Destination::Console(options));
-        }
-        Ok(destinations)
-    }
-}
 
 /// Bounds of every destination, from the `OTEL_BSP_*` variables (OpenTelemetry specification,
 /// "Batch Span Processor").

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::options::{
-    CaptureOptions, Color, Destinations, FunctionOptions, Selection, SpanOptions, UsageError,
-};
+use super::destinations::Destinations;
+use super::options::{CaptureOptions, Color, FunctionOptions, Selection, SpanOptions, UsageError};
 use super::{CliError, output};
 use crate::export::{Exporters, Limits};
 use crate::pipeline::Pipeline;

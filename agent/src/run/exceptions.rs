@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::functions::{FileId, Mapped};
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
-use crate::function::exception::{self, EVENT, Hook, Hooks};
+use crate::function::exception::{self, Decode, EVENT, Hook, Hooks};
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
 use crate::function::plan::{Place, PlanError};
 use crate::inspect::elf::Module;
@@ -53,13 +53,11 @@ pub(super) fn point(number: u32, hook: &Hook, goroutines: Option<Goroutines>) ->
         Some(at) => TaskSource::Goroutine { id_offset: at.goid_offset },
         None => TaskSource::Thread,
     };
-    Point {
-        site: hook.site,
-        ops: hook.ops.clone(),
-        function: FunctionNo(number),
-        semaphore: hook.semaphore,
-        task,
+    let mut ops = hook.ops.clone();
+    if let (Decode::GoRecovery, Some(at)) = (hook.decode, goroutines) {
+        exception::goroutine(&mut ops, at.goid_offset);
     }
+    Point { site: hook.site, ops, function: FunctionNo(number), semaphore: hook.semaphore, task }
 }
 
 /// What its hits mean.
@@ -69,7 +67,11 @@ pub(super) fn facts(number: u32, hook: &Hook, site: u32, module: &str) -> Functi
         name: hook.name.clone(),
         module: module.to_owned(),
         source: None,
-        role: Role::Event { name: EVENT.to_owned(), decode: Some(hook.decode) },
+        role: Role::Event {
+            name: EVENT.to_owned(),
+            decode: Some(hook.decode),
+            catchers: hook.catchers.clone(),
+        },
         sites: vec![SiteFacts { number: site, kind: hook.site.kind, into: None, reader: None }],
     }
 }

@@ -170,7 +170,7 @@ impl Tracepoints {
                 name: name.clone(),
                 module: module.name.clone(),
                 source: None,
-                role: Role::Event { name: name.clone(), decode: None },
+                role: Role::Event { name: name.clone(), decode: None, catchers: Vec::new() },
                 sites,
             };
             announce(&Step::Function(Arc::new(facts)));

@@ -8,7 +8,7 @@ use slotmap::SlotMap;
 use super::exchange::{Exchange, ExchangeKey, Origin, Trace};
 use super::http;
 use super::identity::IdSource;
-use super::model::{Confidence, Kind, Method, Parent, Span};
+use super::model::{Confidence, Kind, Method, Parent, Span, StatusCode};
 use super::sampler::Sampler;
 use crate::protocol::End;
 
@@ -56,11 +56,13 @@ pub(super) fn span(
         end = end.min(read_by.max(exchange.start));
     }
     let mut attributes = mem::take(&mut exchange.attributes);
-    let (status, error_type) = http::outcome(exchange.kind, exchange.status, how);
-    // An exception that has left every call that was seen may have been caught above; that the request
-    // failed is for its answer to say.
-    match (&exchange.raised, error_type) {
-        (Some(raised), Some(_)) if exchange.kind == Kind::Server => {
+    let (mut status, error_type) = http::outcome(exchange.kind, exchange.status, how);
+    // An exception that has left every call that was seen may have been caught above; unless it has left
+    // the handler for certain, that the request failed is for its answer to say.
+    let raised = exchange.raised.as_ref().filter(|_| exchange.kind == Kind::Server);
+    match (raised, error_type) {
+        (Some(raised), error) if error.is_some() || exchange.unhandled => {
+            status = StatusCode::Error;
             attributes.text("error.type", raised);
         }
         (_, Some(error_type)) => attributes.text("error.type", &error_type),
@@ -101,7 +103,7 @@ pub(super) fn span(
         start: trace.wall.wall(exchange.start),
         end: trace.wall.wall(end.max(exchange.start)),
         attributes,
-        events: mem::take(&mut exchange.events),
+        events: mem::take(&mut exchange.events).finish(),
         links: Vec::new(),
         status,
         status_message: String::new(),

@@ -9,6 +9,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::calls::{CallTallies, Calls};
+use super::events::Events;
 use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
 use super::finish;
 use super::http::{self, Ends, HeaderCapture};
@@ -606,8 +607,9 @@ impl Tracker {
             caller: None,
             told_calls: false,
             calls_trace: None,
-            events: Vec::new(),
+            events: Events::default(),
             raised: None,
+            unhandled: false,
             answered_by_its_reader: None,
             awaited_by: VecDeque::new(),
             request_seq,

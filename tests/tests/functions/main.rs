@@ -2,6 +2,7 @@
 //! end and what they count is the same with and without; and every call that they count has its span.
 
 mod exceptions;
+mod fates;
 mod hazards;
 mod places;
 mod scene;

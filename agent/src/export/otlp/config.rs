@@ -148,6 +148,19 @@ impl Config {
         }
     }
 
+    /// The collector that this host is thought to have where nothing says which (OpenTelemetry
+    /// specification, "OpenTelemetry Protocol Exporter").
+    pub fn local(
+        overrides: &Overrides,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let config = Self::build("http://localhost:4318", false, overrides, &variable)?;
+        match config.protocol {
+            Protocol::Grpc => Self::build("http://localhost:4317", false, overrides, &variable),
+            _ => Ok(config),
+        }
+    }
+
     fn build(
         text: &str,
         exact: bool,

@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
-use super::bpf::{self, Attach, Multi};
+use super::loader::Attach;
+use super::uprobe::{self, Multi};
 
 /// Most places of the links that are made one by one: each takes a tenth of a second to detach.
 pub(super) const PERF_MAX: usize = 64;
@@ -53,7 +54,7 @@ pub(super) fn attach(
                 cookies: part(places.cookies),
                 semaphores: part(places.semaphores),
             };
-            bpf::link_multi(program, &multi)
+            uprobe::link_multi(program, &multi)
         })?,
         Attach::Perf => one_by_one(program, places, &mut linked)?,
     }
@@ -65,7 +66,7 @@ pub(super) fn attach(
 pub(super) fn takes_multi(program: BorrowedFd<'_>) -> bool {
     let (offsets, cookies) = (&[0], &[0]);
     let directory = Multi { path: c"/", pid: 0, offsets, cookies, semaphores: &[] };
-    let result = bpf::link_multi(program, &directory);
+    let result = uprobe::link_multi(program, &directory);
     result.is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
 }
 
@@ -117,8 +118,8 @@ fn one_by_one(program: BorrowedFd<'_>, places: Places<'_>, linked: &mut Linked) 
     let kind = kind.trim().parse().map_err(io::Error::other)?;
     for (index, (offset, cookie)) in places.offsets.iter().zip(places.cookies).enumerate() {
         let semaphore = places.semaphores.get(index).copied().unwrap_or(0);
-        let result = bpf::open_uprobe(kind, places.path, *offset, semaphore, places.tgid)
-            .and_then(|probe| Ok((bpf::link_perf(program, probe.as_fd(), *cookie)?, probe)));
+        let result = uprobe::open_uprobe(kind, places.path, *offset, semaphore, places.tgid)
+            .and_then(|probe| Ok((uprobe::link_perf(program, probe.as_fd(), *cookie)?, probe)));
         match result {
             Ok((link, probe)) => linked.links.extend([link, probe]),
             Err(error) if is_about_a_place(&error) => linked.refused.push((index, error)),

@@ -10,7 +10,6 @@
 //! once for those that were not selected: right for a program of which only traced processes run, wrong
 //! for a library that many share.
 
-mod bpf;
 pub mod budget;
 mod error;
 pub(crate) mod exercise;
@@ -18,11 +17,12 @@ mod link;
 mod loader;
 mod point;
 pub mod selftest;
+mod uprobe;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -35,14 +35,16 @@ use agent_common::task_kind;
 pub use self::error::FunctionError;
 pub use self::point::{HitCosts, Point, TaskSource};
 
-use self::bpf::Attach;
 use self::link::{Closer, Linked, Places};
-use self::loader::Loaded;
+use self::loader::{Attach, Loaded};
 use self::selftest::SelfTest;
-use super::capture::{Capture, Shared, Verified};
+use super::bpf;
+use super::bpf::program::Verified;
+use super::capture::{Capture, Shared};
 use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
 use crate::function::site::SiteKind;
+use crate::platform::cpus;
 
 /// Sizes of maps, which the kernel fills with zeroes at start.
 #[derive(Clone, Copy, Debug)]
@@ -162,9 +164,7 @@ impl FunctionProbes {
         ];
         entries.extend_from_slice(own);
         let loaded = loader::load(shared, &entries)?;
-        let cpus = aya::util::nr_cpus();
-        let cpus =
-            cpus.map_err(|(_, source)| FunctionError::Map { map: COUNTS.to_owned(), source })?;
+        let cpus = cpus::possible().map_err(|source| unusable(COUNTS, source))?;
         Ok(Self {
             links: HashMap::new(),
             closer: Closer::start().map_err(FunctionError::Thread)?,
@@ -182,11 +182,7 @@ impl FunctionProbes {
 
     /// What the kernel has made of the program.
     pub fn verified(&self) -> Verified {
-        let fd = self.loaded.program.as_raw_fd();
-        let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
-        let steps = facts.lines().find_map(|line| line.strip_prefix("verified_insns:"));
-        let steps = steps.and_then(|steps| steps.trim().parse().ok());
-        Verified { program: loader::PROGRAM.to_owned(), steps, bytes: None }
+        Verified::of(loader::PROGRAM, self.loaded.program.as_fd())
     }
 
     /// Most points that can be attached at a time; `None` if there is no bound but [`Limits`]. Kernels
@@ -299,7 +295,7 @@ impl FunctionProbes {
 
     /// Says which generation of a link is told.
     fn set_live(&self, link: LinkNo, generation: u32) -> Result<(), FunctionError> {
-        let map = self.loaded.map(LINKS)?;
+        let map = self.loaded.maps.fd(LINKS)?;
         bpf::update(map, &link.0, &[generation]).map_err(|source| unusable(LINKS, source))
     }
 
@@ -338,7 +334,7 @@ impl FunctionProbes {
     /// What this function's probes have counted.
     pub fn counters(&self, function: FunctionNo) -> Result<FunctionCounters, FunctionError> {
         let mut counts = vec![Counts::default(); self.cpus];
-        let map = self.loaded.map(COUNTS)?;
+        let map = self.loaded.maps.fd(COUNTS)?;
         bpf::lookup(map, &function.0, &mut counts).map_err(|source| unusable(COUNTS, source))?;
         let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum();
         Ok(FunctionCounters {
@@ -354,7 +350,7 @@ impl FunctionProbes {
     /// What a hit costs by itself is paid all the same: only detaching ends that.
     pub fn set_budget(&mut self, tgid: u32, ns_per_second: u64) -> Result<(), FunctionError> {
         let ns = per_window(ns_per_second, BUDGET_WINDOW_SHIFT);
-        let map = self.loaded.map(BUDGETS)?;
+        let map = self.loaded.maps.fd(BUDGETS)?;
         bpf::update(map, &tgid, &[ns]).map_err(|source| unusable(BUDGETS, source))
     }
 
@@ -367,7 +363,7 @@ impl FunctionProbes {
     pub fn set_rate(&mut self, function: FunctionNo, per_second: u64) -> Result<(), FunctionError> {
         let limit = per_window(per_second, RATE_WINDOW_SHIFT);
         let state = wire::Function { limit, ..wire::Function::default() };
-        let map = self.loaded.map(FUNCTIONS)?;
+        let map = self.loaded.maps.fd(FUNCTIONS)?;
         bpf::update(map, &function.0, &[state]).map_err(|source| unusable(FUNCTIONS, source))
     }
 
@@ -397,12 +393,12 @@ impl FunctionProbes {
         }
         let written = within("values", first_op + code.len(), self.limits.ops as usize)
             .and_then(|()| {
-                let map = self.loaded.map(CODE)?;
+                let map = self.loaded.maps.fd(CODE)?;
                 bpf::update_array(map, first_op as u32, &code)
                     .map_err(|source| unusable(CODE, source))
             })
             .and_then(|()| {
-                let map = self.loaded.map(SITES)?;
+                let map = self.loaded.maps.fd(SITES)?;
                 bpf::update_array(map, first as u32, &sites)
                     .map_err(|source| unusable(SITES, source))
             });
