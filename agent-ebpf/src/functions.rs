@@ -16,6 +16,7 @@ mod image;
 mod interpret;
 mod lost;
 mod offsets;
+mod opaque;
 mod registers;
 mod storage;
 

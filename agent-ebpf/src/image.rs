@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 
-use crate::chunks::opaque;
+use crate::opaque::opaque;
 use crate::{atomic, emit};
 
 /// Images that a CPU can have in the making: one task can interrupt another in the middle of it.

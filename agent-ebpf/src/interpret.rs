@@ -20,8 +20,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 
 use crate::budget::Spender;
-use crate::chunks::{Machine, Scratch, close, cut, grow, mark, opaque, open, room};
+use crate::chunks::{Machine, Scratch, close, cut, grow, mark, open, room};
 use crate::function::{self, Outcome};
+use crate::opaque::opaque;
 use crate::registers::{self, Registers};
 use crate::{atomic, emit, image};
 

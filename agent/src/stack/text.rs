@@ -21,7 +21,7 @@ const RUST_END: &str = "__rust_end_short_backtrace";
 /// The text of a stack: a line for each frame, two in Go's style; the last says why there are no more.
 pub fn text(stack: &Stack, inner: Inner) -> String {
     let mut text = String::new();
-    let end = |frame: &Frame| frame.function.ends_with(RUST_END);
+    let end = |frame: &Frame| frame.function.contains(RUST_END);
     let left_out = match inner {
         Inner::Own => 0,
         Inner::Raising => 1,
