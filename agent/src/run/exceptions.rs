@@ -94,7 +94,9 @@ pub(super) fn touch(tgid: Tgid, module: &Mapped, hooks: &[Hook]) {
         let from = untouched.offset.0;
         let wanted = from..from.saturating_add(untouched.bytes.min(TOUCHED_MAX));
         for line in String::from_utf8_lossy(&maps).lines() {
-            let Some((range, addresses)) = mapping(line, &wanted) else { continue };
+            let Some((mapped, addresses)) = mapping(line, &wanted) else { continue };
+            // Not with the zeros that `maps` puts before.
+            let range = format!("{:x}-{:x}", mapped.start, mapped.end);
             if FileId::of(&proc.join("map_files").join(range)) != Some(module.id) {
                 continue;
             }
@@ -106,9 +108,9 @@ pub(super) fn touch(tgid: Tgid, module: &Mapped, hooks: &[Hook]) {
     }
 }
 
-/// The range of a line of `/proc/PID/maps` as it is written there, and where in memory the part of a file
-/// lies as far as the line maps it.
-fn mapping<'a>(line: &'a str, part: &Range<u64>) -> Option<(&'a str, Range<u64>)> {
+/// The range of a line of `/proc/PID/maps`, and where in memory the part of a file lies as far as the line
+/// maps it.
+fn mapping(line: &str, part: &Range<u64>) -> Option<(Range<u64>, Range<u64>)> {
     // address perms offset dev inode path
     let mut fields = line.split_ascii_whitespace();
     let range = fields.next()?;
@@ -117,7 +119,7 @@ fn mapping<'a>(line: &'a str, part: &Range<u64>) -> Option<(&'a str, Range<u64>)
     let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
     let from = part.start.max(offset);
     let to = part.end.min(offset.checked_add(end.checked_sub(start)?)?);
-    (from < to).then(|| (range, from - offset + start..to - offset + start))
+    (from < to).then(|| (start..end, from - offset + start..to - offset + start))
 }
 
 #[cfg(test)]
@@ -134,7 +136,7 @@ mod tests {
             (0x0000..0x2000, None),
             (0x6000..0x7000, None),
         ] {
-            assert_eq!(mapping(line, &part), expected.map(|range| ("5000-9000", range)));
+            assert_eq!(mapping(line, &part), expected.map(|range| (0x5000..0x9000, range)));
         }
         assert_eq!(mapping("", &(0..1)), None);
         assert_eq!(mapping("9000-5000 r--p 0 0 0", &(0..1)), None);

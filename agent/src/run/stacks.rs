@@ -124,9 +124,9 @@ impl Stacks {
         let maps = std::fs::read(proc.join("maps")).unwrap_or_default();
         let mut mappings = Vec::new();
         for line in String::from_utf8_lossy(&maps).lines() {
-            let Some((mapping, range, path)) = mapping(line) else { continue };
+            let Some((mapping, path)) = mapping(line) else { continue };
             if self.files.len() < FILES_MAX && !self.files.contains_key(&mapping.file) {
-                let file = open(&proc, range, path);
+                let file = open(&proc, &mapping, path);
                 self.files.insert(mapping.file.clone(), file);
             }
             mappings.push(mapping);
@@ -248,7 +248,11 @@ impl Space for Seen<'_> {
             segment.executable && offset.0.wrapping_sub(segment.offset.0) < segment.file_size
         };
         let Some(segment) = file.segments.iter().find(within) else {
-            return Place::Unread(&file.name, VirtAddr(offset.0), "its segments are odd");
+            let why = match &file.tables {
+                Tables::None(why) => why,
+                _ => "its segments are odd",
+            };
+            return Place::Unread(&file.name, VirtAddr(offset.0), why);
         };
         let at = VirtAddr((offset.0 - segment.offset.0).wrapping_add(segment.address.0));
         match &file.tables {
@@ -262,9 +266,11 @@ impl Space for Seen<'_> {
     }
 }
 
-fn open(proc: &Path, range: &str, path: &str) -> File {
+fn open(proc: &Path, mapping: &Mapping, path: &str) -> File {
     let name = path.rsplit('/').next().unwrap_or(path);
     let name = name.strip_suffix(" (deleted)").unwrap_or(name).to_owned();
+    // Not with the zeros that `maps` puts before.
+    let range = format!("{:x}-{:x}", mapping.start, mapping.end);
     let (segments, tables) = match Module::open(&proc.join("map_files").join(range)) {
         Ok(module) => {
             let root = proc.join("root");
@@ -275,8 +281,8 @@ fn open(proc: &Path, range: &str, path: &str) -> File {
     File { name, segments, tables, used: 0 }
 }
 
-/// A line of `/proc/PID/maps`, if it is of a file's code: with the range as it is written, and the path.
-fn mapping(line: &str) -> Option<(Mapping, &str, &str)> {
+/// A line of `/proc/PID/maps`, if it is of a file's code: with the path.
+fn mapping(line: &str) -> Option<(Mapping, &str)> {
     // address perms offset dev inode path
     let (range, rest) = line.split_once(' ')?;
     let (flags, rest) = rest.split_once(' ')?;
@@ -292,7 +298,7 @@ fn mapping(line: &str) -> Option<(Mapping, &str, &str)> {
         offset: FileOffset(number(offset)?),
         file: FileKey { device: device.to_owned(), inode: inode.parse().ok()? },
     };
-    (flags.contains('x') && path.starts_with('/')).then_some((mapping, range, path))
+    (flags.contains('x') && path.starts_with('/')).then_some((mapping, path))
 }
 
 #[cfg(test)]
@@ -303,15 +309,12 @@ mod tests {
     fn code_among_mappings() {
         let line =
             "7f00-8f00 r-xp 00002000 fe:00 1234                      /usr/lib/a b.so (deleted)";
-        let (found, range, path) = mapping(line).expect("it is code");
+        let (found, path) = mapping(line).expect("it is code");
         assert_eq!((found.start, found.end, found.offset.0), (0x7f00, 0x8f00, 0x2000));
-        assert_eq!(
-            (found.file.inode, range, path),
-            (1234, "7f00-8f00", "/usr/lib/a b.so (deleted)")
-        );
+        assert_eq!((found.file.inode, path), (1234, "/usr/lib/a b.so (deleted)"));
         for other in ["", "7f00-8f00 r--p 0 fe:00 1 /a", "7f00-8f00 r-xp 0 00:00 0 [vdso]", "1-2 x"]
         {
-            assert_eq!(mapping(other).map(|(found, ..)| found), None, "{other}");
+            assert_eq!(mapping(other).map(|(found, _)| found), None, "{other}");
         }
     }
 }

@@ -7,9 +7,10 @@ use crate::inspect::address::VirtAddr;
 use crate::inspect::demangle;
 use crate::inspect::elf::Module;
 use crate::inspect::symbols::{Index, SymbolError};
-use crate::inspect::unwind::Unwind;
 
 use super::Frame;
+use super::go::Go;
+use crate::inspect::unwind::step::{Caller, Memory, Registers, StepError};
 
 /// A module.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub struct Code {
     module: Module,
     root: PathBuf,
     index: Index,
+    go: Option<Go>,
 }
 
 /// Sections that are kept in memory.
@@ -46,12 +48,22 @@ impl Code {
     pub fn read(name: &str, module: Module, root: &Path) -> Result<Self, SymbolError> {
         let index = Index::read(&module, root)?;
         index.unwind(&module);
-        Ok(Self { name: name.to_owned(), module, root: root.to_owned(), index })
+        let go = Go::read(&module, &index);
+        Ok(Self { name: name.to_owned(), module, root: root.to_owned(), index, go })
     }
 
-    /// How its functions return.
-    pub fn unwind(&self) -> &Unwind {
-        self.index.unwind(&self.module)
+    /// Steps from the code at `at`, with these registers, to its caller.
+    ///
+    /// # Errors
+    /// If that cannot be told for certain.
+    pub fn caller(
+        &self,
+        at: VirtAddr,
+        registers: &Registers,
+        memory: &dyn Memory,
+    ) -> Result<Caller, StepError> {
+        let go = self.go.as_ref().and_then(|go| go.caller(at, registers, memory));
+        go.unwrap_or_else(|| self.index.unwind(&self.module).caller(at, registers, memory))
     }
 
     /// Whether an instruction that calls ends right before an address. The file says so, not memory.
@@ -68,8 +80,14 @@ impl Code {
         bytes.len() == LONGEST as usize && (is_direct || is_indirect)
     }
 
-    /// What an address belongs to; `offset` is where the frame goes on, which may be behind it.
-    pub fn frame(&self, address: VirtAddr, next: VirtAddr) -> Frame {
+    /// The calls that an address is in the middle of, the innermost first; `next` is where it goes on,
+    /// which may be behind it.
+    pub fn frames(&self, address: VirtAddr, next: VirtAddr) -> Vec<Frame> {
+        let go = self.go.as_ref().and_then(|go| go.frames(&self.module, address, next));
+        go.unwrap_or_else(|| vec![self.frame(address, next)])
+    }
+
+    fn frame(&self, address: VirtAddr, next: VirtAddr) -> Frame {
         let unnamed = Frame { module: self.name.clone(), offset: next.0, ..Frame::default() };
         match self.index.holding(address) {
             Some((linkage, range)) => Frame {

@@ -4,6 +4,7 @@
 //! A stack never lies about who has called: where the next caller is not certain it ends, and says so.
 
 pub mod code;
+mod go;
 mod text;
 pub mod walk;
 

@@ -56,7 +56,12 @@ fn native(frame: &Frame, text: &mut String) -> std::fmt::Result {
 fn go(frame: &Frame, text: &mut String) -> std::fmt::Result {
     let Frame { function, offset, file, line, .. } = frame;
     writeln!(text, "{function}(...)")?;
-    writeln!(text, "\t{file}:{line} +{offset:#x}")
+    let file = if file.is_empty() { "?" } else { file };
+    match offset {
+        // Inlined.
+        0 => writeln!(text, "\t{file}:{line}"),
+        offset => writeln!(text, "\t{file}:{line} +{offset:#x}"),
+    }
 }
 
 #[cfg(test)]

@@ -60,17 +60,18 @@ pub fn walk(image: &Image<'_>, space: &dyn Space) -> Stack {
         // What returns lies behind its call, which may be the last thing in a function.
         let address = if is_exact { next } else { next.wrapping_sub(1) };
         let place = space.code(address);
-        let frame = match &place {
-            Place::Code(code, at) => code.frame(*at, behind(*at, is_exact)),
+        let frames = match &place {
+            Place::Code(code, at) => code.frames(*at, behind(*at, is_exact)),
             Place::Unread(name, at, _) => {
                 let offset = behind(*at, is_exact).0;
-                Frame { module: (*name).to_owned(), offset, ..Frame::default() }
+                vec![Frame { module: (*name).to_owned(), offset, ..Frame::default() }]
             }
-            Place::Nothing => Frame { offset: next, ..Frame::default() },
+            Place::Nothing => vec![Frame { offset: next, ..Frame::default() }],
         };
-        stack.frames.push(Frame { by_frame_pointer, ..frame });
+        let frames = frames.into_iter().map(|frame| Frame { by_frame_pointer, ..frame });
+        stack.frames.extend(frames.take(FRAMES_MAX - stack.frames.len()));
         let caller = match &place {
-            Place::Code(code, at) => code.unwind().caller(*at, &registers, image),
+            Place::Code(code, at) => code.caller(*at, &registers, image),
             _ => Err(StepError::NotDescribed),
         };
         let caller = match caller {

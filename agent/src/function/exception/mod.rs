@@ -8,7 +8,7 @@ mod catch;
 mod chunks;
 mod code;
 mod cpp;
-mod data;
+pub(crate) mod data;
 mod golang;
 mod java;
 mod php;

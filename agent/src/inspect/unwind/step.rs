@@ -95,6 +95,9 @@ pub enum StepError {
     /// What is said makes no sense, or is more than is followed.
     #[error("the description of how the code returns is not understood")]
     NotUnderstood,
+    /// It goes on with another stack.
+    #[error("another stack is switched to")]
+    Switches,
     /// It needs memory that was not copied.
     #[error("the rest of the stack was not copied")]
     NotCopied,
