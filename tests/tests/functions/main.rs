@@ -6,4 +6,5 @@ mod fates;
 mod hazards;
 mod places;
 mod scene;
+mod stacks;
 mod strain;
