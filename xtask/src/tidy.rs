@@ -64,6 +64,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("agent/src/platform/memory.rs", "malloc_trim"),
     ("agent/src/probe/bpf/", "calls of bpf(2)"),
     ("agent/src/probe/function/exercise.rs", "calls of functions written in assembly"),
+    ("agent/src/run/functions/lease.rs", "leases: fcntl"),
     ("agent/src/probe/function/uprobe.rs", "calls of bpf(2) and perf_event_open(2)"),
     ("agent/src/probe/ring.rs", "memory shared with the kernel"),
     ("agent/src/run/launch.rs", "a descriptor across exec, and kill"),

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use agent_common::function::{OPS_MAX, Op};
+use agent_common::function::{OPS_MAX, Op, op};
 
 use super::facts::SourcePosition;
 use super::future;
@@ -154,6 +154,10 @@ fn plan_function(
         && entry.ops.len() + code.len() <= OPS_MAX
     {
         entry.ops.splice(0..0, code);
+    }
+    if pattern.options.stack && entry.ops.len() < OPS_MAX {
+        // First, because a read that fails leaves out what follows.
+        entry.ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
     }
     let source = described.as_ref().and_then(|described| {
         let file = described.file.as_ref()?.to_string();

@@ -1,6 +1,7 @@
 //! Loading, attaching, draining and detaching the capture programs.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ pub struct Capture {
     counters: PerCpuArray,
     sequences: PerCpuArray,
     processes_max: u32,
-    shared: Shared,
+    shared: Arc<Shared>,
     kernel: Kernel,
     // For the programs that are loaded later.
     object: Object,
@@ -143,7 +144,7 @@ impl Capture {
             counters: maps.take_per_cpu(COUNTERS, cpus).map_err(CaptureError::Load)?,
             sequences: maps.take_per_cpu(SEQUENCES, cpus).map_err(CaptureError::Load)?,
             processes_max: options.processes_max,
-            shared: Shared { maps: shared, offsets: kernel.offsets.clone(), wake_bytes },
+            shared: Arc::new(Shared { maps: shared, offsets: kernel.offsets.clone(), wake_bytes }),
             kernel: kernel.clone(),
             object,
         })
@@ -162,7 +163,7 @@ impl Capture {
     }
 
     /// What the program of function probes needs.
-    pub(in crate::probe) fn shared(&self) -> &Shared {
+    pub(in crate::probe) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 

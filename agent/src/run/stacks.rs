@@ -11,6 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::discover::maps::{self, Inode, Mapping};
 use crate::event::ids::Tgid;
 use crate::event::image;
 use crate::inspect::address::{FileOffset, VirtAddr};
@@ -31,22 +32,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How old what is known of a process's memory may be.
 const STALE_NS: u64 = 1_000_000_000;
-
-/// A file, as the kernel names it among the mappings of a process.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct FileKey {
-    device: String,
-    inode: u64,
-}
-
-/// A part of a file that a process has mapped as code.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mapping {
-    start: u64,
-    end: u64,
-    offset: FileOffset,
-    file: FileKey,
-}
 
 /// A process.
 struct Process {
@@ -73,21 +58,21 @@ enum Tables {
 }
 
 struct Request {
-    key: FileKey,
+    key: Inode,
     name: String,
     module: Module,
     root: PathBuf,
 }
 
 struct Answer {
-    key: FileKey,
+    key: Inode,
     tables: Tables,
 }
 
 /// Stacks of traced processes.
 pub(super) struct Stacks {
     processes: HashMap<Tgid, Process>,
-    files: HashMap<FileKey, File>,
+    files: HashMap<Inode, File>,
     requests: Sender<Request>,
     answers: Receiver<Answer>,
     stacks: u64,
@@ -120,16 +105,13 @@ impl Stacks {
 
     /// Looks at what a process has mapped.
     pub(super) fn look(&mut self, tgid: Tgid) {
-        let proc = PathBuf::from(format!("/proc/{}", tgid.0));
-        let maps = std::fs::read(proc.join("maps")).unwrap_or_default();
-        let mut mappings = Vec::new();
-        for line in String::from_utf8_lossy(&maps).lines() {
-            let Some((mapping, path)) = mapping(line) else { continue };
-            if self.files.len() < FILES_MAX && !self.files.contains_key(&mapping.file) {
-                let file = open(&proc, &mapping, path);
-                self.files.insert(mapping.file.clone(), file);
+        let proc = Path::new("/proc");
+        let mut mappings = maps::of(proc, tgid);
+        mappings.retain(|mapping| mapping.is_executable && mapping.path.is_some());
+        for mapping in &mappings {
+            if self.files.len() < FILES_MAX && !self.files.contains_key(&mapping.inode) {
+                self.files.insert(mapping.inode, File::open(proc, tgid, mapping));
             }
-            mappings.push(mapping);
         }
         // One that has ended has none, and what it did before is still to be told.
         if !mappings.is_empty() {
@@ -141,9 +123,8 @@ impl Stacks {
     pub(super) fn forget(&mut self, tgid: Tgid) {
         self.processes.remove(&tgid);
         if self.files.len() == FILES_MAX {
-            let of = |process: &Process| process.mappings.clone();
-            let used: HashSet<FileKey> =
-                self.processes.values().flat_map(of).map(|mapping| mapping.file).collect();
+            let mappings = self.processes.values().flat_map(|process| &process.mappings);
+            let used: HashSet<Inode> = mappings.map(|mapping| mapping.inode).collect();
             self.files.retain(|key, _| used.contains(key));
         }
     }
@@ -177,20 +158,20 @@ impl Stacks {
     }
 
     /// Reads the tables of files. False if that takes too long.
-    fn read(&mut self, wanted: &HashSet<FileKey>, deadline: Instant) -> bool {
+    fn read(&mut self, wanted: &HashSet<Inode>, deadline: Instant) -> bool {
         for key in wanted {
             let Some(file) = self.files.get_mut(key) else { continue };
             file.used = self.stacks;
             match std::mem::replace(&mut file.tables, Tables::Asked) {
                 Tables::Unread(module, root) => {
-                    let (key, name) = (key.clone(), file.name.clone());
+                    let (key, name) = (*key, file.name.clone());
                     // A thread that has ended says so by answering nothing more.
                     let _ = self.requests.send(Request { key, name, module: *module, root });
                 }
                 other => file.tables = other,
             }
         }
-        let is_asked = |files: &HashMap<FileKey, File>| {
+        let is_asked = |files: &HashMap<Inode, File>| {
             let tables = |key| files.get(key).map(|file| &file.tables);
             wanted.iter().any(|key| matches!(tables(key), Some(Tables::Asked)))
         };
@@ -228,22 +209,22 @@ impl Stacks {
 
 struct View {
     stack: Stack,
-    wanted: HashSet<FileKey>,
+    wanted: HashSet<Inode>,
 }
 
 /// What a process has mapped, by what is known.
 struct Seen<'a> {
     mappings: &'a [Mapping],
-    files: &'a HashMap<FileKey, File>,
-    wanted: RefCell<HashSet<FileKey>>,
+    files: &'a HashMap<Inode, File>,
+    wanted: RefCell<HashSet<Inode>>,
 }
 
 impl Space for Seen<'_> {
     fn code(&self, address: u64) -> Place<'_> {
-        let holds = |mapping: &&Mapping| (mapping.start..mapping.end).contains(&address);
+        let holds = |mapping: &&Mapping| mapping.addresses.contains(&address);
         let Some(mapping) = self.mappings.iter().find(holds) else { return Place::Nothing };
-        let offset = FileOffset(address - mapping.start + mapping.offset.0);
-        let Some(file) = self.files.get(&mapping.file) else { return Place::Nothing };
+        let offset = FileOffset((address - mapping.addresses.start).wrapping_add(mapping.offset));
+        let Some(file) = self.files.get(&mapping.inode) else { return Place::Nothing };
         let within = |segment: &&Segment| {
             segment.executable && offset.0.wrapping_sub(segment.offset.0) < segment.file_size
         };
@@ -259,62 +240,23 @@ impl Space for Seen<'_> {
             Tables::Read(code, _) => Place::Code(code, at),
             Tables::None(why) => Place::Unread(&file.name, at, why),
             Tables::Unread(..) | Tables::Asked => {
-                self.wanted.borrow_mut().insert(mapping.file.clone());
+                self.wanted.borrow_mut().insert(mapping.inode);
                 Place::Unread(&file.name, at, "its tables are still being read")
             }
         }
     }
 }
 
-fn open(proc: &Path, mapping: &Mapping, path: &str) -> File {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let name = name.strip_suffix(" (deleted)").unwrap_or(name).to_owned();
-    // Not with the zeros that `maps` puts before.
-    let range = format!("{:x}-{:x}", mapping.start, mapping.end);
-    let (segments, tables) = match Module::open(&proc.join("map_files").join(range)) {
-        Ok(module) => {
-            let root = proc.join("root");
-            (module.segments().to_vec(), Tables::Unread(Box::new(module), root))
-        }
-        Err(error) => (Vec::new(), Tables::None(error.to_string())),
-    };
-    File { name, segments, tables, used: 0 }
-}
-
-/// A line of `/proc/PID/maps`, if it is of a file's code: with the path.
-fn mapping(line: &str) -> Option<(Mapping, &str)> {
-    // address perms offset dev inode path
-    let (range, rest) = line.split_once(' ')?;
-    let (flags, rest) = rest.split_once(' ')?;
-    let (offset, rest) = rest.split_once(' ')?;
-    let (device, rest) = rest.split_once(' ')?;
-    let (inode, path) = rest.split_once(' ')?;
-    let path = path.trim_start();
-    let (start, end) = range.split_once('-')?;
-    let number = |text| u64::from_str_radix(text, 16).ok();
-    let mapping = Mapping {
-        start: number(start)?,
-        end: number(end)?,
-        offset: FileOffset(number(offset)?),
-        file: FileKey { device: device.to_owned(), inode: inode.parse().ok()? },
-    };
-    (flags.contains('x') && path.starts_with('/')).then_some((mapping, path))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn code_among_mappings() {
-        let line =
-            "7f00-8f00 r-xp 00002000 fe:00 1234                      /usr/lib/a b.so (deleted)";
-        let (found, path) = mapping(line).expect("it is code");
-        assert_eq!((found.start, found.end, found.offset.0), (0x7f00, 0x8f00, 0x2000));
-        assert_eq!((found.file.inode, path), (1234, "/usr/lib/a b.so (deleted)"));
-        for other in ["", "7f00-8f00 r--p 0 fe:00 1 /a", "7f00-8f00 r-xp 0 00:00 0 [vdso]", "1-2 x"]
-        {
-            assert_eq!(mapping(other).map(|(found, _)| found), None, "{other}");
-        }
+impl File {
+    fn open(proc: &Path, tgid: Tgid, mapping: &Mapping) -> Self {
+        let name = mapping.name().unwrap_or_default();
+        let (segments, tables) = match Module::open(&mapping.file(proc, tgid)) {
+            Ok(module) => {
+                let root = proc.join(tgid.0.to_string()).join("root");
+                (module.segments().to_vec(), Tables::Unread(Box::new(module), root))
+            }
+            Err(error) => (Vec::new(), Tables::None(error.to_string())),
+        };
+        Self { name, segments, tables, used: 0 }
     }
 }

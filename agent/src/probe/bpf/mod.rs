@@ -185,10 +185,10 @@ fn element(
     unsafe { call(cmd, &mut attr) }.map(drop)
 }
 
-/// Writes values of an array from index `first` on.
+/// Writes values of an array, each at the index with the same place in `keys`.
 pub(super) fn update_array<V: Plain>(
     map: BorrowedFd<'_>,
-    first: u32,
+    keys: &[u32],
     values: &[V],
 ) -> io::Result<()> {
     #[repr(C)]
@@ -202,16 +202,16 @@ pub(super) fn update_array<V: Plain>(
         elem_flags: u64,
         flags: u64,
     }
-    if values.is_empty() {
+    let count = keys.len().min(values.len());
+    if count == 0 {
         return Ok(());
     }
-    let keys: Vec<u32> = (first..).take(values.len()).collect();
     let mut attr = Attr {
         in_batch: 0,
         out_batch: 0,
         keys: keys.as_ptr() as u64,
         values: values.as_ptr() as u64,
-        count: values.len() as u32,
+        count: count as u32,
         map_fd: number(map),
         elem_flags: 0,
         flags: 0,

@@ -7,9 +7,10 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
+use super::LinkNo;
 use super::loader::Attach;
 use super::uprobe::{self, Multi};
 
@@ -129,29 +130,59 @@ fn one_by_one(program: BorrowedFd<'_>, places: Places<'_>, linked: &mut Linked) 
     Ok(())
 }
 
-/// The thread that closes links.
+/// Links that are to be closed.
+#[derive(Debug, Default)]
+pub(super) struct Closing {
+    pub(super) links: Vec<OwnedFd>,
+    /// Their number, if they are the last of it.
+    pub(super) last_of: Option<LinkNo>,
+    /// What is closed when they are.
+    pub(super) behind: Option<OwnedFd>,
+}
+
+/// The thread that closes links. When it says that one is closed, no hit of it is under way any more: the
+/// kernel has waited for those that were.
 #[derive(Debug)]
 pub(super) struct Closer {
-    links: Option<Sender<Vec<OwnedFd>>>,
+    links: Option<Sender<Closing>>,
+    closed: Receiver<LinkNo>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Closer {
     /// Starts it.
     pub(super) fn start() -> io::Result<Self> {
-        let (links, closed) = mpsc::channel::<Vec<OwnedFd>>();
+        let (links, asked) = mpsc::channel::<Closing>();
+        let (tell, closed) = mpsc::channel();
         let thread = std::thread::Builder::new().name("detach".to_owned());
-        // Taking them out of the channel and dropping them is all there is to do.
-        let thread = thread.spawn(move || closed.into_iter().for_each(drop))?;
-        Ok(Self { links: Some(links), thread: Some(thread) })
+        let work = move || {
+            for Closing { links, last_of, behind } in asked {
+                drop(links);
+                drop(behind);
+                // Nobody may care any more.
+                let _ = last_of.map(|number| tell.send(number));
+            }
+        };
+        let thread = thread.spawn(work)?;
+        Ok(Self { links: Some(links), closed, thread: Some(thread) })
     }
 
-    /// Closes `links` soon.
-    pub(super) fn close(&self, links: Vec<OwnedFd>) {
+    /// Closes links soon.
+    pub(super) fn close(&self, closing: Closing) {
         if let Some(sender) = &self.links {
             // A thread that is gone hands them back, and they are closed here.
-            drop(sender.send(links));
+            drop(sender.send(closing));
         }
+    }
+
+    /// The next link that is closed, waited for.
+    pub(super) fn wait(&self) -> Option<LinkNo> {
+        self.closed.recv().ok()
+    }
+
+    /// A link that has been closed meanwhile.
+    pub(super) fn closed(&self) -> Option<LinkNo> {
+        self.closed.try_recv().ok()
     }
 }
 
@@ -239,7 +270,7 @@ mod tests {
     fn the_closer_has_closed_when_it_is_gone() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         let closer = Closer::start().expect("a thread");
-        closer.close(vec![writer.into()]);
+        closer.close(Closing { links: vec![writer.into()], ..Closing::default() });
         drop(closer);
         let mut rest = Vec::new();
         // At its end only if every writer is closed.

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -123,7 +124,8 @@ impl Trial {
         let shared = Shared { maps: Vec::new(), offsets: fields, wake_bytes: u64::MAX };
         let limits = Limits { sites: 8, ops: 64, functions: 2, links: 4 };
         let entries = [("EVENTS", RING_BYTES), ("SELECTED", 1)];
-        let mut probes = FunctionProbes::load_with(&shared, &entries, limits, &SelfTest::ASSUMED)?;
+        let mut probes =
+            FunctionProbes::load_with(&Arc::new(shared), &entries, limits, &SelfTest::ASSUMED)?;
         let (ring, bytes) = probes.loaded.maps.take("EVENTS").map_err(FunctionError::from)?;
         let ring = Ring::new(ring, bytes).map_err(|source| unusable("EVENTS", source))?;
         let child = Exerciser::start().map_err(SelfTestError::Child)?;

@@ -14,15 +14,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use agent_common::function::IMAGE_OF_SIGNAL;
+use agent_common::function::site_number::PLACE_MASK;
 
 use super::attributes::Attributes;
 use super::events::Events;
 use super::exchange::{Exchange, ExchangeKey, Origin, Trace};
+use super::finish::describe_exit;
 use super::model::{Confidence, Kind, Method, Resource, SpanEvent, SpanId};
 use super::sampler::Sampler;
 use super::state::State;
 use super::{redact, tasks};
 use crate::event::Hit;
+use crate::event::exit::ExitStatus;
 use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid, Tid};
 use crate::function::exception::{EVENT as EXCEPTION, Raised};
 use crate::function::facts::{FunctionFacts, Role};
@@ -38,9 +41,6 @@ use taken::Waiting;
 
 /// Most calls that are open at one time, over all tasks; entries beyond are counted.
 const OPEN_MAX: usize = 1 << 18;
-
-/// Most sites that are known.
-const SITES_MAX: u32 = 1 << 20;
 
 /// From how many tasks on those in which nothing is open are looked for.
 const TASKS: usize = 1 << 10;
@@ -103,6 +103,14 @@ struct Function {
     standing: Attributes,
 }
 
+/// A probe of a function.
+struct Site {
+    number: u32,
+    function: Arc<Function>,
+    /// Which one of the function's.
+    index: usize,
+}
+
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallTallies {
@@ -135,8 +143,8 @@ pub struct CallTallies {
 /// Open calls, and those that are over and wait to be handed out.
 #[derive(Default)]
 pub(super) struct Calls {
-    /// By number.
-    sites: Vec<Option<(Arc<Function>, usize)>>,
+    /// By their place in the kernel half's map: the site that has it, or had it last.
+    sites: Vec<Option<Site>>,
     tasks: HashMap<TaskId, Stacks, foldhash::fast::RandomState>,
     /// How many there may be before those in which nothing is open are forgotten.
     tasks_max: usize,
@@ -176,15 +184,12 @@ impl Calls {
         }
         let function = Arc::new(Function { facts: Arc::clone(facts), standing });
         for (index, site) in facts.sites.iter().enumerate() {
-            if site.number >= SITES_MAX {
-                continue;
+            let place = (site.number & PLACE_MASK) as usize;
+            if self.sites.len() <= place {
+                self.sites.resize_with(place + 1, || None);
             }
-            let number = site.number as usize;
-            if self.sites.len() <= number {
-                self.sites.resize_with(number + 1, || None);
-            }
-            if let Some(place) = self.sites.get_mut(number) {
-                *place = Some((Arc::clone(&function), index));
+            if let Some(place) = self.sites.get_mut(place) {
+                *place = Some(Site { number: site.number, function: Arc::clone(&function), index });
             }
         }
     }
@@ -219,12 +224,14 @@ impl Calls {
             stacks.lost(hit.lost);
         }
         let SiteNo(number) = hit.site;
-        let Some(Some((function, index))) = self.sites.get(number as usize) else {
+        let known = self.sites.get((number & PLACE_MASK) as usize).and_then(Option::as_ref);
+        // One of a site that had the place before comes too late.
+        let Some(known) = known.filter(|known| known.number == number) else {
             self.tallies.unknown += 1;
             return;
         };
-        let function = Arc::clone(function);
-        let Some(site) = function.facts.sites.get(*index) else { return };
+        let (function, index) = (Arc::clone(&known.function), known.index);
+        let Some(site) = function.facts.sites.get(index) else { return };
         let reader = site.reader.as_ref();
         let inner = taken::inner(&function.facts.role);
         let stack = self.waiting.take(hit.at, (hit.tgid, hit.tid), hit.site, inner);
@@ -525,33 +532,55 @@ impl Calls {
     }
 
     /// A process, or the program in it, is gone, and with it all its calls.
-    pub(super) fn exit(&mut self, tgid: Tgid, at: MonoNs, state: &mut State) {
+    pub(super) fn exit(
+        &mut self,
+        tgid: Tgid,
+        at: MonoNs,
+        status: Option<ExitStatus>,
+        state: &mut State,
+    ) {
         let tasks: Vec<_> = self.tasks.keys().filter(|task| task.tgid == tgid).copied().collect();
         for task in tasks {
-            self.forget(task, at, "exit", state);
+            self.forget(task, at, "exit", status, state);
         }
     }
 
-    /// A thread is gone, or is another one by now.
-    pub(super) fn thread(&mut self, task: TaskId, at: MonoNs, state: &mut State) {
-        self.forget(task, at, "exit", state);
+    /// A thread is gone, alone or with its process, or is another one by now.
+    pub(super) fn thread(
+        &mut self,
+        task: TaskId,
+        at: MonoNs,
+        status: Option<ExitStatus>,
+        state: &mut State,
+    ) {
+        self.forget(task, at, "exit", status, state);
     }
 
     /// Nothing more will come.
     pub(super) fn stop(&mut self, at: MonoNs, state: &mut State) {
         let tasks: Vec<_> = self.tasks.keys().copied().collect();
         for task in tasks {
-            self.forget(task, at, "agent_stopped", state);
+            self.forget(task, at, "agent_stopped", None, state);
         }
     }
 
-    fn forget(&mut self, task: TaskId, at: MonoNs, reason: &'static str, state: &mut State) {
+    fn forget(
+        &mut self,
+        task: TaskId,
+        at: MonoNs,
+        reason: &'static str,
+        status: Option<ExitStatus>,
+        state: &mut State,
+    ) {
         let Some(mut stacks) = self.tasks.remove(&task) else { return };
         let mut outward = Outward::default();
         for frame in stacks.take() {
             let mut gone = Gone::new(frame, at);
             if gone.reason == UNWOUND {
                 gone.reason = reason;
+                if let Some(status) = status.filter(|status| !status.is_success()) {
+                    describe_exit(status, &mut gone.frame.attributes);
+                }
             }
             self.end(gone.frame, task, gone.at, Some(gone.reason), &mut outward, state);
         }
