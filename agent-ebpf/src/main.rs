@@ -7,13 +7,19 @@
 #![feature(asm_experimental_arch)]
 
 mod arch;
+#[expect(dead_code, reason = "what only the other object uses")]
+mod atomic;
 mod descriptor;
 mod emit;
 mod exit;
+mod image;
 mod offsets;
+mod opaque;
 mod operation;
 mod payload;
 mod process;
+#[expect(dead_code, reason = "what only the other object uses")]
+mod registers;
 mod sock;
 mod socket;
 mod syscall;
@@ -164,7 +170,15 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
 /// lookup for a signal of that kind.
 #[btf_tracepoint(function = "signal_deliver")]
 pub fn signal_deliver(ctx: BtfTracePointContext) -> i32 {
-    process::on_signal(ctx.arg(0), ctx.arg(2));
+    process::on_signal(ctx.arg(0), ctx.arg(2), process::Stack::Unseen);
+    0
+}
+
+/// Hook: `tp_btf/signal_deliver` (5.5), `bpf_task_pt_regs` (5.15). As [`signal_deliver`], with an `Image`
+/// of the thread's stack before the record.
+#[btf_tracepoint(function = "signal_deliver")]
+pub fn signal_deliver_stack(ctx: BtfTracePointContext) -> i32 {
+    process::on_signal(ctx.arg(0), ctx.arg(2), process::Stack::Told);
     0
 }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use agent_common::function::{OPS_MAX, Op};
+use agent_common::function::{OPS_MAX, Op, op};
 
 use super::facts::SourcePosition;
 use super::future;
@@ -164,6 +164,10 @@ fn plan_function(
         && entry.ops.len() + code.len() <= OPS_MAX
     {
         entry.ops.splice(0..0, code);
+    }
+    if pattern.options.stack && entry.ops.len() < OPS_MAX {
+        // First, because a read that fails leaves out what follows.
+        entry.ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
     }
     let source = described.as_ref().and_then(|described| {
         let file = described.file.as_ref()?.to_string();
