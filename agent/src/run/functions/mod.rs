@@ -186,7 +186,7 @@ impl Functions {
     }
 
     fn exceptions(&self) -> usize {
-        let numbered = self.files.values().filter_map(|file| file.numbered.as_ref());
+        let numbered = self.files.values().filter_map(File::numbered);
         let hooks = numbered.flat_map(Numbered::hooks);
         hooks.filter(|number| self.watch.has(FunctionNo(*number))).count()
     }

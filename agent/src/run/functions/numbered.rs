@@ -69,7 +69,7 @@ impl Numbered {
     /// Which of its numbers are hooks'.
     pub(super) fn hooks(&self) -> Range<u32> {
         let end = self.tracepoints().start;
-        end.saturating_sub(self.found.hooks.len() as u32)..end
+        end.saturating_sub(self.hooks.len() as u32)..end
     }
 
     /// What has a number, if it is one of these.
