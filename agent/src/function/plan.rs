@@ -9,7 +9,7 @@ use agent_common::function::{OPS_MAX, Op, op};
 use super::facts::SourcePosition;
 use super::future;
 use super::pattern::{Pattern, Patterns};
-use super::site::Placement;
+use super::site::{Placement, SiteKind};
 use super::value::{self, Reader};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::code;
@@ -74,6 +74,14 @@ pub struct Planned {
     pub end: Code,
     /// The pattern that asked for it.
     pub pattern: Arc<Pattern>,
+}
+
+impl Planned {
+    /// What an end of this kind reads: a result is there only at a return.
+    pub fn end_code(&self, kind: SiteKind) -> &Code {
+        static NOTHING: Code = Code { ops: Vec::new(), reader: None };
+        if kind == SiteKind::Return { &self.end } else { &NOTHING }
+    }
 }
 
 /// What a probe reads.

@@ -321,11 +321,12 @@ impl Agent {
         loop {
             self.capture.rouse()?;
             let began = clock::now();
+            // First: it may be why this was woken.
+            self.keep_functions(began)?;
             let drained = self.drain()?;
             self.collect(began.before(SETTLE_NS));
             self.hand_on();
             self.keep_time(began);
-            self.keep_functions(began)?;
             if self.is_over() {
                 return Ok(());
             }
@@ -367,6 +368,10 @@ impl Agent {
                 return Ok(drained);
             }
             self.collect(self.latest.before(SETTLE_NS));
+            // There may be a tenth of a second's work in the ring.
+            if let Some(functions) = &mut self.functions {
+                functions.keep_to_budget(clock::now())?;
+            }
         }
     }
 
@@ -520,9 +525,13 @@ impl Agent {
             probe::Counters::default()
         });
         let mut calls = self.pipeline.call_tallies();
-        // Hits tell of those before them; after the last one only the kernel half knows.
-        match self.functions.as_ref().map(Functions::suppressed) {
-            Some(Ok(suppressed)) => calls.suppressed = suppressed,
+        let mut probes_ns = 0;
+        match self.functions.as_ref().map(Functions::counters) {
+            Some(Ok(counters)) => {
+                // Hits tell of those before them; after the last one only the kernel half knows.
+                calls.suppressed = counters.suppressed;
+                probes_ns = counters.cost_ns;
+            }
             Some(Err(error)) => tracing::warn!(%error, "cannot read the functions' counters"),
             None => {}
         }
@@ -530,6 +539,7 @@ impl Agent {
             intake: self.pipeline.intake(),
             tallies: self.pipeline.tallies(),
             calls,
+            probes_ns,
             functions: self.functions.as_ref().map_or(0, Functions::len),
             hooks: self.functions.as_ref().and_then(Functions::hooks).unwrap_or(0),
             detached: self.functions.as_ref().map_or(0, Functions::detached),
