@@ -152,6 +152,44 @@ pub const OPS_MAX: usize = 128;
 /// Most bytes of chunks of one hit.
 pub const CHUNKS_MAX: usize = 2048;
 
+/// What a thread's stack was when something happened, to be unwound: its registers, and `copied` bytes of
+/// memory from the stack pointer on. The record of what happened follows, with the same time and thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Kind [`kind::IMAGE`](crate::kind::IMAGE); [`Header::cpu_seq`] is 0, as in a [`Hit`].
+    pub header: Header,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// The number of the site that was hit; [`IMAGE_OF_SIGNAL`] for a signal.
+    pub site: u32,
+    /// Bytes that follow.
+    pub copied: u32,
+    /// Bits of [`image_flags`].
+    pub flags: u32,
+    /// Reserved, zero.
+    pub pad: u32,
+    /// By DWARF's numbers, up to [`register::RIP`].
+    pub registers: [u64; IMAGE_REGISTERS],
+}
+
+/// Bits of [`Image::flags`].
+pub mod image_flags {
+    /// The next page could not be read: it is not there, or not in memory.
+    pub const FAULT: u32 = 1;
+}
+
+/// [`Image::site`] of a signal.
+pub const IMAGE_OF_SIGNAL: u32 = u32::MAX;
+
+/// Registers in an [`Image`].
+pub const IMAGE_REGISTERS: usize = 17;
+
+/// Most bytes of a stack that are copied; a power of two.
+pub const IMAGE_MAX: usize = 16384;
+
 /// One instruction of the machine.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -216,6 +254,8 @@ pub mod op {
     pub const AND: u8 = 18;
     /// Slot `a` is added to the accumulator.
     pub const ADD_SLOT: u8 = 19;
+    /// An [`Image`](super::Image) of the stack is written before the hit, unless that is dropped.
+    pub const IMAGE: u8 = 20;
 }
 
 /// Comparisons of [`op::SKIP_IF`].
@@ -292,6 +332,7 @@ const _: () = {
     assert!(size_of::<Hit>() == 56);
     assert!(size_of::<Site>() == 24);
     assert!(size_of::<Op>() == 8);
+    assert!(size_of::<Image>() == 176);
     assert!(size_of::<Function>() == 40);
     assert!(size_of::<Counts>() == 40);
     assert!(size_of::<Chunk>() == 8);

@@ -272,6 +272,12 @@ fn wake(seq: u32) -> bool {
     if seq % FILL_CHECK_EVERY != 0 {
         return false;
     }
+    is_half_full()
+}
+
+/// Whether the ring has filled to the mark.
+#[inline(always)]
+pub fn is_half_full() -> bool {
     let ring = (&raw const EVENTS).cast_mut().cast();
     // SAFETY: a static that lives as long as the program.
     let mark = unsafe { ptr::read_volatile(&raw const WAKE_BYTES) };

@@ -12,9 +12,11 @@ mod chunks;
 #[expect(dead_code, reason = "what only the other object writes")]
 mod emit;
 mod function;
+mod image;
 mod interpret;
 mod lost;
 mod offsets;
+mod opaque;
 mod registers;
 mod storage;
 

@@ -2,8 +2,9 @@
 //! what those read. Reads the module's files and nothing else; attaches nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use agent_common::function::{OPS_MAX, Op};
+use agent_common::function::{OPS_MAX, Op, op};
 
 use super::facts::SourcePosition;
 use super::future;
@@ -72,7 +73,7 @@ pub struct Planned {
     /// What each end reads.
     pub end: Code,
     /// The pattern that asked for it.
-    pub pattern: Pattern,
+    pub pattern: Arc<Pattern>,
 }
 
 impl Planned {
@@ -113,28 +114,37 @@ pub struct Refused {
 /// # Errors
 /// If its file cannot be read. What is wrong with a single function is in the plan.
 pub fn plan(place: &Place<'_>, patterns: &Patterns) -> Result<ModulePlan, PlanError> {
-    let mut plan = ModulePlan::default();
     if !patterns.concern(place.name, place.is_executable) {
-        return Ok(plan);
+        return Ok(ModulePlan::default());
     }
     let module = Module::open(place.file)?;
     let index = Index::read(&module, place.root)?;
+    Ok(plan_listed(place, (&module, &index), patterns))
+}
+
+/// Plans a module of which the functions are listed.
+pub fn plan_listed(
+    place: &Place<'_>,
+    (module, index): (&Module, &Index),
+    patterns: &Patterns,
+) -> ModulePlan {
+    let mut plan = ModulePlan::default();
     let wants = |name: &str| patterns.find(place.name, place.is_executable, name).is_some();
     let functions = index.functions(wants);
     if functions.is_empty() {
-        return Ok(plan);
+        return plan;
     }
     let debug = Debug::open(place.file).ok().filter(|debug| !debug.is_empty());
     for function in functions {
         let Some(pattern) = patterns.find(place.name, place.is_executable, &function.name) else {
             continue;
         };
-        match plan_function(place, &module, &index, debug.as_ref(), &function, pattern) {
+        match plan_function(place, module, index, debug.as_ref(), &function, pattern) {
             Ok(planned) => plan.functions.push(planned),
             Err(reason) => plan.refused.push(Refused { name: function.name, reason }),
         }
     }
-    Ok(plan)
+    plan
 }
 
 fn plan_function(
@@ -143,7 +153,7 @@ fn plan_function(
     index: &Index,
     debug: Option<&Debug>,
     function: &Function,
-    pattern: &Pattern,
+    pattern: &Arc<Pattern>,
 ) -> Result<Planned, String> {
     if function.language == Language::Go && !place.knows_goroutines {
         return Err("it is not known how this version of Go tells goroutines apart".to_owned());
@@ -163,6 +173,10 @@ fn plan_function(
     {
         entry.ops.splice(0..0, code);
     }
+    if pattern.options.stack && entry.ops.len() < OPS_MAX {
+        // First, because a read that fails leaves out what follows.
+        entry.ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
+    }
     let source = described.as_ref().and_then(|described| {
         let file = described.file.as_ref()?.to_string();
         let line = described.line.and_then(|line| u32::try_from(line).ok()).unwrap_or(0);
@@ -178,7 +192,7 @@ fn plan_function(
         jumps,
         entry,
         end,
-        pattern: pattern.clone(),
+        pattern: Arc::clone(pattern),
     })
 }
 

@@ -24,6 +24,8 @@ pub struct Summary {
     pub probes_ns: u64,
     /// Functions that are probed.
     pub functions: usize,
+    /// Places where exceptions are watched.
+    pub hooks: usize,
     /// Functions that were detached because they cost their targets too much.
     pub detached: u64,
     /// Numbers of functions that are in use, and those of their sites and links.
@@ -118,6 +120,7 @@ impl Summary {
             ("remora_exceptions_control_flow_total", self.calls.control_flow),
             ("remora_function_probes_cpu_ns_total", self.probes_ns),
             ("remora_functions_probed", self.functions as u64),
+            ("remora_exception_hooks", self.hooks as u64),
             ("remora_functions_detached_total", self.detached),
             ("remora_function_numbers", self.numbers.0.into()),
             ("remora_function_sites", self.numbers.1.sites.into()),

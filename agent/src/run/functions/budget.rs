@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::time::Duration;
 
+use super::file::File;
 use super::numbered::Numbered;
 use super::{Functions, FunctionsError, list};
 use crate::function::FunctionNo;
@@ -134,7 +135,7 @@ impl Functions {
             return Ok(());
         }
         let gone: HashSet<FunctionNo> = dear.iter().map(|dear| dear.function).collect();
-        for numbered in self.files.values().filter_map(|file| file.numbered.as_ref()) {
+        for numbered in self.files.values().filter_map(File::numbered) {
             if gone.iter().all(|FunctionNo(number)| !numbered.numbers.contains(number)) {
                 continue;
             }
@@ -160,7 +161,7 @@ impl Functions {
     }
 
     fn name(&self, function: FunctionNo) -> Option<&str> {
-        let mut numbered = self.files.values().filter_map(|file| file.numbered.as_ref());
+        let mut numbered = self.files.values().filter_map(File::numbered);
         numbered.find_map(|numbered| Numbered::name(numbered, function))
     }
 }
