@@ -101,6 +101,12 @@ pub struct Offsets {
     pub task_tls_base: u32,
     /// `k_sigaction.sa.sa_handler`
     pub sigaction_handler: u32,
+    /// `task_struct.exit_code`
+    pub task_exit_code: u32,
+    /// `signal_struct.flags`
+    pub signal_flags: u32,
+    /// `signal_struct.group_exit_code`
+    pub signal_exit_code: u32,
 }
 
 /// Overridden at load time.
@@ -152,6 +158,9 @@ pub static OFFSETS: Offsets = Offsets {
     binprm_filename: 0,
     task_tls_base: 0,
     sigaction_handler: 0,
+    task_exit_code: 0,
+    signal_flags: 0,
+    signal_exit_code: 0,
 };
 
 /// Reads one offset. Volatile, because the compiler must not fold the zero it sees here; the

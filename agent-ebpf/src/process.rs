@@ -1,15 +1,22 @@
 //! Which processes are selected, and how that follows fork, exec and exit.
 
+use core::ffi::c_void;
 use core::ptr;
 
-use agent_common::{MAYBE_SLOTS, PATH_BYTES, Process, Selected, counter, kind, select};
-use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str};
+use agent_common::function::IMAGE_OF_SIGNAL;
+use agent_common::{
+    Header, MAYBE_SLOTS, PATH_BYTES, Process, STATUS_UNKNOWN, Selected, counter, kind, select,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_probe_read_kernel_str, bpf_task_pt_regs,
+};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 
 use crate::emit::{self, Slot};
 use crate::offsets::{load, offset};
-use crate::task;
+use crate::registers::Registers;
+use crate::{image, task};
 
 /// The selected processes, by tgid in the initial pid namespace. Its size is set at load time.
 #[map(name = "SELECTED")]
@@ -67,14 +74,19 @@ fn deselected() {
     }
 }
 
+/// Whether the current process may be selected: what every process of the host pays for.
+#[inline(always)]
+pub fn may_be_selected() -> bool {
+    // SAFETY: takes no arguments.
+    let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    let Some(maybe) = MAYBE.get_ptr(tgid & (MAYBE_SLOTS - 1)) else { return false };
+    // SAFETY: a map value. Volatile, since user space writes it too.
+    unsafe { ptr::read_volatile(maybe) != 0 }
+}
+
 /// What is kept for `tgid`, if its traffic is to be captured.
 #[inline(always)]
 pub fn selected(tgid: u32) -> Option<*mut Selected> {
-    let maybe = MAYBE.get_ptr(tgid & (MAYBE_SLOTS - 1))?;
-    // SAFETY: a map value. Volatile, since user space writes it too.
-    if unsafe { ptr::read_volatile(maybe) } == 0 {
-        return None;
-    }
     let selected = SELECTED.get_ptr_mut(&tgid)?;
     // SAFETY: a value of the map, alive while the program runs.
     if unsafe { (*selected).bits } & CAPTURED != 0 { Some(selected) } else { None }
@@ -194,7 +206,10 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
     tell(Slot::EXEC, kind::EXEC, [tgid, tgid, 0, 0], start_ns, path);
 }
 
-/// `sched_process_exit(task)`: called for every thread; acts on the last.
+/// `signal_struct.flags`: the whole process ends (`include/linux/sched/signal.h`).
+const SIGNAL_GROUP_EXIT: u32 = 4;
+
+/// `sched_process_exit(task)`: called for every thread; the last one is the process's end.
 #[inline(always)]
 pub fn on_exit(task: *const u8) {
     // SAFETY: typed task pointer from the tracepoint; the verifier checks every offset.
@@ -203,11 +218,19 @@ pub fn on_exit(task: *const u8) {
     // SAFETY: as above; `signal` is set while the task exits.
     let signal = unsafe { load::<*const u8>(task, offset!(task_signal)) };
     // SAFETY: typed pointer loaded from the task.
-    if unsafe { load::<u32>(signal, offset!(signal_live)) } != 0 {
-        return;
-    }
+    let ends_whole = unsafe { load::<u32>(signal, offset!(signal_flags)) } & SIGNAL_GROUP_EXIT != 0;
     // SAFETY: a value of the map, copied before the map changes.
     let Selected { bits, lost, .. } = unsafe { ptr::read(entry) };
+    // SAFETY: as above.
+    let tid = unsafe { load::<u32>(task, offset!(task_pid)) };
+    // SAFETY: typed pointer loaded from the task.
+    if unsafe { load::<u32>(signal, offset!(signal_live)) } != 0 {
+        if bits & select::FUNCTIONS != 0 && bits & CAPTURED != 0 {
+            let status = if ends_whole { status(task, signal, true) } else { STATUS_UNKNOWN };
+            tell(Slot::EXIT, kind::THREAD_EXIT, [tgid, tid, status, 0], 0, ptr::null());
+        }
+        return;
+    }
     let _ = SELECTED.remove(&tgid);
     if bits & select::FUNCTIONS != 0 {
         deselected();
@@ -215,10 +238,23 @@ pub fn on_exit(task: *const u8) {
     if bits & CAPTURED == 0 {
         return;
     }
-    // SAFETY: as above.
-    let tid = unsafe { load::<u32>(task, offset!(task_pid)) };
     let lost = if lost > u64::from(u32::MAX) { u32::MAX } else { lost as u32 };
-    tell(Slot::EXIT, kind::EXIT, [tgid, tid, 0, lost], 0, ptr::null());
+    let status = status(task, signal, ends_whole);
+    tell(Slot::EXIT, kind::EXIT, [tgid, tid, status, lost], 0, ptr::null());
+}
+
+/// How the process of a task ends, as wait(2) will tell it: all of it at once, or as its first thread has
+/// ended (`wait_task_zombie` of `kernel/exit.c`).
+#[inline(always)]
+fn status(task: *const u8, signal: *const u8, ends_whole: bool) -> u32 {
+    if ends_whole {
+        // SAFETY: typed pointer loaded from the task.
+        return unsafe { load::<u32>(signal, offset!(signal_exit_code)) };
+    }
+    // SAFETY: typed task pointer from the tracepoint; the leader is there as long as its threads are.
+    let leader = unsafe { load::<*const u8>(task, offset!(task_group_leader)) };
+    // SAFETY: typed pointer loaded from the task.
+    unsafe { load::<u32>(leader, offset!(task_exit_code)) }
 }
 
 /// Signals of which the default action is to end the process and to dump its memory (signal(7)): errors
@@ -237,7 +273,7 @@ const fn mask(numbers: &[u32]) -> u64 {
 
 /// `signal_deliver(number, info, action)`, on the thread that the signal is delivered to.
 #[inline(always)]
-pub fn on_signal(number: u32, action: *const u8) {
+pub fn on_signal(number: u32, action: *const u8, stack: Stack) {
     if number > 31 || ERRORS & (1 << number) == 0 {
         return;
     }
@@ -251,7 +287,34 @@ pub fn on_signal(number: u32, action: *const u8) {
     }
     let (task_kind, task) = task::current(selected);
     let ids = [tgid, pid_tgid as u32, number, u32::from(task_kind)];
-    tell(Slot::SIGNAL, kind::SIGNAL, ids, task, ptr::null());
+    let header = emit::header(Slot::SIGNAL, kind::SIGNAL, 0);
+    if let Stack::Told = stack {
+        tell_stack(header, [tgid, pid_tgid as u32]);
+    }
+    tell_at(header, ids, task, ptr::null());
+}
+
+/// Whether the stack of a thread that meets a signal is told, too.
+#[derive(Clone, Copy)]
+pub enum Stack {
+    Told,
+    Unseen,
+}
+
+/// Writes an image of the current thread's stack, as it was when the thread entered the kernel.
+#[inline(always)]
+fn tell_stack(header: Header, [tgid, tid]: [u32; 2]) {
+    let Some(index) = image::claim(header.ts_ns) else { return };
+    let Some(image) = image::head(index) else { return };
+    // SAFETY: takes no arguments.
+    let task = unsafe { bpf_get_current_task_btf() };
+    // SAFETY: a typed task pointer. What comes back is one, too, to `struct pt_regs`.
+    let registers = unsafe { bpf_task_pt_regs(task) };
+    let registers = Registers::new(registers as *mut c_void);
+    registers.copy_to(&mut image.registers);
+    image.header = Header { kind: kind::IMAGE, cpu_seq: 0, ..header };
+    (image.tgid, image.tid, image.site, image.pad) = (tgid, tid, IMAGE_OF_SIGNAL, 0);
+    image::write_image(index, registers.stack_pointer(), header.cpu_seq);
 }
 
 /// `SIG_DFL`
@@ -260,7 +323,12 @@ const DEFAULT_ACTION: u64 = 0;
 /// Writes a `Process` record; `path` may be null.
 #[inline(always)]
 fn tell(slot: Slot, kind: u8, ids: [u32; 4], start_ns: u64, path: *const u8) {
-    let header = emit::header(slot, kind, 0);
+    tell_at(emit::header(slot, kind, 0), ids, start_ns, path);
+}
+
+/// As [`tell`], with a header that is there already.
+#[inline(always)]
+fn tell_at(header: Header, ids: [u32; 4], start_ns: u64, path: *const u8) {
     let [tgid, tid, parent_tgid, parent_tid] = ids;
     let path_bytes = [0; PATH_BYTES];
     let mut process =
@@ -275,7 +343,7 @@ fn tell(slot: Slot, kind: u8, ids: [u32; 4], start_ns: u64, path: *const u8) {
     }
     let record = (&raw mut process).cast::<u8>();
     // A starting program waits for a decision, so the reader is woken for it.
-    let now = kind == kind::EXEC;
+    let now = header.kind == kind::EXEC;
     // SAFETY: `record` is a whole `Process`, on the stack.
     unsafe { emit::write(record, bytes, header.cpu_seq, now) };
 }

@@ -31,7 +31,7 @@ pub enum PatternError {
     /// An option is unknown.
     #[error(
         "cannot use option `{option}` of `{pattern}`: expected args=auto, args=none, args=NAME,…, ret, \
-         depth=N, min=TIME, if=ARG>NUMBER, rate=N/s, in-request or errno"
+         depth=N, min=TIME, if=ARG>NUMBER, rate=N/s, in-request, errno or stack"
     )]
     Option {
         /// As it was given.
@@ -91,6 +91,8 @@ pub struct Options {
     pub in_request: bool,
     /// A negative result means that the function failed.
     pub errno: bool,
+    /// A call says who has called it.
+    pub stack: bool,
 }
 
 /// Which arguments are read.
@@ -239,6 +241,7 @@ impl Options {
                 ("ret", "") => options.ret = true,
                 ("in-request", "") => options.in_request = true,
                 ("errno", "") => options.errno = true,
+                ("stack", "") => options.stack = true,
                 ("depth", depth) => {
                     let depth = depth.parse().ok().filter(|depth| *depth <= 8);
                     options.depth = Some(depth.ok_or_else(|| wrong("a number up to 8"))?);
@@ -364,9 +367,10 @@ mod tests {
 
     #[test]
     fn what_options_mean() {
-        let all = options("f@args=a,b.c,ret,depth=3,min=250us,if=n>=-4,rate=10/s,in-request,errno");
+        let all =
+            options("f@args=a,b.c,ret,depth=3,min=250us,if=n>=-4,rate=10/s,in-request,errno,stack");
         assert_eq!(all.args, Args::Only(vec!["a".to_owned(), "b.c".to_owned()]));
-        assert!(all.ret && all.in_request && all.errno);
+        assert!(all.ret && all.in_request && all.errno && all.stack);
         assert_eq!((all.depth, all.rate), (Some(3), 10));
         assert_eq!(all.min, Duration::from_micros(250));
         let condition =

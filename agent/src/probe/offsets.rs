@@ -3,7 +3,7 @@
 use crate::platform::btf::{Btf, BtfError};
 
 /// Struct and member, in the order of `agent_ebpf::offsets::Offsets`.
-const FIELDS: [(&str, &str); 46] = [
+const FIELDS: [(&str, &str); 49] = [
     ("sock", "__sk_common.skc_family"),
     ("sock", "__sk_common.skc_num"),
     ("sock", "__sk_common.skc_dport"),
@@ -50,6 +50,9 @@ const FIELDS: [(&str, &str); 46] = [
     ("linux_binprm", "filename"),
     ("task_struct", "thread.fsbase"),
     ("k_sigaction", "sa.sa_handler"),
+    ("task_struct", "exit_code"),
+    ("signal_struct", "flags"),
+    ("signal_struct", "group_exit_code"),
 ];
 
 /// What a kernel may be built without, or an architecture lacks: the kernel half sees 0 and does without.

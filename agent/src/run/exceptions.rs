@@ -9,12 +9,9 @@ use super::functions::{FileId, Mapped};
 use crate::discover::maps;
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
-use crate::function::exception::{self, Decode, EVENT, Hook, Hooks};
+use crate::function::exception::{self, Decode, EVENT, Hook};
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
-use crate::function::plan::{Place, PlanError};
-use crate::inspect::elf::Module;
 use crate::inspect::runtime::Goroutines;
-use crate::inspect::symbols::Index;
 use crate::probe::function::{Point, TaskSource};
 
 /// How the names of libraries begin that may have a hook; any executable may.
@@ -24,20 +21,6 @@ const LIBRARIES: [&str; 7] =
 /// Whether a module may have a hook.
 pub(super) fn concern(module: &Mapped) -> bool {
     module.is_executable || LIBRARIES.iter().any(|library| module.name.starts_with(library))
-}
-
-/// The hooks of a module, as far as it can be read, and those that cannot be probed.
-pub(super) fn hooks(place: &Place<'_>) -> Hooks {
-    look(place).unwrap_or_else(|error| {
-        tracing::debug!(module = place.name, %error, "no look for exceptions");
-        Hooks::default()
-    })
-}
-
-fn look(place: &Place<'_>) -> Result<Hooks, PlanError> {
-    let module = Module::open(place.file)?;
-    let index = Index::read(&module, place.lookup)?;
-    Ok(exception::hooks(&module, &index))
 }
 
 /// The probe of a hook.

@@ -11,9 +11,11 @@ use std::thread;
 use super::functions::{Mapped, Version};
 use super::tracepoints;
 use super::{Wishes, exceptions};
-use crate::function::exception::{Hook, Hooks};
+use crate::function::exception::{self, Hook, Hooks};
 use crate::function::plan::{self, ModulePlan, Place, PlanError, Refused};
 use crate::inspect::debug_file::{Lookup, Server};
+use crate::inspect::elf::Module;
+use crate::inspect::symbols::{Index, SymbolError};
 
 /// The thread, and what it has not yet answered.
 pub(super) struct Planner {
@@ -44,11 +46,22 @@ pub(super) struct Answer {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) plan: ModulePlan,
+    /// Why its functions cannot be listed, if they were asked for.
+    pub(crate) unlisted: Option<SymbolError>,
     /// Where its exceptions are raised, if that is asked for.
     pub(crate) hooks: Vec<Hook>,
     /// Where they are not seen though they are raised there.
     pub(crate) unseen: Vec<Refused>,
     pub(crate) tracepoints: Vec<tracepoints::Found>,
+}
+
+impl Found {
+    fn hook(&mut self, Hooks { hooks, refused }: Hooks) {
+        let refused = refused.into_iter();
+        self.hooks = hooks;
+        self.unseen =
+            refused.map(|(name, why)| Refused { name, reason: why.to_string() }).collect();
+    }
 }
 
 /// Whether there may be anything in a file that is asked for.
@@ -78,11 +91,31 @@ pub(crate) fn look(
         knows_goroutines,
     };
     let tracepoints = tracepoints::look(&place, &wishes.tracepoints);
+    let mut found = Found { tracepoints, ..Found::default() };
+    let lists = wishes.patterns.concern(&module.name, module.is_executable);
     let looks = wishes.exceptions && exceptions::concern(module);
-    let Hooks { hooks, refused } = if looks { exceptions::hooks(&place) } else { Hooks::default() };
-    let unseen = refused.into_iter().map(|(name, why)| Refused { name, reason: why.to_string() });
-    let plan = plan::plan(&place, &wishes.patterns)?;
-    Ok(Found { plan, hooks, unseen: unseen.collect(), tracepoints })
+    if !lists && !looks {
+        return Ok(found);
+    }
+    let opened = Module::open(place.file)?;
+    match Index::read(&opened, lookup) {
+        Ok(index) => {
+            if lists {
+                found.plan = plan::plan_listed(&place, (&opened, &index), &wishes.patterns);
+            }
+            if looks {
+                found.hook(exception::hooks(&opened, &index));
+            }
+        }
+        Err(error) => {
+            // What it exports may yet be read, and runtimes export their hooks.
+            if let Some(index) = Index::exported(&opened).ok().filter(|_| looks) {
+                found.hook(exception::hooks(&opened, &index));
+            }
+            found.unlisted = lists.then_some(error);
+        }
+    }
+    Ok(found)
 }
 
 impl Planner {

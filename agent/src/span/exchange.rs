@@ -9,6 +9,7 @@ use super::attributes::Attributes;
 use super::events::Events;
 use super::model::{Confidence, Kind, Method, Name, Resource, SpanId, TraceId};
 use super::propagation::RemoteContext;
+use crate::event::exit::ExitStatus;
 use crate::event::ids::{TaskId, Tgid};
 use crate::platform::clock::{MonoNs, WallOffset};
 use crate::protocol::{End, ExchangeNo};
@@ -111,6 +112,8 @@ pub(super) struct Exchange {
     pub(super) lost_before: u64,
     /// How long the request had been in the socket's queue, at least.
     pub(super) queue_ns: Option<u32>,
+    /// Its process ended before it did, and not well.
+    pub(super) exit: Option<ExitStatus>,
     /// The agent ended before it did.
     pub(super) stopped: bool,
     /// The span has been handed out; kept only for its children.

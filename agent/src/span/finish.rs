@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use slotmap::SlotMap;
 
+use super::attributes::Attributes;
 use super::exchange::{Exchange, ExchangeKey, Origin, Trace};
 use super::http;
 use super::identity::IdSource;
 use super::model::{Confidence, Kind, Method, Parent, Span, StatusCode};
 use super::sampler::Sampler;
+use crate::event::exit::{ExitStatus, signal_name};
 use crate::protocol::End;
 
 /// Deepest chain of parents followed; a longer one is cut into traces.
@@ -80,6 +82,9 @@ pub(super) fn span(
     if let Some(ns) = exchange.queue_ns {
         attributes.int("remora.queue_ns", i64::from(ns));
     }
+    if let Some(status) = exchange.exit {
+        describe_exit(status, &mut attributes);
+    }
     if how == Some(End::Unseen) {
         attributes.bool("remora.end.inferred", true);
         let reason = if exchange.stopped { "agent_stopped" } else { "not_seen" };
@@ -108,6 +113,19 @@ pub(super) fn span(
         status,
         status_message: String::new(),
     })
+}
+
+/// How the process ended that a span was open in.
+pub(super) fn describe_exit(status: ExitStatus, attributes: &mut Attributes) {
+    if let Some(code) = status.code() {
+        attributes.int("process.exit.code", i64::from(code));
+    }
+    if let Some(number) = status.signal() {
+        match signal_name(number) {
+            Some(name) => attributes.text("remora.process.exit.signal", name),
+            None => attributes.text("remora.process.exit.signal", &number.to_string()),
+        }
+    }
 }
 
 fn parent(

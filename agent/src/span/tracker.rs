@@ -22,6 +22,7 @@ use crate::event::{Event, Io, Outcome, Socket};
 use crate::function::facts::FunctionFacts;
 use crate::platform::clock::{MonoNs, WallOffset};
 use crate::protocol::{self, Direction, End, ExchangeNo, http1};
+use crate::stack::Taken;
 
 /// Most exchanges open or waiting at one time; more are not begun, and counted. Tests come to the
 /// bound sooner.
@@ -113,6 +114,11 @@ impl Tracker {
         self.calls.function(facts);
     }
 
+    /// Announces the stack of a record to come.
+    pub fn taken(&mut self, taken: &Arc<Taken>) {
+        self.calls.taken(taken);
+    }
+
     /// What was counted of calls.
     pub fn call_tallies(&self) -> CallTallies {
         self.calls.tallies()
@@ -172,20 +178,28 @@ impl Tracker {
             Event::Fork { tgid, tid, at, .. } => {
                 let kind = agent_common::task_kind::THREAD;
                 let task = TaskId { tgid: *tgid, kind, id: u64::from(tid.0) };
-                self.calls.thread(task, *at, &mut self.state);
+                self.calls.thread(task, *at, None, &mut self.state);
                 self.state.tasks.forget(task);
             }
-            Event::Signal { task, at, number, .. } => {
-                self.calls.signal(*task, *at, *number, &mut self.state);
+            Event::Signal { task, tid, at, number, .. } => {
+                self.calls.signal((*task, *tid), *at, *number, &mut self.state);
             }
-            Event::Exit { tgid, at, .. } => {
-                self.calls.exit(*tgid, *at, &mut self.state);
+            Event::ThreadExit { tgid, tid, at, status } => {
+                let kind = agent_common::task_kind::THREAD;
+                let task = TaskId { tgid: *tgid, kind, id: u64::from(tid.0) };
+                self.calls.thread(task, *at, *status, &mut self.state);
+            }
+            Event::Exit { tgid, at, status, .. } => {
+                self.calls.exit(*tgid, *at, *status, &mut self.state);
+                if let Some(status) = status {
+                    self.state.exits(*tgid, *status);
+                }
                 for key in self.sockets.unix_of(*tgid) {
                     self.close(key, *at, Closing::Vanished);
                 }
                 self.state.exit(*tgid);
             }
-            Event::Exec { tgid, at, .. } => self.calls.exit(*tgid, *at, &mut self.state),
+            Event::Exec { tgid, at, .. } => self.calls.exit(*tgid, *at, None, &mut self.state),
             Event::Listen(_) => {}
         }
     }
@@ -628,9 +642,13 @@ impl Tracker {
             gaps: 0,
             lost_before: self.state.lost,
             queue_ns: operation.segment_age_ns.filter(|_| kind == Kind::Server),
+            exit: None,
             stopped: false,
             done: false,
         });
+        if let Some(process) = self.state.processes.get_mut(&operation.task.tgid) {
+            process.open += 1;
+        }
         match kind {
             Kind::Server => self.state.serve(key, operation, socket_key),
             _ => self.state.begin_call(key, operation, &mut self.calls),

@@ -117,6 +117,23 @@ impl Index {
         Ok(index)
     }
 
+    /// Reads no more than what a module exports: where there is no reading of its other tables, that may be
+    /// whole.
+    pub fn exported(module: &Module) -> Result<Self, SymbolError> {
+        let mut index = Self {
+            symbols: Vec::new(),
+            strings: Vec::new(),
+            imports: plt::Imports::read(module)?,
+            ends: code_ends(module),
+            debug_file: None,
+            recoveries: HashMap::new(),
+            unwind: OnceLock::new(),
+        };
+        index.add_tables(module, ".dynsym", Origin::Dynamic)?;
+        index.sort(module);
+        Ok(index)
+    }
+
     /// The separate debug file that was found, if one was needed and is there.
     pub fn debug_file(&self) -> Option<&DebugFile> {
         self.debug_file.as_ref()
@@ -236,6 +253,11 @@ impl Index {
         self.imports.target(slot)
     }
 
+    /// Whether Go's own table was read.
+    pub fn has_go_table(&self) -> bool {
+        self.symbols.iter().any(|raw| raw.origin == Origin::GoTable)
+    }
+
     /// Where a Go function goes on after a recovered panic, and how many bytes its frame has there.
     pub fn recovery(&self, function: VirtAddr) -> Option<(VirtAddr, u32)> {
         self.recoveries.get(&function.0).map(|(at, frame)| (VirtAddr(*at), *frame))
@@ -318,7 +340,7 @@ impl Index {
     }
 
     /// Where Go's text begins: not at the section's start in a program with C code.
-    fn go_text(&self, module: &Module) -> Option<VirtAddr> {
+    pub fn go_text(&self, module: &Module) -> Option<VirtAddr> {
         let runtime = self.symbols.iter().find(|raw| self.linkage(raw) == Some("runtime.text"));
         match runtime {
             Some(raw) => Some(VirtAddr(raw.address)),

@@ -608,6 +608,54 @@ fn a_signal_fails_what_its_thread_was_in() {
     assert_eq!(said(&scene), ["f1: SIGSEGV, fatal signal 11, -"]);
 }
 
+/// What each span of a scene says of the end of its process.
+fn ends(scene: &Scene) -> Vec<String> {
+    let of = |span: &Span| {
+        let code = match span.attributes.get("process.exit.code") {
+            Some(Value::Int(code)) => code.to_string(),
+            _ => "-".to_owned(),
+        };
+        let signal = match span.attributes.get("remora.process.exit.signal") {
+            Some(Value::Text(signal)) => signal.to_owned(),
+            _ => "-".to_owned(),
+        };
+        format!("{} {code} {signal}", span.name)
+    };
+    let mut ends: Vec<_> = scene.spans.iter().map(of).collect();
+    ends.sort();
+    ends
+}
+
+#[test]
+fn what_is_open_says_how_its_process_ended() {
+    let unknown = wire::STATUS_UNKNOWN;
+    for (status, said) in
+        [(0, "- -"), (0x300, "3 -"), (0x8b, "- SIGSEGV"), (40, "- 40"), (unknown, "- -")]
+    {
+        let mut scene = scene();
+        scene.process(2, "other");
+        let [done, open, others] = [scene.outside(1), scene.outside(1), scene.outside(2)];
+        scene.asked(APP, done, "/done");
+        scene.write(APP, done, "HTTP/1.1 204 No\r\n\r\n");
+        scene.asked(APP, open, "/open");
+        scene.asked((2, 1), others, "/other");
+        scene.enter(APP, 0, sp(0));
+        // A thread that has ended before, and one that ends with the process.
+        scene.enter((1, 3), 1, sp(0) - 0x100_0000);
+        scene.task(kind::THREAD_EXIT, [1, 3, unknown, 0]);
+        scene.enter((1, 4), 2, sp(0) - 0x200_0000);
+        scene.task(kind::THREAD_EXIT, [1, 4, status, 0]);
+        scene.task(kind::EXIT, [1, 1, status, 0]);
+        scene.wait(1_000_000_000);
+        scene.step(&Step::Finish(MonoNs(scene.now)));
+        let expected = ["GET - -".to_owned(), "GET - -".to_owned(), format!("GET {said}")];
+        let calls = [format!("f0 {said}"), "f1 - -".to_owned(), format!("f2 {said}")];
+        let mut expected = [expected, calls].concat();
+        expected.sort();
+        assert_eq!(ends(&scene), expected, "{status:#x}");
+    }
+}
+
 /// What the events of a scene's spans say: the span, the type, and whether it was caught.
 fn fates(scene: &Scene) -> Vec<String> {
     let of = |span: &Span| {

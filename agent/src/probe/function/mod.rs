@@ -12,6 +12,7 @@
 
 mod attached;
 pub mod budget;
+pub mod empty;
 mod error;
 pub(crate) mod exercise;
 mod link;
@@ -24,6 +25,7 @@ mod uprobe;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
+use std::ops::AddAssign;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +50,7 @@ use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
 use crate::function::numbers::Numbers;
 use crate::function::site::SiteKind;
+use crate::platform::clock::MonoNs;
 use crate::platform::cpus;
 
 /// Sizes of maps, which the kernel fills with zeroes at start.
@@ -149,6 +152,30 @@ pub struct FunctionCounters {
     pub cost_ns: u64,
 }
 
+impl FunctionCounters {
+    /// Of all CPUs.
+    fn sum(counts: &[Counts]) -> Self {
+        let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum();
+        Self {
+            told: sum(|counts| counts.told),
+            suppressed: sum(|counts| counts.suppressed),
+            lost: sum(|counts| counts.lost),
+            dropped: sum(|counts| counts.dropped),
+            cost_ns: sum(|counts| counts.cost_ns),
+        }
+    }
+}
+
+impl AddAssign for FunctionCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.told += other.told;
+        self.suppressed += other.suppressed;
+        self.lost += other.lost;
+        self.dropped += other.dropped;
+        self.cost_ns += other.cost_ns;
+    }
+}
+
 /// The program, its links and its maps.
 #[derive(Debug)]
 pub struct FunctionProbes {
@@ -208,6 +235,7 @@ const CODE: &str = "CODE";
 const FUNCTIONS: &str = "FUNCTIONS";
 const COUNTS: &str = "FUNCTION_COUNTS";
 const BUDGETS: &str = "FUNCTION_BUDGETS";
+const ALARM: &str = "FUNCTION_ALARM";
 
 impl FunctionProbes {
     /// Loads the program beside the capture programs: its records come out of `capture`'s ring, and
@@ -351,14 +379,43 @@ impl FunctionProbes {
         let mut counts = vec![Counts::default(); self.cpus];
         let map = self.loaded.maps.fd(COUNTS)?;
         bpf::lookup(map, &function.0, &mut counts).map_err(|source| unusable(COUNTS, source))?;
-        let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum();
-        Ok(FunctionCounters {
-            told: sum(|counts| counts.told),
-            suppressed: sum(|counts| counts.suppressed),
-            lost: sum(|counts| counts.lost),
-            dropped: sum(|counts| counts.dropped),
-            cost_ns: sum(|counts| counts.cost_ns),
-        })
+        Ok(FunctionCounters::sum(&counts))
+    }
+
+    /// As [`counters`](Self::counters), of the first `count` functions.
+    pub fn all_counters(&self, count: u32) -> Result<Vec<FunctionCounters>, FunctionError> {
+        /// Functions asked for at a time.
+        const STEP: usize = 512;
+        let map = self.loaded.maps.fd(COUNTS)?;
+        let count = count.min(self.limits.functions);
+        let mut all = Vec::with_capacity(count as usize);
+        while all.len() < count as usize {
+            let (first, step) = (all.len() as u32, STEP.min(count as usize - all.len()));
+            let mut counts = vec![Counts::default(); self.cpus * step];
+            match bpf::lookup_array(map, first, &mut counts, self.cpus) {
+                Ok(()) => all.extend(counts.chunks(self.cpus).map(FunctionCounters::sum)),
+                // Older kernels tell of one at a time.
+                Err(_) => {
+                    let some = (first..count).take(step);
+                    let some = some.map(|number| self.counters(FunctionNo(number)));
+                    all.extend(some.collect::<Result<Vec<_>, _>>()?);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// When a process began to spend [so much more](wire::BUDGET_GROSS) than its budget that the kernel
+    /// half has woken the reader; once.
+    pub fn take_alarm(&mut self) -> Result<Option<MonoNs>, FunctionError> {
+        let (map, mut began) = (self.loaded.maps.fd(ALARM)?, [0u64]);
+        let taken = bpf::lookup(map, &0u32, &mut began);
+        let taken = taken.and_then(|()| match began {
+            [0] => Ok(()),
+            _ => bpf::update(map, &0u32, &[0u64]),
+        });
+        taken.map_err(|source| unusable(ALARM, source))?;
+        Ok(began.into_iter().find(|began| *began != 0).map(MonoNs))
     }
 
     /// Limits what hits may cost a process before calls are not told any more; 0 takes the limit away.

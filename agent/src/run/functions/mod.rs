@@ -181,7 +181,18 @@ impl Functions {
 
     /// How many functions are probed, those of remembered files included.
     pub(super) fn len(&self) -> usize {
-        self.watch.len() - self.tracepoints()
+        self.watch.len() - self.tracepoints() - self.exceptions()
+    }
+
+    /// At how many places exceptions are watched; `None` if that is not asked for.
+    pub(super) fn hooks(&self) -> Option<usize> {
+        self.wishes.exceptions.then(|| self.exceptions())
+    }
+
+    fn exceptions(&self) -> usize {
+        let numbered = self.files.values().filter_map(File::numbered);
+        let hooks = numbered.flat_map(Numbered::hooks);
+        hooks.filter(|number| self.watch.has(FunctionNo(*number))).count()
     }
 
     /// How many static tracepoints are probed.
@@ -391,6 +402,9 @@ impl Functions {
                 return;
             }
         };
+        if let Some(error) = &found.unlisted {
+            tracing::warn!(module = module.name, %error, "cannot look for functions");
+        }
         tell_refused(&module, &found.plan);
         for Refused { name, reason } in &found.unseen {
             tracing::warn!(

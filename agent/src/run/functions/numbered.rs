@@ -14,10 +14,9 @@ use crate::function::facts::{FunctionFacts, Role, SiteFacts};
 use crate::function::pattern::Pattern;
 use crate::function::plan::{Code, Planned};
 use crate::function::site::SiteKind;
-use crate::inspect::demangle::Language;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
-use crate::probe::function::{Need, Point, SitesNo, TaskSource};
+use crate::probe::function::{Need, Point, SitesNo};
 use crate::run::planner::Found;
 use crate::run::{exceptions, tracepoints};
 
@@ -66,6 +65,12 @@ impl Numbered {
         self.patterns.iter().map(|pattern| pattern.text())
     }
 
+    /// Which of its numbers are hooks'.
+    pub(super) fn hooks(&self) -> Range<u32> {
+        let end = self.tracepoints().start;
+        end.saturating_sub(self.hooks.len() as u32)..end
+    }
+
     /// What has a number, if it is one of these.
     pub(super) fn name(&self, FunctionNo(number): FunctionNo) -> Option<&str> {
         let index = number.checked_sub(self.numbers.start)? as usize;
@@ -112,21 +117,8 @@ pub(super) fn points(
     let mut rates = Vec::new();
     let mut numbers = first..;
     for (function, number) in found.plan.functions.iter().zip(&mut numbers) {
-        let task = match (function.language, goroutines) {
-            (Language::Go, Some(at)) => TaskSource::Goroutine { id_offset: at.goid_offset },
-            _ => TaskSource::Thread,
-        };
         let number = FunctionNo(number);
-        let point = |site, code: &Code| Point {
-            site,
-            ops: code.ops.clone(),
-            function: number,
-            semaphore: None,
-            task,
-        };
-        points.push(point(function.placement.entry, &function.entry));
-        let ends = function.placement.ends.iter();
-        points.extend(ends.map(|end| point(*end, end_code(function, end.kind))));
+        points.extend(Point::all_of(function, number, goroutines));
         if function.pattern.options.rate > 0 {
             rates.push((number, function.pattern.options.rate));
         }
@@ -161,12 +153,6 @@ fn facts(found: &Found, first: u32, module: &str, sites: &[SiteNo]) -> Vec<Arc<F
     facts
 }
 
-/// What an end reads: a result is there only at a return.
-fn end_code(function: &Planned, kind: SiteKind) -> &Code {
-    static NOTHING: Code = Code { ops: Vec::new(), reader: None };
-    if kind == SiteKind::Return { &function.end } else { &NOTHING }
-}
-
 fn call(
     found: &Found,
     first: u32,
@@ -196,7 +182,7 @@ fn call(
             SiteKind::TailCall => jump.and_then(by_address),
             _ => None,
         };
-        let code = end_code(function, end.kind);
+        let code = function.end_code(end.kind);
         told.extend(sites.next().map(|number| site(number, end.kind, into, code)));
     }
     FunctionFacts {

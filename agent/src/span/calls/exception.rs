@@ -1,5 +1,6 @@
 //! What a hit of an exception's hook comes to, with what its task has said before.
 
+use crate::event::exit::signal_name;
 use crate::function::exception::{self, Catch, Decode, Place, Raised, Seen, Which};
 use crate::span::attributes::Attributes;
 
@@ -55,28 +56,15 @@ fn placed(mut raised: Raised, place: Option<Place>) -> Raised {
     raised
 }
 
-/// A signal that ends a process with an error, as an exception. Names and numbers of signal(7), those that
-/// x86-64 and arm64 have in common.
+/// A signal that ends a process with an error, as an exception.
 pub(super) fn of_signal(number: u32) -> Raised {
-    let name = match number {
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        5 => "SIGTRAP",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        11 => "SIGSEGV",
-        24 => "SIGXCPU",
-        25 => "SIGXFSZ",
-        31 => "SIGSYS",
-        _ => "signal",
-    };
+    let name = signal_name(number).unwrap_or("signal");
     let message = Some(format!("fatal signal {number}"));
     Raised { name: name.to_owned(), message, place: None, object: None }
 }
 
 /// The attributes of the event, as the semantic conventions name them.
-pub(super) fn attributes(raised: &Raised) -> Attributes {
+pub(super) fn attributes(raised: &Raised, stack: Option<&str>) -> Attributes {
     let mut attributes = Attributes::default();
     if !raised.name.is_empty() {
         attributes.text("exception.type", &raised.name);
@@ -87,6 +75,9 @@ pub(super) fn attributes(raised: &Raised) -> Attributes {
     if let Some(place) = &raised.place {
         attributes.text("code.file.path", &place.file);
         attributes.int("code.line.number", i64::from(place.line));
+    }
+    if let Some(stack) = stack {
+        attributes.text("exception.stacktrace", stack);
     }
     attributes
 }
