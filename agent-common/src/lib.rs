@@ -92,6 +92,19 @@ pub mod task_kind {
     pub const NODE_ASYNC: u8 = 4;
     /// A Java virtual thread.
     pub const VIRTUAL_THREAD: u8 = 5;
+    /// The thread is the task, and sends for a request of nginx's: [`Io::task`](super::Io::task) is the
+    /// socket that the request came by, [`Io::task_flags`](super::Io::task_flags) and
+    /// [`Io::task_seq`](super::Io::task_seq) say more.
+    pub const NGINX_REQUEST: u8 = 6;
+}
+
+/// Bits of [`Io::task_flags`] where [`Io::task_kind`] is [`task_kind::NGINX_REQUEST`].
+pub mod nginx_flags {
+    /// It is what its connection is served with at the moment, not something beside that.
+    pub const CURRENT: u8 = 1;
+    /// [`Io::task_seq`](super::Io::task_seq) is the TCP sequence number up to which nginx has read from
+    /// the socket that the request came by.
+    pub const SEQ: u8 = 1 << 1;
 }
 
 /// One operation on a socket, followed by `copied` payload bytes (and padding to eight).
@@ -120,10 +133,10 @@ pub struct Io {
     pub copied: u16,
     /// One of [`task_kind`].
     pub task_kind: u8,
-    /// Reserved, zero.
-    pub pad: u8,
-    /// The syscall's number on this architecture.
-    pub syscall: u32,
+    /// Depends on the task's kind: [`nginx_flags`], or zero.
+    pub task_flags: u8,
+    /// Depends on the task's kind, or zero.
+    pub task_seq: u32,
 }
 
 /// Bits of [`Header::flags`] in a [`Socket`].
@@ -218,6 +231,8 @@ pub mod select {
     /// Those of the program that it is about to become are: its next exec makes this
     /// [`FUNCTIONS`].
     pub const FUNCTIONS_NEXT: u32 = 1 << 5;
+    /// Its program is nginx, until it execs.
+    pub const NGINX: u32 = 1 << 6;
 }
 
 /// What the kernel keeps for a selected process.
@@ -258,8 +273,10 @@ pub mod counter {
     pub const IO_URING_UNSEEN: u32 = 6;
     /// Hits of function probes for which no state or scratch could be had.
     pub const NO_SCRATCH: u32 = 7;
+    /// What nginx has sent to others, and began like a request, without a proof for which of its own.
+    pub const NGINX_UNPROVED: u32 = 8;
     /// How many counters there are.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 9;
 }
 
 const _: () = {

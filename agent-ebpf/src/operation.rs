@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 use crate::emit::Slot;
 use crate::sock::Sock;
 use crate::syscall::{Buffer, Syscall};
-use crate::{emit, payload, process, socket, task};
+use crate::{emit, nginx, payload, process, socket, task};
 
 /// Which way bytes move.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
     if !socket::is_stream(sock) || !sock.has_file() {
         return;
     }
-    let Syscall { number, buffer, asks_nothing } = syscall();
+    let Syscall { buffer, asks_nothing } = syscall();
     if bytes == 0 && (asks_nothing || !socket::is_at_end(sock)) {
         return;
     }
@@ -114,7 +114,13 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
             });
         }
     }
-    let (task_kind, task) = task::current(selected);
+    let (mut task_kind, mut task) = task::current(selected);
+    let (mut task_flags, mut task_seq) = (0, 0);
+    if way == Way::Outbound && copied > 0 && nginx::begins_request(selected, sock, scratch) {
+        if let Some(behalf) = nginx::behalf(sock, slot, scratch) {
+            (task_kind, task, task_flags, task_seq) = behalf;
+        }
+    }
     let header = emit::header(slot, kind::IO, flags);
     let age = header.ts_ns.saturating_sub(segment_ns);
     let segment_age_ns = if age > u64::from(u32::MAX) { u32::MAX } else { age as u32 };
@@ -130,8 +136,8 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
         segment_age_ns,
         copied: copied as u16,
         task_kind,
-        pad: 0,
-        syscall: number,
+        task_flags,
+        task_seq,
     };
     let copied = u64::from(copied) & (emit::PAYLOAD_MAX as u64 * 2 - 1);
     let bytes = size_of::<Io>() as u64 + copied;

@@ -53,6 +53,9 @@ const IPPROTO_TCP: u16 = 6;
 
 /// A socket that fields can be read from.
 pub trait Sock: Copy {
+    /// Whether the verifier tracks it.
+    const IS_TYPED: bool;
+
     /// Where it lies.
     fn address(self) -> u64;
 
@@ -110,6 +113,8 @@ impl Typed {
 }
 
 impl Sock for Typed {
+    const IS_TYPED: bool = true;
+
     #[inline(always)]
     fn address(self) -> u64 {
         self.0 as u64
@@ -188,6 +193,8 @@ impl Found {
 }
 
 impl Sock for Found {
+    const IS_TYPED: bool = false;
+
     #[inline(always)]
     fn address(self) -> u64 {
         self.at as u64
@@ -254,4 +261,15 @@ impl Sock for Found {
     fn forget(self) {
         let _ = SOCKETS_FOUND.remove(&self.address());
     }
+}
+
+/// The id that a socket has got, as [`Typed`] or as [`Found`], if it has one.
+#[inline(always)]
+pub fn id_of(sock: Found, is_typed: bool) -> Option<u64> {
+    let id = if is_typed {
+        sock.load::<u64>(offset!(skc_cookie))
+    } else {
+        sock.known().map_or(0, |state| state.id)
+    };
+    if id == 0 { None } else { Some(id) }
 }

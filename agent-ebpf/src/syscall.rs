@@ -47,10 +47,8 @@ impl Call {
     }
 }
 
-/// The syscall's number and its buffer, as one operation sees them.
+/// A syscall, as one operation sees it.
 pub struct Syscall {
-    /// The number on this architecture.
-    pub number: u32,
     /// Where the operation's bytes are.
     pub buffer: Buffer,
     /// Whether the caller asked for no bytes at all.
@@ -109,7 +107,7 @@ pub fn current(way: Way) -> Syscall {
     let regs = unsafe { bpf_task_pt_regs(task) } as *const u8;
     // SAFETY: `regs` is typed `struct pt_regs` for the verifier.
     let number = unsafe { arch::number(regs) };
-    let blind = |buffer| Syscall { number, buffer, asks_nothing: false };
+    let blind = |buffer| Syscall { buffer, asks_nothing: false };
     // SAFETY: as above.
     if unsafe { arch::is_compat(regs) } {
         return blind(Buffer::Compat);
@@ -129,5 +127,5 @@ pub fn current(way: Way) -> Syscall {
         Buffer::Messages(..) => Buffer::Unknown,
         buffer => buffer,
     };
-    Syscall { number, buffer, asks_nothing: call.asks_nothing }
+    Syscall { buffer, asks_nothing: call.asks_nothing }
 }

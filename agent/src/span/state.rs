@@ -16,6 +16,7 @@ use super::model::{Confidence, Kind, Method, Resource};
 use super::propagation;
 use super::tasks::{self, Process, Processes, Tasks};
 use super::tracker::Tallies;
+use crate::event::Behalf;
 use crate::event::ids::{TaskId, Tgid};
 use crate::platform::clock::{MonoNs, WallOffset};
 use crate::protocol::{self, End};
@@ -49,6 +50,8 @@ pub(super) struct State {
 pub(super) struct Operation {
     pub(super) at: MonoNs,
     pub(super) task: TaskId,
+    /// For which request, where that is told.
+    pub(super) behalf: Option<Behalf>,
     pub(super) tcp_seq: Option<u32>,
     pub(super) nonblocking: bool,
     /// How long before `at` the socket's last segment had come.
@@ -136,6 +139,32 @@ impl State {
         };
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.within = Some((current, method, confidence));
+        }
+    }
+
+    /// As [`begin_call`](Self::begin_call), where it is told what the task serves: `server`, or something
+    /// that is not known.
+    pub(super) fn begin_call_for(
+        &mut self,
+        key: ExchangeKey,
+        operation: &Operation,
+        server: Option<(ExchangeKey, Confidence)>,
+        calls: &mut Calls,
+    ) {
+        let Some((server, confidence)) = server else {
+            self.tallies.nginx_unplaced += 1;
+            return;
+        };
+        let place = calls.place(operation.task, self);
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.within = Some((server, Method::NginxRequest, confidence));
+        // A function that nginx runs at the moment, if it runs it for the same request.
+        if let Some(place) = place
+            && let (Some(call), Belongs::Request { key, .. }) = (place.call, place.belongs)
+            && key == server
+        {
+            exchange.caller = Some((call, None));
+            calls.need(operation.task);
         }
     }
 
