@@ -91,10 +91,20 @@ struct State {
     bytes: usize,
     /// When the first of them came.
     since: Option<Instant>,
+    /// What whoever waits on the runtime waits for, once there are some.
+    enough: Portion,
+    /// Someone waits on a thread of its own.
+    awaited: bool,
     account: Account,
     closing: bool,
     /// What is settled after the end has been counted already.
     abandoned: bool,
+}
+
+impl State {
+    fn is_enough(&self) -> bool {
+        self.waiting >= self.enough.spans || self.bytes >= self.enough.bytes
+    }
 }
 
 /// How much may wait.
@@ -136,6 +146,8 @@ impl Queue {
             waiting: 0,
             bytes: 0,
             since: None,
+            enough: Portion { spans: 0, bytes: 0 },
+            awaited: false,
             account: Account::default(),
             closing: false,
             abandoned: false,
@@ -165,11 +177,18 @@ impl Queue {
         state.account.queued += fits as u64;
         state.waiting += fits;
         state.bytes += bytes;
+        let is_first = state.since.is_none();
         state.since.get_or_insert_with(Instant::now);
         state.parts.push_back(Part::whole(batch).split_front(fits));
+        // Waking is dear, and who waits for a few more knows when to look by itself.
+        let (awaited, notified) = (state.awaited, is_first || state.is_enough());
         drop(state);
-        self.filled.notify_one();
-        self.notify.notify_one();
+        if awaited {
+            self.filled.notify_one();
+        }
+        if notified {
+            self.notify.notify_one();
+        }
     }
 
     /// Waits until half of the queue is free, or nothing was settled for `patience`.
@@ -212,12 +231,12 @@ impl Queue {
     pub(super) async fn take(&self, linger: Duration, portion: Portion) -> Option<Request> {
         loop {
             let rest = {
-                let state = self.lock();
-                let is_enough = state.waiting >= portion.spans || state.bytes >= portion.bytes;
+                let mut state = self.lock();
+                state.enough = portion;
                 match state.since {
                     None if state.closing => return None,
                     None => None,
-                    Some(_) if is_enough || state.closing => Some(Duration::ZERO),
+                    Some(_) if state.is_enough() || state.closing => Some(Duration::ZERO),
                     Some(since) => Some(linger.saturating_sub(since.elapsed())),
                 }
             };
@@ -236,6 +255,7 @@ impl Queue {
     pub(super) fn take_blocking(&self, timeout: Option<Duration>) -> Option<Vec<Batch>> {
         let mut state = self.lock();
         if state.parts.is_empty() && !state.closing {
+            state.awaited = true;
             state = match timeout {
                 None => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(timeout) => {
@@ -243,6 +263,7 @@ impl Queue {
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+            state.awaited = false;
         }
         if state.parts.is_empty() && state.closing {
             return None;

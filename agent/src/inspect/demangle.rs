@@ -3,6 +3,8 @@
 //! The short form is what patterns are matched with: `ns::Class::method` without arguments or return
 //! type, Rust paths without their hash, Go's names as they are. What cannot be demangled keeps its name.
 
+mod swift;
+
 use cpp_demangle::DemangleOptions;
 
 /// Which language a function's name speaks of.
@@ -16,7 +18,7 @@ pub enum Language {
     Rust,
     /// Go.
     Go,
-    /// Swift; its names are left as they are.
+    /// Swift; only names of plain functions are read.
     Swift,
 }
 
@@ -112,8 +114,10 @@ fn short(base: &str) -> (String, Language) {
         let name = symbol.and_then(|symbol| symbol.demangle_with_options(&options).ok());
         return (name.unwrap_or_else(|| base.to_owned()), Language::Cpp);
     }
-    let swift = ["$s", "_$s", "$S", "_$S", "_T0"].iter().any(|prefix| base.starts_with(prefix));
-    (base.to_owned(), if swift { Language::Swift } else { Language::C })
+    if swift::PREFIXES.iter().any(|prefix| base.starts_with(prefix)) {
+        return (swift::path(base).unwrap_or_else(|| base.to_owned()), Language::Swift);
+    }
+    (base.to_owned(), Language::C)
 }
 
 fn is_cpp(base: &str) -> bool {
@@ -214,7 +218,7 @@ mod tests {
             ("copy.lto_priv.0.part.1", "copy", Language::C, Variant::Part),
             ("sum.avx2.0", "sum", Language::C, Variant::Processor),
             ("odd.name", "odd.name", Language::C, Variant::Plain),
-            ("$s4main3fooyyF", "$s4main3fooyyF", Language::Swift, Variant::Plain),
+            ("$s4main3fooyyF", "main.foo", Language::Swift, Variant::Plain),
             ("_Znotmangled", "_Znotmangled", Language::Cpp, Variant::Plain),
             ("", "", Language::C, Variant::Plain),
         ] {

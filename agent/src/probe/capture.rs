@@ -1,5 +1,8 @@
 //! Loading, attaching, draining and detaching the capture programs.
-#![expect(unsafe_code, reason = "marks the wire types as plain data for aya, and calls poll(2)")]
+#![expect(
+    unsafe_code,
+    reason = "marks the wire types as plain data for aya, and borrows the ring's descriptor"
+)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,6 +15,7 @@ use aya::sys::SyscallError;
 use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, Pod};
 
 use super::offsets;
+use super::wait::{Alarm, Until};
 use crate::inspect::runtime::{Goroutines, Tasks};
 use crate::platform::btf::{Btf, BtfError};
 use crate::platform::memory;
@@ -169,6 +173,7 @@ impl Counters {
 pub struct Capture {
     source: Source,
     ring: Ring,
+    alarm: Alarm,
     selection: Selection,
     asleep: Array<MapData, u32>,
     counters: PerCpuArray<MapData, u64>,
@@ -245,10 +250,12 @@ impl Capture {
         attach(&mut ebpf, source, kernel)?;
         let maps = SHARED.into_iter().map(|name| Ok((name, another_fd(&ebpf, name)?)));
         let maps = maps.collect::<Result<_, CaptureError>>()?;
+        let ring = Ring { ring: take(&mut ebpf, "EVENTS", RingBuf::try_from)? };
         Ok(Self {
             shared: Shared { maps, offsets: kernel.offsets.clone(), wake_bytes },
             source,
-            ring: Ring { ring: take(&mut ebpf, "EVENTS", RingBuf::try_from)? },
+            alarm: Alarm::new(ring.fd()).map_err(CaptureError::Wait)?,
+            ring,
             selection: Selection {
                 maybe: take(&mut ebpf, "MAYBE", Array::try_from)?,
                 deselections: take(&mut ebpf, "DESELECTIONS", Array::try_from)?,
@@ -316,29 +323,20 @@ impl Capture {
         result.map_err(|source| CaptureError::Map { map, source: Box::new(source) })
     }
 
-    /// Waits until the kernel half wakes the reader, one of `others` becomes readable or `timeout` is
+    /// Waits until the ring has what `until` says, one of `others` becomes readable or `timeout` is
     /// over. True if one of `others` is readable.
     pub fn wait<const N: usize>(
         &self,
+        until: Until,
         others: [Option<BorrowedFd<'_>>; N],
         timeout: Option<Duration>,
     ) -> Result<bool, CaptureError> {
-        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut entries = vec![entry(self.ring.ring.as_raw_fd())];
-        // poll(2) leaves out entries with a negative descriptor.
-        entries.extend(others.iter().map(|fd| entry(fd.map_or(-1, |fd| fd.as_raw_fd()))));
-        // Rounded up, so that a short rest does not become a busy loop.
-        let millis = timeout.map_or(-1, |rest| rest.as_micros().div_ceil(1000).min(60_000) as i32);
-        // SAFETY: the vector holds as many valid entries as we say and outlives the call.
-        let result =
-            unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, millis) };
-        if result < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(CaptureError::Wait(error));
-            }
-        }
-        Ok(entries.iter().skip(1).any(|entry| entry.revents != 0))
+        self.alarm.wait(self.ring.fd(), until, others, timeout).map_err(CaptureError::Wait)
+    }
+
+    /// Forgets that the kernel half has woken the reader: called before the ring is read.
+    pub fn rouse(&self) -> Result<(), CaptureError> {
+        self.alarm.clear().map_err(CaptureError::Wait)
     }
 
     /// Records for which there was no room in the ring.
@@ -378,6 +376,11 @@ pub struct Ring {
 }
 
 impl Ring {
+    fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring holds the descriptor open for as long as it is borrowed here.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+
     /// Hands every record that is ready to `sink`, at most `most`; returns how many.
     pub fn drain(&mut self, most: usize, mut sink: impl FnMut(&[u8])) -> usize {
         let mut count = 0;

@@ -5,5 +5,7 @@ mod capture;
 pub mod function;
 mod offsets;
 pub mod plan;
+mod wait;
 
 pub use capture::{Capture, CaptureError, Counters, Options, Ring, Selection, Source, Verified};
+pub use wait::Until;

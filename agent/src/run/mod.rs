@@ -36,7 +36,7 @@ use crate::export::{Account, Destination, ExportError, Exporters, Limits};
 use crate::pipeline::{Pipeline, Step};
 use crate::platform::clock::{self, MonoNs, WallOffset};
 use crate::platform::memory;
-use crate::probe::{self, Capture, CaptureError, Selection};
+use crate::probe::{self, Capture, CaptureError, Selection, Until};
 use crate::span::model::Span;
 use crate::span::tracker::Settings;
 use functions::Functions;
@@ -300,6 +300,7 @@ impl Agent {
     fn work(&mut self) -> Result<(), RunError> {
         let mut idle = 0;
         loop {
+            self.capture.rouse()?;
             let began = clock::now();
             let drained = self.drain()?;
             self.collect(began.before(SETTLE_NS));
@@ -312,10 +313,10 @@ impl Agent {
             idle = if drained == 0 { idle + 1 } else { 0 };
             let full = drained >= DRAIN_MAX;
             let asleep = idle > IDLE_DRAINS && !self.pipeline.is_pending();
-            let rest = match (full, asleep) {
-                (true, _) => Some(Duration::ZERO),
-                (false, false) => Some(REST),
-                (false, true) if self.suspects_ends()? => Some(REST),
+            let (until, rest) = match (full, asleep) {
+                (true, _) => (Until::Woken, Some(Duration::ZERO)),
+                (false, false) => (Until::Woken, Some(REST)),
+                (false, true) if self.suspects_ends()? => (Until::Woken, Some(REST)),
                 (false, true) => {
                     self.recording.flush();
                     self.capture.sleep_until_event()?;
@@ -323,12 +324,12 @@ impl Agent {
                     let late = self.drain()?;
                     // What is not told wakes nobody, but costs.
                     let watch = self.functions.as_ref().map(|_| WATCH);
-                    if late > 0 { Some(REST) } else { watch }
+                    if late > 0 { (Until::Woken, Some(REST)) } else { (Until::Record, watch) }
                 }
             };
             let woken = {
                 let others = [Some(self.signals.as_fd()), self.metrics.as_ref().map(Metrics::fd)];
-                self.capture.wait(others, rest)?
+                self.capture.wait(until, others, rest)?
             };
             if woken && self.is_asked_to_end() {
                 return Ok(());

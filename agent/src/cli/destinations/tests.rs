@@ -1,3 +1,5 @@
+//! Flags and environments, and the destinations that they mean.
+
 use super::*;
 
 /// The destinations that an environment means, in words.
