@@ -98,6 +98,12 @@ pub mod task_kind {
     pub const NGINX_REQUEST: u8 = 6;
 }
 
+/// Bits of [`Io::task_flags`] where [`Io::task_kind`] is [`task_kind::GOROUTINE`].
+pub mod goroutine_flags {
+    /// It has not done the operation itself: it waits for the client of Go's `net/http`, which has.
+    pub const CALLER: u8 = 1;
+}
+
 /// Bits of [`Io::task_flags`] where [`Io::task_kind`] is [`task_kind::NGINX_REQUEST`].
 pub mod nginx_flags {
     /// It is what its connection is served with at the moment, not something beside that.
@@ -133,7 +139,7 @@ pub struct Io {
     pub copied: u16,
     /// One of [`task_kind`].
     pub task_kind: u8,
-    /// Depends on the task's kind: [`nginx_flags`], or zero.
+    /// Depends on the task's kind: [`goroutine_flags`], [`nginx_flags`], or zero.
     pub task_flags: u8,
     /// Depends on the task's kind, or zero.
     pub task_seq: u32,
@@ -275,8 +281,10 @@ pub mod counter {
     pub const NO_SCRATCH: u32 = 7;
     /// What nginx has sent to others, and began like a request, without a proof for which of its own.
     pub const NGINX_UNPROVED: u32 = 8;
+    /// What the client of Go's `net/http` has sent while it could not be told for which goroutine.
+    pub const GO_UNPROVED: u32 = 9;
     /// How many counters there are.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 10;
 }
 
 const _: () = {

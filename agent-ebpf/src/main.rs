@@ -10,6 +10,7 @@ mod arch;
 mod descriptor;
 mod emit;
 mod exit;
+mod nethttp;
 mod nginx;
 mod offsets;
 mod operation;

@@ -50,14 +50,11 @@ const SIGNATURE: u32 = 0x5054_5448;
 /// nginx keeps a bit of its own in the lowest one of what it tells epoll (`src/event/modules/`).
 const INSTANCE: u64 = 1;
 
-/// Whether an operation that moved the `copied` bytes in `scratch` out of this process may begin a
-/// request of nginx's own to another server.
+/// Whether this process is nginx.
 #[inline(always)]
-pub fn begins_request(selected: *mut Selected, sock: impl Sock, scratch: &Scratch) -> bool {
+pub fn is_nginx(selected: *mut Selected) -> bool {
     // SAFETY: a value of the map of selected processes, alive while the program runs.
-    let is_nginx = unsafe { (*selected).bits } & select::NGINX != 0;
-    // Every method that nginx sends begins with a capital letter.
-    is_nginx && scratch.first_byte().is_ascii_uppercase() && !socket::is_accepted(sock)
+    unsafe { (*selected).bits & select::NGINX != 0 }
 }
 
 /// For which request the operation is, as the kind, the number, the flags and the position of a task;

@@ -27,7 +27,9 @@ pub struct State {
     /// Operations so far, lost ones included.
     op: u32,
     /// Whether its `Socket` record was written.
-    pub told: u32,
+    pub told: u16,
+    /// Whether a request was written by it, and it was not known yet for whom.
+    pub asks: u16,
 }
 
 impl State {
@@ -239,6 +241,7 @@ impl Sock for Found {
             inode: self.inode,
             op: 0,
             told: 0,
+            asks: 0,
         };
         if let Some(state) = self.known() {
             if state.inode != self.inode {

@@ -7,7 +7,8 @@ use std::fmt;
 
 use agent_common::function::hit_flags;
 use agent_common::{
-    SLOT_SHIFT, SUFFIX_BYTES, family, io_flags, kind, nginx_flags, socket_flags, task_kind,
+    SLOT_SHIFT, SUFFIX_BYTES, family, goroutine_flags, io_flags, kind, nginx_flags, socket_flags,
+    task_kind,
 };
 
 use crate::platform::clock::MonoNs;
@@ -93,6 +94,8 @@ pub struct Io<'a> {
     pub tid: Tid,
     /// As which unit of work.
     pub task: TaskId,
+    /// Whether that has not done it itself, but waits for another one that has.
+    pub waits: bool,
     /// For which request, where the kernel half has been able to prove that.
     pub behalf: Option<Behalf>,
     /// Which way.
@@ -287,6 +290,7 @@ fn io(at: MonoNs, flags: u8, body: &[u8]) -> Option<Io<'_>> {
         task_kind::NGINX_REQUEST => (thread, Some(behalf(fixed))),
         kind => (TaskId { tgid, kind, id: u64_at(fixed, 16) }, None),
     };
+    let waits = task.kind == task_kind::GOROUTINE && fixed[43] & goroutine_flags::CALLER != 0;
     let len = u32_at(fixed, 24);
     let copied = usize::from(u16_at(fixed, 40));
     let outcome = if flags & io_flags::ERROR != 0 {
@@ -307,6 +311,7 @@ fn io(at: MonoNs, flags: u8, body: &[u8]) -> Option<Io<'_>> {
         tgid,
         tid,
         task,
+        waits,
         behalf,
         direction: if flags & io_flags::OUTBOUND != 0 {
             Direction::Outbound

@@ -2,6 +2,7 @@
 
 mod calls;
 mod corners;
+mod goroutines;
 mod nginx;
 mod order;
 mod trees;
@@ -9,7 +10,7 @@ mod trees;
 use std::collections::BTreeMap;
 
 use agent_common as wire;
-use agent_common::{family, io_flags, kind, nginx_flags, socket_flags, task_kind};
+use agent_common::{family, goroutine_flags, io_flags, kind, nginx_flags, socket_flags, task_kind};
 
 use super::*;
 use crate::fuzzing::wire as records;
@@ -48,6 +49,8 @@ struct Scene {
     /// What is sent to others is for a request of nginx's that came by this socket, and whether it is what
     /// that is served with.
     serving: Option<(End, bool)>,
+    /// Which goroutine does everything, and whether it waits for another one that does.
+    goroutine: Option<(u64, bool)>,
 }
 
 impl Scene {
@@ -66,6 +69,7 @@ impl Scene {
             held: None,
             one_cpu: false,
             serving: None,
+            goroutine: None,
         };
         scene.step(&Step::Clock(WallOffset { ns: 1_000_000_000 }));
         scene
@@ -213,7 +217,10 @@ impl Scene {
             let seq = client.seq.map_or((0, 0), |[read_to, _]| (nginx_flags::SEQ, read_to));
             (task_kind::NGINX_REQUEST, client.id, current | seq.0, seq.1)
         });
-        let (task_kind, task, task_flags, task_seq) = behalf.unwrap_or_default();
+        let goroutine = self.goroutine.map(|(id, waits)| {
+            (task_kind::GOROUTINE, id, u8::from(waits) * goroutine_flags::CALLER, 0)
+        });
+        let (task_kind, task, task_flags, task_seq) = behalf.or(goroutine).unwrap_or_default();
         let io = wire::Io {
             header,
             socket: id,

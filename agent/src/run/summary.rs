@@ -102,6 +102,7 @@ impl Summary {
                 "remora_nginx_calls_unproved_total",
                 count(counter::NGINX_UNPROVED) + self.tallies.nginx_unplaced,
             ),
+            ("remora_go_calls_unproved_total", count(counter::GO_UNPROVED)),
             ("remora_parents_disputed_total", self.tallies.disputed),
             ("remora_spans_unsampled_total", self.tallies.unsampled),
             ("remora_spans_total", self.spans()),

@@ -50,6 +50,8 @@ pub(super) struct State {
 pub(super) struct Operation {
     pub(super) at: MonoNs,
     pub(super) task: TaskId,
+    /// Whether the task waits for another one that has done it.
+    pub(super) waits: bool,
     /// For which request, where that is told.
     pub(super) behalf: Option<Behalf>,
     pub(super) tcp_seq: Option<u32>,
@@ -224,7 +226,34 @@ impl State {
             }
             (None, _) => {}
         }
-        if let Some((server, method, confidence)) = within {
+        self.place(key);
+    }
+
+    /// As [`begin_call`](Self::begin_call), by an operation on the answer, for a call of which it was not
+    /// known before who had made it. Who waits for an answer has done nothing else since it has asked.
+    pub(super) fn begin_call_late(
+        &mut self,
+        key: ExchangeKey,
+        operation: &Operation,
+        calls: &mut Calls,
+    ) {
+        if !operation.waits {
+            return;
+        }
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let is_known = exchange.origin != Origin::Unknown
+            || exchange.within.is_some()
+            || exchange.caller.is_some();
+        if exchange.kind == Kind::Client && !is_known {
+            self.begin_call(key, operation, calls);
+            self.place(key);
+        }
+    }
+
+    /// Gives a call the place that was found for it.
+    fn place(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        if let Some((server, method, confidence)) = exchange.within {
             self.link(key, server, method, confidence);
         } else if let Some(exchange) = self.exchanges.get_mut(key)
             && exchange.trace.is_none()

@@ -334,8 +334,9 @@ impl Tracker {
     fn position(&mut self, key: SocketKey, io: &Io<'_>, skipped: u32) -> Operation {
         let (at, nonblocking, task) = (io.at, io.nonblocking, io.task);
         let segment_age_ns = io.tcp_seq.map(|_| io.segment_age_ns).filter(|age| *age < u32::MAX);
-        let (tcp_seq, behalf) = (None, io.behalf);
-        let mut operation = Operation { at, task, behalf, tcp_seq, nonblocking, segment_age_ns };
+        let (tcp_seq, behalf, waits) = (None, io.behalf, io.waits);
+        let mut operation =
+            Operation { at, task, waits, behalf, tcp_seq, nonblocking, segment_age_ns };
         let Some(socket) = self.sockets.get_mut(key) else { return operation };
         let Some(seq) = io.tcp_seq else {
             if skipped > 0 {
@@ -479,7 +480,8 @@ impl Tracker {
         let tgid = self.sockets.get(key).map(|socket| socket.tgid).unwrap_or_default();
         let task = TaskId { tgid, kind: agent_common::task_kind::THREAD, id: 0 };
         let (behalf, tcp_seq, segment_age_ns, nonblocking) = (None, None, None, false);
-        let operation = Operation { at, task, behalf, tcp_seq, nonblocking, segment_age_ns };
+        let waits = false;
+        let operation = Operation { at, task, waits, behalf, tcp_seq, nonblocking, segment_age_ns };
         self.feed(key, &operation, step);
     }
 
@@ -521,9 +523,13 @@ impl Tracker {
                     exchange.request_cut = end == End::Aborted;
                 }
             }
-            Message::Interim { .. } => {}
+            Message::Interim { exchange, .. } => {
+                let Some(key) = self.open(key, exchange) else { return };
+                self.state.begin_call_late(key, operation, &mut self.calls);
+            }
             Message::ResponseStart { exchange } => {
                 let Some(key) = self.open(key, exchange) else { return };
+                self.state.begin_call_late(key, operation, &mut self.calls);
                 self.state.response_start(key, operation);
             }
             Message::ResponseHead { exchange, head } => {

@@ -37,6 +37,7 @@ fn feed(tracker: &mut Tracker, steps: &[Step]) {
         let task = TaskId { tgid, kind: agent_common::task_kind::THREAD, id: tgid.0.into() };
         let segment = Segment { prefix: bytes, len: bytes.len() as u64, suffix: &[] };
         tracker.event(&Event::Io(Io {
+            waits: false,
             behalf: None,
             at: MonoNs(at),
             socket: SocketId(tgid.0.into()),
