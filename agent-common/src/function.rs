@@ -79,6 +79,15 @@ pub struct Site {
     pub cost_ns: u32,
 }
 
+/// A site's number: its place in the map of sites, and above that how often another site has had the place
+/// before. A hit that was told of the other one, and is read late, is not taken for one of this.
+pub mod site_number {
+    /// Bits of the place.
+    pub const PLACE_BITS: u32 = 20;
+    /// The place's.
+    pub const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
+}
+
 /// What a probe's cookie holds: the number of its site in the low 32 bits, then the number of its link,
 /// then the link's generation: 0 or 1, changed each time a link is replaced.
 pub mod cookie {
@@ -88,6 +97,8 @@ pub mod cookie {
     pub const LINK_MASK: u32 = (1 << 30) - 1;
     /// Where the generation begins.
     pub const GENERATION_SHIFT: u32 = 62;
+    /// What the map of links holds for a link of which nothing is told any more: no generation.
+    pub const SILENT: u32 = 2;
 }
 
 /// A function's state in the kernel half, shared by all CPUs.

@@ -32,7 +32,13 @@ pub mod kind {
     pub const HIT: u8 = 9;
     /// [`Process`](super::Process): a thread has met a signal that ends its process with an error.
     pub const SIGNAL: u8 = 10;
+    /// [`Process`](super::Process): a thread of a process whose functions are probed ended, and others are
+    /// still there.
+    pub const THREAD_EXIT: u8 = 11;
 }
+
+/// In an exit's [`Process::parent_tgid`]: it is not known how the process ended, or the thread alone has.
+pub const STATUS_UNKNOWN: u32 = u32::MAX;
 
 /// How many bits of [`Header::cpu`] name the CPU.
 pub const SLOT_SHIFT: u32 = 12;
@@ -200,17 +206,18 @@ pub struct Socket {
 /// Longest executable path kept in a [`Process`].
 pub const PATH_BYTES: usize = 128;
 
-/// A fork, exec or exit, or a fatal signal.
+/// A fork, exec or exit, or a signal that ends a process with an error.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Kind [`kind::FORK`], [`kind::EXEC`], [`kind::EXIT`] or [`kind::SIGNAL`].
+    /// Kind [`kind::FORK`], [`kind::EXEC`], [`kind::EXIT`], [`kind::THREAD_EXIT`] or [`kind::SIGNAL`].
     pub header: Header,
     /// The process (for a fork: the new task's process).
     pub tgid: u32,
     /// The thread (for a fork: the new task).
     pub tid: u32,
-    /// For a fork: the forking process. For a signal: its number. Else 0.
+    /// For a fork: the forking process. For a signal: its number. For an exit: how the process ended, as
+    /// wait(2) tells it, or [`STATUS_UNKNOWN`]. Else 0.
     pub parent_tgid: u32,
     /// For a fork: the forking thread. For an exit: events of the process that were lost. For a signal:
     /// one of [`task_kind`].

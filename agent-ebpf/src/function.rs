@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use agent_common::function::{Counts, Hit, Site, cookie, hit_flags};
+use agent_common::function::{Counts, Hit, Site, cookie, hit_flags, site_number};
 use agent_common::{kind, task_kind};
 use aya_ebpf::helpers::generated::{
     bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_probe_read_user,
@@ -39,7 +39,7 @@ pub fn on_hit(ctx: *mut c_void) {
     // SAFETY: the program's context.
     let cookie = unsafe { bpf_get_attach_cookie(ctx) };
     let number = cookie as u32;
-    let Some(site) = SITES.get(number) else { return };
+    let Some(site) = SITES.get(number & site_number::PLACE_MASK) else { return };
     let Some(live) = LINKS.get_ptr((cookie >> cookie::LINK_SHIFT) as u32 & cookie::LINK_MASK)
     else {
         return;

@@ -132,7 +132,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// Hook: `tp_btf/sched_process_exit` (5.5). Deselects a process whose last thread ends, writes a
-/// `Process` record.
+/// `Process` record with how it ended; of other threads only if the process's functions are probed.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     process::on_exit(ctx.arg(0));

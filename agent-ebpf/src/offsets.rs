@@ -113,6 +113,12 @@ pub struct Offsets {
     pub epitem_event: u32,
     /// `epoll_event.data`
     pub epoll_event_data: u32,
+    /// `task_struct.exit_code`
+    pub task_exit_code: u32,
+    /// `signal_struct.flags`
+    pub signal_flags: u32,
+    /// `signal_struct.group_exit_code`
+    pub signal_exit_code: u32,
 }
 
 /// Overridden at load time.
@@ -170,6 +176,9 @@ pub static OFFSETS: Offsets = Offsets {
     epitem_fd: 0,
     epitem_event: 0,
     epoll_event_data: 0,
+    task_exit_code: 0,
+    signal_flags: 0,
+    signal_exit_code: 0,
 };
 
 /// Reads one offset. Volatile, because the compiler must not fold the zero it sees here; the

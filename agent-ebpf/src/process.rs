@@ -2,7 +2,9 @@
 
 use core::ptr;
 
-use agent_common::{MAYBE_SLOTS, PATH_BYTES, Process, Selected, counter, kind, select};
+use agent_common::{
+    MAYBE_SLOTS, PATH_BYTES, Process, STATUS_UNKNOWN, Selected, counter, kind, select,
+};
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
@@ -194,7 +196,10 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
     tell(Slot::EXEC, kind::EXEC, [tgid, tgid, 0, 0], start_ns, path);
 }
 
-/// `sched_process_exit(task)`: called for every thread; acts on the last.
+/// `signal_struct.flags`: the whole process ends (`include/linux/sched/signal.h`).
+const SIGNAL_GROUP_EXIT: u32 = 4;
+
+/// `sched_process_exit(task)`: called for every thread; the last one is the process's end.
 #[inline(always)]
 pub fn on_exit(task: *const u8) {
     // SAFETY: typed task pointer from the tracepoint; the verifier checks every offset.
@@ -203,11 +208,19 @@ pub fn on_exit(task: *const u8) {
     // SAFETY: as above; `signal` is set while the task exits.
     let signal = unsafe { load::<*const u8>(task, offset!(task_signal)) };
     // SAFETY: typed pointer loaded from the task.
-    if unsafe { load::<u32>(signal, offset!(signal_live)) } != 0 {
-        return;
-    }
+    let ends_whole = unsafe { load::<u32>(signal, offset!(signal_flags)) } & SIGNAL_GROUP_EXIT != 0;
     // SAFETY: a value of the map, copied before the map changes.
     let Selected { bits, lost, .. } = unsafe { ptr::read(entry) };
+    // SAFETY: as above.
+    let tid = unsafe { load::<u32>(task, offset!(task_pid)) };
+    // SAFETY: typed pointer loaded from the task.
+    if unsafe { load::<u32>(signal, offset!(signal_live)) } != 0 {
+        if bits & select::FUNCTIONS != 0 && bits & CAPTURED != 0 {
+            let status = if ends_whole { status(task, signal, true) } else { STATUS_UNKNOWN };
+            tell(Slot::EXIT, kind::THREAD_EXIT, [tgid, tid, status, 0], 0, ptr::null());
+        }
+        return;
+    }
     let _ = SELECTED.remove(&tgid);
     if bits & select::FUNCTIONS != 0 {
         deselected();
@@ -215,10 +228,23 @@ pub fn on_exit(task: *const u8) {
     if bits & CAPTURED == 0 {
         return;
     }
-    // SAFETY: as above.
-    let tid = unsafe { load::<u32>(task, offset!(task_pid)) };
     let lost = if lost > u64::from(u32::MAX) { u32::MAX } else { lost as u32 };
-    tell(Slot::EXIT, kind::EXIT, [tgid, tid, 0, lost], 0, ptr::null());
+    let status = status(task, signal, ends_whole);
+    tell(Slot::EXIT, kind::EXIT, [tgid, tid, status, lost], 0, ptr::null());
+}
+
+/// How the process of a task ends, as wait(2) will tell it: all of it at once, or as its first thread has
+/// ended (`wait_task_zombie` of `kernel/exit.c`).
+#[inline(always)]
+fn status(task: *const u8, signal: *const u8, ends_whole: bool) -> u32 {
+    if ends_whole {
+        // SAFETY: typed pointer loaded from the task.
+        return unsafe { load::<u32>(signal, offset!(signal_exit_code)) };
+    }
+    // SAFETY: typed task pointer from the tracepoint; the leader is there as long as its threads are.
+    let leader = unsafe { load::<*const u8>(task, offset!(task_group_leader)) };
+    // SAFETY: typed pointer loaded from the task.
+    unsafe { load::<u32>(leader, offset!(task_exit_code)) }
 }
 
 /// Signals of which the default action is to end the process and to dump its memory (signal(7)): errors

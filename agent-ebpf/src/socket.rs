@@ -189,7 +189,10 @@ pub fn on_state(sock: impl Sock, new: i32) {
 fn tell(sock: impl Sock, slot: Slot, kind: u8, flags: u8, id: u64, tgid: u32) -> bool {
     let header = emit::header(slot, kind, flags);
     let family = sock.load::<u16>(offset!(skc_family));
-    let netns = sock.follow(offset!(skc_net)).load::<u32>(offset!(net_inum));
+    // By address: where the verifier follows a typed pointer to another one, it looks through the names
+    // of all the kernel's types, a millisecond for each way that leads here.
+    let address = Found::new(sock.address() as *const u8, 0);
+    let netns = address.follow(offset!(skc_net)).load::<u32>(offset!(net_inum));
     let (mut local_port, mut remote_port) = (0, 0);
     let (local, remote) = match family {
         family::INET => {

@@ -5,6 +5,7 @@
 
 pub mod container;
 pub mod listeners;
+pub(crate) mod maps;
 pub mod process;
 pub mod redact_args;
 pub mod resource;

@@ -1,18 +1,20 @@
 //! Raw records from the kernel half, as typed events. Bytes in, events out: a record that is not
 //! what it says is an error, never a guess.
 
+pub mod exit;
 pub mod ids;
 
 use std::fmt;
 
 use agent_common::function::hit_flags;
 use agent_common::{
-    SLOT_SHIFT, SUFFIX_BYTES, family, goroutine_flags, io_flags, kind, nginx_flags, socket_flags,
-    task_kind,
+    SLOT_SHIFT, STATUS_UNKNOWN, SUFFIX_BYTES, family, goroutine_flags, io_flags, kind, nginx_flags,
+    socket_flags, task_kind,
 };
 
 use crate::platform::clock::MonoNs;
 use crate::protocol::{Direction, Segment};
+use exit::ExitStatus;
 use ids::{Address, SiteNo, SocketId, StackPointer, TaskId, Tgid, Tid};
 
 /// What happened.
@@ -78,6 +80,19 @@ pub enum Event<'a> {
         tgid: Tgid,
         /// Its events that the kernel half lost.
         lost: u64,
+        /// How it ended; `None`: that is not known.
+        status: Option<ExitStatus>,
+    },
+    /// A thread ended, and others of its process are still there.
+    ThreadExit {
+        /// When.
+        at: MonoNs,
+        /// The process.
+        tgid: Tgid,
+        /// The thread.
+        tid: Tid,
+        /// How the process ends, if the thread ends with it.
+        status: Option<ExitStatus>,
     },
 }
 
@@ -245,8 +260,8 @@ pub fn exit(tgid: Tgid, at: MonoNs, seq: u32) -> Vec<u8> {
     record.extend_from_slice(&(AGENT_SLOT << SLOT_SHIFT).to_ne_bytes());
     record.extend_from_slice(&seq.to_ne_bytes());
     record.extend_from_slice(&at.0.to_ne_bytes());
-    // The thread; no parent, nothing that was lost, no time of its start.
-    for word in [tgid.0, tgid.0, 0, 0, 0, 0] {
+    // The thread; nothing of how it ended, nothing that was lost, no time of its start.
+    for word in [tgid.0, tgid.0, STATUS_UNKNOWN, 0, 0, 0] {
         record.extend_from_slice(&word.to_ne_bytes());
     }
     record
@@ -273,7 +288,7 @@ pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
             Event::Closed { id, at, held: flags & socket_flags::HELD != 0 }
         }
         kind::HIT => Event::Hit(hit(at, flags, body).ok_or(short)?),
-        kind::FORK | kind::EXEC | kind::EXIT | kind::SIGNAL => {
+        kind::FORK | kind::EXEC | kind::EXIT | kind::THREAD_EXIT | kind::SIGNAL => {
             process(kind, at, body).ok_or(short)?
         }
         other => return Err(DecodeError::UnknownKind(other)),
@@ -412,7 +427,14 @@ fn process(kind: u8, at: MonoNs, body: &[u8]) -> Option<Event<'_>> {
             };
             Event::Signal { at, tgid, task, number: u32_at(fixed, 8) }
         }
-        _ => Event::Exit { at, tgid, lost: u64::from(u32_at(fixed, 12)) },
+        kind::THREAD_EXIT => {
+            let status = ExitStatus::told(u32_at(fixed, 8));
+            Event::ThreadExit { at, tgid, tid: Tid(u32_at(fixed, 4)), status }
+        }
+        _ => {
+            let status = ExitStatus::told(u32_at(fixed, 8));
+            Event::Exit { at, tgid, lost: u64::from(u32_at(fixed, 12)), status }
+        }
     })
 }
 

@@ -131,8 +131,14 @@ fn processes_fork_exec_and_exit() {
     // A path without an end is one that was cut.
     assert!(matches!(decode(&bytes[..42]), Ok((_, Event::Exec { path: b"/a", .. }))));
     let bytes = record(kind::EXIT);
-    assert!(matches!(decode(&bytes), Ok((_, Event::Exit { tgid: Tgid(1), lost: 4, .. }))));
+    let Ok((_, Event::Exit { tgid, lost, status, .. })) = decode(&bytes) else { panic!("no exit") };
+    assert_eq!((tgid, lost, status), (Tgid(1), 4, Some(ExitStatus(3))));
     assert!(matches!(decode(&bytes[..39]), Err(DecodeError::Short { bytes: 39, .. })));
+    let bytes = record(kind::THREAD_EXIT);
+    let Ok((_, Event::ThreadExit { tgid, tid, status, .. })) = decode(&bytes) else {
+        panic!("no end of a thread")
+    };
+    assert_eq!((tgid, tid, status), (Tgid(1), Tid(2), Some(ExitStatus(3))));
     let bytes = record(kind::SIGNAL);
     let Ok((_, Event::Signal { tgid, task, number, .. })) = decode(&bytes) else {
         panic!("no signal")
@@ -146,5 +152,8 @@ fn an_end_that_the_agent_writes_reads_like_one_of_the_kernel_half() {
     let record = exit(Tgid(7), MonoNs(9), 3);
     let (position, event) = decode(&record).expect("it is a record");
     assert_eq!((position.writer(), position.seq), ((15, 0), 3));
-    assert!(matches!(event, Event::Exit { tgid: Tgid(7), at: MonoNs(9), .. }), "{event:?}");
+    assert!(
+        matches!(event, Event::Exit { tgid: Tgid(7), at: MonoNs(9), status: None, .. }),
+        "{event:?}"
+    );
 }

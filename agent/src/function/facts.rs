@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::exception::Decode;
+use super::exception::{Catcher, Decode};
 use super::site::SiteKind;
 use super::value::Reader;
 
@@ -50,6 +50,9 @@ pub enum Role {
         /// How what was read at an exception is to be read.
         #[serde(default)]
         decode: Option<Decode>,
+        /// Where what it tells of is caught by the runtime itself.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        catchers: Vec<Catcher>,
     },
 }
 

@@ -4,12 +4,13 @@
 pub mod exception;
 pub mod facts;
 pub mod future;
+pub(crate) mod numbers;
 pub mod pattern;
 pub mod plan;
 pub mod site;
 pub mod value;
 
-/// A function that is probed, numbered from 0 in the order in which they were chosen; an index of the
-/// kernel half's map of budgets. Never used twice while the agent runs.
+/// A function that is probed; an index of the kernel half's map of budgets. Another one may have its number
+/// when no process runs its file any more and its probes are gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionNo(pub u32);

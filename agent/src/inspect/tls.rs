@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::discover::maps::{self, Mapping};
 use crate::event::ids::Tgid;
 
 /// Libraries by the beginning of their file name.
@@ -17,17 +18,12 @@ const LIBRARIES: [(&str, &str); 6] = [
 /// The TLS library of a process and its file's name. Libraries that are linked statically are not
 /// seen.
 pub fn detect(proc: &Path, tgid: Tgid) -> Option<(&'static str, String)> {
-    let maps = std::fs::read(proc.join(tgid.0.to_string()).join("maps")).ok()?;
-    find(&String::from_utf8_lossy(&maps))
+    maps::of(proc, tgid).iter().filter_map(Mapping::name).find_map(library)
 }
 
-fn find(maps: &str) -> Option<(&'static str, String)> {
-    maps.lines().find_map(|line| {
-        // address perms offset dev inode path
-        let file = line.split_whitespace().nth(5)?.rsplit('/').next()?;
-        let (_, name) = LIBRARIES.iter().find(|(prefix, _)| file.starts_with(prefix))?;
-        Some((*name, file.to_owned()))
-    })
+fn library(file: String) -> Option<(&'static str, String)> {
+    let (_, name) = LIBRARIES.iter().find(|(prefix, _)| file.starts_with(prefix))?;
+    Some((*name, file))
 }
 
 #[cfg(test)]
@@ -36,12 +32,14 @@ mod tests {
 
     #[test]
     fn libraries_are_found_by_their_file() {
-        let maps = "\
-            55d0-55d1 r--p 00000000 fe:00 1 /usr/sbin/nginx\n\
-            7f00-7f01 r--p 00000000 00:00 0 \n\
-            7f02-7f03 r-xp 00000000 fe:00 2 /usr/lib/x86_64-linux-gnu/libssl.so.3 (deleted)\n";
-        assert_eq!(find(maps), Some(("OpenSSL", "libssl.so.3".to_owned())));
-        assert_eq!(find("7f02-7f03 r-xp 00000000 fe:00 2 /lib/libc.so.6\n"), None);
-        assert_eq!(find(""), None);
+        for (file, expected) in [
+            ("libssl.so.3", Some("OpenSSL")),
+            ("libgnutls.so.30", Some("GnuTLS")),
+            ("libc.so.6", None),
+            ("mylibssl.so.3", None),
+            ("", None),
+        ] {
+            assert_eq!(library(file.to_owned()).map(|(name, _)| name), expected, "{file}");
+        }
     }
 }

@@ -1,10 +1,9 @@
-//! Field offsets of kernel structs, from BTF.
+//! Field offsets of kernel structs, and the numbers of functions and tracepoints, from BTF.
 //!
-//! A reader for the one question remora asks: where does `sock.__sk_common.skc_family` lie in this
-//! kernel? Bytes in, offsets out; the format is `Documentation/bpf/btf.rst` of the kernel.
+//! A reader for the questions remora asks: where does `sock.__sk_common.skc_family` lie in this kernel,
+//! and which of its types is a program attached to? Bytes in, numbers out; the format is `Documentation/bpf/btf.rst` of the kernel.
 //! It refuses everything it does not need (line tables, other endianness).
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::{fs, io};
 
@@ -65,15 +64,23 @@ const KIND_DECL_TAG: u32 = 17;
 const KIND_TYPE_TAG: u32 = 18;
 const KIND_ENUM64: u32 = 19;
 
-/// The types of a kernel.
+/// The types of a kernel: several megabytes, to be dropped as soon as they have answered.
 pub struct Btf {
     bytes: Vec<u8>,
     /// Byte position of each type record; type 0 is `void` and has none.
     types: Vec<u32>,
     strings: usize,
-    structs: HashMap<Box<str>, u32>,
-    /// Byte positions of the functions' records.
-    functions: Vec<u32>,
+    structs: Vec<Named>,
+    functions: Vec<Named>,
+    typedefs: Vec<Named>,
+}
+
+/// A type that has a name.
+#[derive(Clone, Copy)]
+struct Named {
+    /// Where the name lies among the strings.
+    name: u32,
+    id: u32,
 }
 
 impl Btf {
@@ -95,17 +102,18 @@ impl Btf {
         let types_at = header.saturating_add(word(8)? as usize);
         let types_end = types_at.saturating_add(word(12)? as usize);
         let strings = header.saturating_add(word(16)? as usize);
-        let mut btf =
-            Self { types: vec![0], structs: HashMap::new(), functions: Vec::new(), strings, bytes };
+        let (structs, functions, typedefs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut btf = Self { types: vec![0], structs, functions, typedefs, strings, bytes };
         let mut at = types_at;
         while at < types_end {
             let id = btf.types.len() as u32;
             let (name, kind, length) = btf.head(at)?;
-            if kind == KIND_STRUCT && name != 0 {
-                let name = btf.string(name).ok_or(BtfError::Malformed { at })?;
-                btf.structs.entry(name.into()).or_insert(id);
-            } else if kind == KIND_FUNC {
-                btf.functions.push(at as u32);
+            match kind {
+                _ if name == 0 => {}
+                KIND_STRUCT => btf.structs.push(Named { name, id }),
+                KIND_FUNC => btf.functions.push(Named { name, id }),
+                KIND_TYPEDEF => btf.typedefs.push(Named { name, id }),
+                _ => {}
             }
             btf.types.push(at as u32);
             at += 12 + trailer(kind, length);
@@ -116,7 +124,7 @@ impl Btf {
     /// Byte offset of `member` (dots descend) in `struct name`.
     pub fn offset(&self, name: &'static str, member: &'static str) -> Result<u32, BtfError> {
         let missing = || BtfError::NoMember { name, member };
-        let mut id = *self.structs.get(name).ok_or(BtfError::NoStruct { name })?;
+        let mut id = self.find(&self.structs, name).ok_or(BtfError::NoStruct { name })?;
         let mut bits = 0;
         for part in member.split('.') {
             let (offset, next) = self.member(id, part, 0).ok_or_else(missing)?;
@@ -126,37 +134,41 @@ impl Btf {
         Ok(bits / 8)
     }
 
-    /// Whether the kernel has `struct name`.
-    pub fn has_struct(&self, name: &str) -> bool {
-        self.structs.contains_key(name)
+    /// Number of the function `name`.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        self.find(&self.functions, name)
+    }
+
+    /// Number of what a program on the tracepoint `name` is attached to: the type of its function.
+    pub fn tracepoint(&self, name: &str) -> Option<u32> {
+        self.find(&self.typedefs, &format!("btf_trace_{name}"))
     }
 
     /// How many parameters the function `name` has; `None` if the kernel has no such function.
     pub fn parameters(&self, name: &str) -> Option<u32> {
-        self.functions.iter().find_map(|&at| {
-            let at = at as usize;
-            let (function, _, _) = self.head(at).ok()?;
-            if self.string(function)? != name {
-                return None;
-            }
-            let prototype = read_u32(&self.bytes, at + 8)?;
-            let prototype = *self.types.get(prototype as usize)? as usize;
-            self.head(prototype).ok().map(|(_, _, parameters)| parameters)
-        })
+        let at = *self.types.get(self.function(name)? as usize)? as usize;
+        let prototype = read_u32(&self.bytes, at + 8)?;
+        let prototype = *self.types.get(prototype as usize)? as usize;
+        self.head(prototype).ok().map(|(_, _, parameters)| parameters)
     }
 
-    /// Bit offset and type of a member, looked up through anonymous members too.
-    /// Whether any type or function of the kernel has this name. A tracepoint that eBPF can attach
-    /// to is there as `btf_trace_NAME`.
-    pub fn has_name(&self, name: &str) -> bool {
+    /// The first of `among` that is called `name`. Looks for the name's place first, since comparing
+    /// places is cheaper than comparing names.
+    fn find(&self, among: &[Named], name: &str) -> Option<u32> {
         let strings = self.bytes.get(self.strings..).unwrap_or_default();
         let mut whole = Vec::with_capacity(name.len() + 2);
         whole.push(0);
         whole.extend_from_slice(name.as_bytes());
         whole.push(0);
-        memchr::memmem::find(strings, &whole).is_some()
+        // Once, unless whoever wrote it has left out to join what is equal.
+        let places = memchr::memmem::find_iter(strings, &whole).map(|at| at as u32 + 1);
+        let ids = places.filter_map(|place| {
+            among.iter().find(|named| named.name == place).map(|named| named.id)
+        });
+        ids.min()
     }
 
+    /// Bit offset and type of a member, looked up through anonymous members too.
     fn member(&self, id: u32, wanted: &str, depth: u32) -> Option<(u32, u32)> {
         // C nests anonymous members a few deep; a cycle cannot occur in valid BTF.
         if depth > 8 {

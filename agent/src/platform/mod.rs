@@ -2,5 +2,6 @@
 
 pub mod btf;
 pub mod clock;
+pub mod cpus;
 pub mod memory;
 pub mod privileges;

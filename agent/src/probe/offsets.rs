@@ -3,7 +3,7 @@
 use crate::platform::btf::{Btf, BtfError};
 
 /// Struct and member, in the order of `agent_ebpf::offsets::Offsets`.
-const FIELDS: [(&str, &str); 52] = [
+const FIELDS: [(&str, &str); 55] = [
     ("sock", "__sk_common.skc_family"),
     ("sock", "__sk_common.skc_num"),
     ("sock", "__sk_common.skc_dport"),
@@ -56,6 +56,9 @@ const FIELDS: [(&str, &str); 52] = [
     ("epitem", "ffd.fd"),
     ("epitem", "event"),
     ("epoll_event", "data"),
+    ("task_struct", "exit_code"),
+    ("signal_struct", "flags"),
+    ("signal_struct", "group_exit_code"),
 ];
 
 /// What a kernel may be built without, or an architecture lacks: the kernel half sees 0 and does without.

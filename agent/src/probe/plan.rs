@@ -120,9 +120,9 @@ impl Source {
     /// Whether the kernel's types name its hooks. It may still refuse them.
     pub fn is_known_to(self, kernel: &Btf) -> bool {
         match self {
-            Self::SocketTracepoints => kernel.has_name("btf_trace_sock_send_length"),
-            Self::SocketFunctions => kernel.has_name("tcp_sendmsg"),
-            Self::SyscallExit => kernel.has_name("btf_trace_sys_exit"),
+            Self::SocketTracepoints => kernel.tracepoint("sock_send_length").is_some(),
+            Self::SocketFunctions => kernel.function("tcp_sendmsg").is_some(),
+            Self::SyscallExit => kernel.tracepoint("sys_exit").is_some(),
         }
     }
 }

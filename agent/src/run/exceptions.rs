@@ -1,14 +1,15 @@
 //! Where the runtimes in the modules of traced processes raise exceptions: which modules are looked at, and
 //! what is probed there. That there is nothing to probe, or that it cannot be probed, is no failure.
 
-use std::ops::Range;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::functions::{FileId, Mapped};
+use crate::discover::maps;
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
-use crate::function::exception::{self, EVENT, Hook, Hooks};
+use crate::function::exception::{self, Decode, EVENT, Hook, Hooks};
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
 use crate::function::plan::{Place, PlanError};
 use crate::inspect::elf::Module;
@@ -53,13 +54,11 @@ pub(super) fn point(number: u32, hook: &Hook, goroutines: Option<Goroutines>) ->
         Some(at) => TaskSource::Goroutine { id_offset: at.goid_offset },
         None => TaskSource::Thread,
     };
-    Point {
-        site: hook.site,
-        ops: hook.ops.clone(),
-        function: FunctionNo(number),
-        semaphore: hook.semaphore,
-        task,
+    let mut ops = hook.ops.clone();
+    if let (Decode::GoRecovery, Some(at)) = (hook.decode, goroutines) {
+        exception::goroutine(&mut ops, at.goid_offset);
     }
+    Point { site: hook.site, ops, function: FunctionNo(number), semaphore: hook.semaphore, task }
 }
 
 /// What its hits mean.
@@ -69,7 +68,11 @@ pub(super) fn facts(number: u32, hook: &Hook, site: u32, module: &str) -> Functi
         name: hook.name.clone(),
         module: module.to_owned(),
         source: None,
-        role: Role::Event { name: EVENT.to_owned(), decode: Some(hook.decode) },
+        role: Role::Event {
+            name: EVENT.to_owned(),
+            decode: Some(hook.decode),
+            catchers: hook.catchers.clone(),
+        },
         sites: vec![SiteFacts { number: site, kind: hook.site.kind, into: None, reader: None }],
     }
 }
@@ -82,18 +85,19 @@ const PAGE_BYTES: u64 = 4096;
 /// Has the kernel map what hooks read of a file and the process may never have touched. Its memory is read
 /// for that, and nothing is changed: the pages are those of the file.
 pub(super) fn touch(tgid: Tgid, module: &Mapped, hooks: &[Hook]) {
-    let proc = PathBuf::from(format!("/proc/{}", tgid.0));
-    for untouched in hooks.iter().filter_map(|hook| hook.untouched) {
-        let (Ok(maps), Ok(memory)) =
-            (std::fs::read(proc.join("maps")), std::fs::File::open(proc.join("mem")))
-        else {
-            return;
-        };
+    let untouched = || hooks.iter().filter_map(|hook| hook.untouched);
+    if untouched().next().is_none() {
+        return;
+    }
+    let proc = Path::new("/proc");
+    let Ok(memory) = File::open(proc.join(format!("{}/mem", tgid.0))) else { return };
+    let mappings = maps::of(proc, tgid);
+    for untouched in untouched() {
         let from = untouched.offset.0;
         let wanted = from..from.saturating_add(untouched.bytes.min(TOUCHED_MAX));
-        for line in String::from_utf8_lossy(&maps).lines() {
-            let Some((range, addresses)) = mapping(line, &wanted) else { continue };
-            if FileId::of(&proc.join("map_files").join(range)) != Some(module.id) {
+        for mapping in &mappings {
+            let Some(addresses) = mapping.addresses_of(&wanted) else { continue };
+            if FileId::of(&mapping.file(proc, tgid)) != Some(module.id) {
                 continue;
             }
             for page in addresses.step_by(PAGE_BYTES as usize) {
@@ -101,40 +105,5 @@ pub(super) fn touch(tgid: Tgid, module: &Mapped, hooks: &[Hook]) {
                 let _ = memory.read_at(&mut [0], page);
             }
         }
-    }
-}
-
-/// The range of a line of `/proc/PID/maps` as it is written there, and where in memory the part of a file
-/// lies as far as the line maps it.
-fn mapping<'a>(line: &'a str, part: &Range<u64>) -> Option<(&'a str, Range<u64>)> {
-    // address perms offset dev inode path
-    let mut fields = line.split_ascii_whitespace();
-    let range = fields.next()?;
-    let offset = u64::from_str_radix(fields.nth(1)?, 16).ok()?;
-    let (start, end) = range.split_once('-')?;
-    let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-    let from = part.start.max(offset);
-    let to = part.end.min(offset.checked_add(end.checked_sub(start)?)?);
-    (from < to).then(|| (range, from - offset + start..to - offset + start))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_of_a_file_are_found_in_memory() {
-        let line = "5000-9000 r--p 00002000 fe:00 1234 /usr/bin/program";
-        for (part, expected) in [
-            (0x2000..0x3000, Some(0x5000..0x6000)),
-            (0x1000..0x2800, Some(0x5000..0x5800)),
-            (0x5800..0x9000, Some(0x8800..0x9000)),
-            (0x0000..0x2000, None),
-            (0x6000..0x7000, None),
-        ] {
-            assert_eq!(mapping(line, &part), expected.map(|range| ("5000-9000", range)));
-        }
-        assert_eq!(mapping("", &(0..1)), None);
-        assert_eq!(mapping("9000-5000 r--p 0 0 0", &(0..1)), None);
     }
 }

@@ -183,7 +183,7 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
         };
         probe(&mut functions, &mut fresh, &targets, capture.selection(), &mut announce)?;
         if let Some(functions) = &mut functions {
-            functions.wait(&mut announce)?;
+            functions.wait(&mut announce);
         }
         if let Some(command) = &command {
             let tgid = Tgid(command.id());
@@ -265,10 +265,10 @@ fn probe(
             functions.process(tgid, follow, goroutines, selection, announce)?;
         }
     }
-    match functions {
-        Some(functions) => functions.go_on(announce),
-        None => Ok(()),
+    if let Some(functions) = functions {
+        functions.go_on(announce);
     }
+    Ok(())
 }
 
 struct Agent {
@@ -447,7 +447,7 @@ impl Agent {
         functions.look_again(now, &mut |step: &Step<'_>| {
             recording.write(step);
             pipeline.step(step, spans);
-        })?;
+        });
         Ok(())
     }
 
@@ -496,6 +496,7 @@ impl Agent {
             calls,
             functions: self.functions.as_ref().map_or(0, Functions::len),
             detached: self.functions.as_ref().map_or(0, Functions::detached),
+            numbers: self.functions.as_ref().map(Functions::in_use).unwrap_or_default(),
             counters,
             unrecorded: self.recording.failures(),
             processes: self.targets.seen(),
@@ -515,6 +516,11 @@ impl Agent {
                     Err(error) => tracing::warn!(%error, "cannot wait for the command"),
                 },
                 (Signal::Child, None) => {}
+                (Signal::Lease, _) => {
+                    if let Some(functions) = &mut self.functions {
+                        functions.give_up_leases();
+                    }
+                }
                 // As a launcher, remora goes on until the command has ended.
                 (Signal::Asked(number), Some(command)) if command.is_running() => {
                     command.signal(number);

@@ -1,27 +1,32 @@
 //! Looks for functions in files, on a thread of its own: a large program takes seconds, and records are
 //! to be drained meanwhile.
 
-use std::collections::HashSet;
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use super::exceptions;
-use super::functions::{FileId, Mapped};
+use super::functions::{Mapped, Version};
+use super::tracepoints;
+use super::{Wishes, exceptions};
 use crate::function::exception::Hook;
-use crate::function::pattern::Patterns;
 use crate::function::plan::{self, ModulePlan, Place, PlanError};
 
 /// The thread, and what it has not yet answered.
 pub(super) struct Planner {
     requests: Sender<Request>,
     answers: Receiver<Answer>,
-    pending: HashSet<FileId>,
+    /// How many questions are not answered.
+    pending: usize,
 }
 
 struct Request {
     module: Mapped,
+    /// Open, so that its process may end.
+    file: File,
+    version: Version,
     root: PathBuf,
     knows_goroutines: bool,
 }
@@ -29,60 +34,100 @@ struct Request {
 /// What was found in a file.
 pub(super) struct Answer {
     pub(super) module: Mapped,
-    pub(super) plan: Result<ModulePlan, PlanError>,
+    /// What the file was when it was asked about.
+    pub(super) version: Version,
+    pub(super) found: Result<Found, PlanError>,
+}
+
+/// What is to be probed of a file.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) plan: ModulePlan,
     /// Where its exceptions are raised, if that is asked for.
-    pub(super) hooks: Vec<Hook>,
+    pub(crate) hooks: Vec<Hook>,
+    pub(crate) tracepoints: Vec<tracepoints::Found>,
+}
+
+/// Whether there may be anything in a file that is asked for.
+pub(crate) fn concern(wishes: &Wishes, module: &Mapped) -> bool {
+    !wishes.tracepoints.is_empty()
+        || wishes.patterns.concern(&module.name, module.is_executable)
+        || wishes.exceptions && exceptions::concern(module)
+}
+
+/// Looks for what is asked for in a file.
+///
+/// # Errors
+/// If the file cannot be read. What is wrong with a single function is in the plan.
+pub(crate) fn look(
+    wishes: &Wishes,
+    module: &Mapped,
+    root: &Path,
+    knows_goroutines: bool,
+) -> Result<Found, PlanError> {
+    let place = Place {
+        file: &module.open,
+        name: &module.name,
+        is_executable: module.is_executable,
+        root,
+        knows_goroutines,
+    };
+    let tracepoints = tracepoints::look(&place, &wishes.tracepoints);
+    let looks = wishes.exceptions && exceptions::concern(module);
+    let hooks = if looks { exceptions::hooks(&place) } else { Vec::new() };
+    Ok(Found { plan: plan::plan(&place, &wishes.patterns)?, hooks, tracepoints })
 }
 
 impl Planner {
     /// Starts the thread. It ends when the planner is dropped, after the file that it is at.
-    pub(super) fn start(patterns: Patterns, exceptions: bool) -> io::Result<Self> {
+    pub(super) fn start(wishes: Wishes) -> io::Result<Self> {
         let (requests, asked) = mpsc::channel::<Request>();
         let (answer, answers) = mpsc::channel();
         let work = move || {
-            for Request { module, root, knows_goroutines } in asked {
-                let place = Place {
-                    file: &module.open,
-                    name: &module.name,
-                    is_executable: module.is_executable,
-                    root: &root,
-                    knows_goroutines,
-                };
-                let plan = plan::plan(&place, &patterns);
-                let looks = exceptions && exceptions::concern(&module);
-                let hooks = if looks { exceptions::hooks(&place) } else { Vec::new() };
-                if answer.send(Answer { module, plan, hooks }).is_err() {
+            for Request { module, file, version, root, knows_goroutines } in asked {
+                let open = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+                let opened = Mapped { open, ..module.clone() };
+                let found = look(&wishes, &opened, &root, knows_goroutines);
+                drop(file);
+                if answer.send(Answer { module, version, found }).is_err() {
                     return;
                 }
             }
         };
         thread::Builder::new().name("planner".to_owned()).spawn(work)?;
-        Ok(Self { requests, answers, pending: HashSet::new() })
+        Ok(Self { requests, answers, pending: 0 })
     }
 
-    /// Asks for the functions of a file, once.
-    pub(super) fn ask(&mut self, module: &Mapped, root: PathBuf, knows_goroutines: bool) {
-        if self.pending.insert(module.id) {
-            let request = Request { module: module.clone(), root, knows_goroutines };
-            // A thread that has ended says so by answering nothing more.
-            let _ = self.requests.send(request);
+    /// Asks what there is in a file.
+    pub(super) fn ask(
+        &mut self,
+        module: &Mapped,
+        file: File,
+        version: Version,
+        root: PathBuf,
+        knows_goroutines: bool,
+    ) {
+        let request = Request { module: module.clone(), file, version, root, knows_goroutines };
+        // A thread that has ended answers nothing more.
+        if self.requests.send(request).is_ok() {
+            self.pending += 1;
         }
     }
 
     /// An answer that is there.
     pub(super) fn answer(&mut self) -> Option<Answer> {
         let answer = self.answers.try_recv().ok()?;
-        self.pending.remove(&answer.module.id);
+        self.pending -= 1;
         Some(answer)
     }
 
     /// The next answer, waited for; `None` when nothing is asked.
     pub(super) fn wait(&mut self) -> Option<Answer> {
-        if self.pending.is_empty() {
+        if self.pending == 0 {
             return None;
         }
         let answer = self.answers.recv().ok()?;
-        self.pending.remove(&answer.module.id);
+        self.pending -= 1;
         Some(answer)
     }
 }

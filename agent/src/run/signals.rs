@@ -17,6 +17,8 @@ pub(super) enum Signal {
     Asked(i32),
     /// A child has ended.
     Child,
+    /// Somebody wants to write a file that is probed.
+    Lease,
 }
 
 /// The signals that the agent listens to.
@@ -25,7 +27,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Blocks SIGINT, SIGTERM and SIGCHLD for this thread and those it starts, and makes them
+    /// Blocks SIGINT, SIGTERM, SIGCHLD and SIGIO for this thread and those it starts, and makes them
     /// readable. A blocked signal is kept even where the parent had it ignored, as shells do for
     /// background jobs.
     pub(super) fn block() -> io::Result<Self> {
@@ -33,7 +35,7 @@ impl Signals {
         let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
         // SAFETY: `set` is a valid sigset_t.
         unsafe { libc::sigemptyset(&raw mut set) };
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGCHLD] {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGCHLD, libc::SIGIO] {
             // SAFETY: `set` is initialised and the numbers are signals.
             unsafe { libc::sigaddset(&raw mut set, signal) };
         }
@@ -67,6 +69,7 @@ impl Signals {
         let code = i32::from_ne_bytes(*bytes.get(8..)?.first_chunk()?);
         Some(match number {
             libc::SIGCHLD => Signal::Child,
+            libc::SIGIO => Signal::Lease,
             // SI_KERNEL: the terminal driver sent it.
             libc::SIGINT if code == 0x80 => Signal::Interrupt,
             other => Signal::Asked(other),

@@ -7,6 +7,7 @@ use agent_common::counter;
 use crate::export::{Account, Loss};
 use crate::pipeline::Intake;
 use crate::probe::Counters;
+use crate::probe::function::InUse;
 use crate::span::calls::CallTallies;
 use crate::span::tracker::Tallies;
 
@@ -23,6 +24,8 @@ pub struct Summary {
     pub functions: usize,
     /// Functions that were detached because they cost their targets too much.
     pub detached: u64,
+    /// Numbers of functions that are in use, and those of their sites and links.
+    pub numbers: (u32, InUse),
     /// The kernel half's counts.
     pub counters: Counters,
     /// Failures of the recording.
@@ -118,6 +121,9 @@ impl Summary {
             ("remora_exceptions_control_flow_total", self.calls.control_flow),
             ("remora_functions_probed", self.functions as u64),
             ("remora_functions_detached_total", self.detached),
+            ("remora_function_numbers", self.numbers.0.into()),
+            ("remora_function_sites", self.numbers.1.sites.into()),
+            ("remora_function_links", self.numbers.1.links.into()),
             ("remora_processes", self.alive.0 as u64),
             ("remora_selected_processes", self.alive.1 as u64),
             ("remora_sockets", self.sizes.0 as u64),

@@ -1,27 +1,24 @@
 //! Probes static tracepoints (USDT) that the user asks for, in the modules of each process as it begins
 //! to be traced: each hit becomes an event of the span that its thread is in the middle of.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use globset::{Glob, GlobMatcher};
 
-use super::functions::{FileId, Mapped};
-use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
-use crate::function::plan::Code;
+use crate::function::plan::{Code, Place as FilePlace};
 use crate::function::site::{CostClass, Site, SiteKind};
 use crate::function::value::Options;
 use crate::function::value::usdt::{Number, compile_usdt};
+use crate::inspect::address::FileOffset;
 use crate::inspect::dwarf::place::{Place, Step as PlaceStep};
-use crate::inspect::elf::{ElfError, Module};
+use crate::inspect::elf::Module;
 use crate::inspect::usdt::{self, Argument, Place as ArgumentPlace, Tracepoint};
-use crate::pipeline::Step;
-use crate::probe::function::{FunctionProbes, LinkNo, Point, TaskSource};
+use crate::probe::function::{Point, TaskSource};
 
 /// Most hits of a tracepoint that are told a second.
-const RATE_PER_SECOND: u64 = 10_000;
+pub(super) const RATE_PER_SECOND: u64 = 10_000;
 
 /// Which tracepoints are asked for.
 #[derive(Clone, Debug, Default)]
@@ -95,122 +92,80 @@ impl TracepointGlobs {
     }
 }
 
-/// The tracepoints of the files that were looked at.
-#[derive(Default)]
-pub(super) struct Tracepoints {
-    globs: TracepointGlobs,
-    known: HashMap<FileId, Arc<Found>>,
-    /// Files that are probed in every process that runs them.
-    everywhere: HashSet<FileId>,
-    /// How many are probed.
-    pub(super) probed: usize,
+/// A tracepoint of a file. It may be in several places.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    /// `PROVIDER:NAME`.
+    pub(crate) name: String,
+    pub(crate) places: Vec<Position>,
 }
 
-/// The tracepoints of a file that were asked for. One may be in several places.
-struct Found {
-    first: u32,
-    by_name: BTreeMap<String, Vec<Tracepoint>>,
+/// One of its places.
+#[derive(Clone, Debug)]
+pub(crate) struct Position {
+    pub(crate) site: Site,
+    semaphore: Option<FileOffset>,
+    pub(super) code: Code,
 }
 
-impl Tracepoints {
-    pub(super) fn new(globs: TracepointGlobs) -> Self {
-        Self { globs, ..Self::default() }
+/// The tracepoints of a file that are asked for and in code, as far as it can be read.
+pub(crate) fn look(place: &FilePlace<'_>, globs: &TracepointGlobs) -> Vec<Found> {
+    if globs.is_empty() {
+        return Vec::new();
     }
-
-    /// Probes what is asked for of a file; what is then to be detached with the process.
-    pub(super) fn attach(
-        &mut self,
-        module: &Mapped,
-        scope: Option<Tgid>,
-        next: &mut u32,
-        probes: &mut FunctionProbes,
-        announce: &mut dyn FnMut(&Step<'_>),
-    ) -> Option<LinkNo> {
-        if self.globs.is_empty() || self.everywhere.contains(&module.id) {
-            return None;
+    let tracepoints = match Module::open(place.file).and_then(|module| usdt::tracepoints(&module)) {
+        Ok(tracepoints) => tracepoints,
+        Err(error) => {
+            tracing::debug!(module = place.name, %error, "no look for tracepoints");
+            return Vec::new();
         }
-        let found = self.look(module, next);
-        let numbered = || (found.first..).zip(&found.by_name);
-        let mut points = Vec::new();
-        let mut readers = Vec::new();
-        for (number, (name, places)) in numbered() {
-            let texts = self.globs.texts(name).unwrap_or_default();
-            for place in places {
-                let Some((point, code)) = point(number, place, texts) else { continue };
-                points.push(point);
-                readers.push((number, code.reader));
-            }
-        }
-        if points.is_empty() {
-            return None;
-        }
-        let attached = match probes.attach(&module.open, scope.map(|tgid| tgid.0), &points) {
-            Ok(attached) => attached,
-            Err(error) => {
-                tracing::warn!(module = module.name, %error, "tracepoints are not probed");
-                return None;
-            }
-        };
-        for (index, error) in &attached.refused {
-            let point = points.get(*index);
-            tracing::warn!(module = module.name, ?point, %error, "the kernel refuses a probe");
-        }
-        let mut sites: BTreeMap<u32, Vec<SiteFacts>> = BTreeMap::new();
-        for (site, (number, reader)) in attached.sites.iter().zip(readers) {
-            let facts = SiteFacts { number: site.0, kind: SiteKind::Event, into: None, reader };
-            sites.entry(number).or_default().push(facts);
-        }
-        for (number, (name, _)) in numbered() {
-            let Some(sites) = sites.remove(&number) else { continue };
-            if let Err(error) = probes.set_rate(FunctionNo(number), RATE_PER_SECOND) {
-                tracing::warn!(tracepoint = name, %error, "its rate is not limited");
-            }
-            let facts = FunctionFacts {
-                number,
-                name: name.clone(),
-                module: module.name.clone(),
-                source: None,
-                role: Role::Event { name: name.clone(), decode: None },
-                sites,
-            };
-            announce(&Step::Function(Arc::new(facts)));
-            self.probed += 1;
-        }
-        if scope.is_none() {
-            self.everywhere.insert(module.id);
-        }
-        Some(attached.link)
+    };
+    let mut by_name: BTreeMap<String, Vec<Position>> = BTreeMap::new();
+    for tracepoint in tracepoints {
+        let name = format!("{}:{}", tracepoint.provider, tracepoint.name);
+        let Some(texts) = globs.texts(&name) else { continue };
+        let Some(place) = self::place(&tracepoint, texts) else { continue };
+        by_name.entry(name).or_default().push(place);
     }
+    by_name.into_iter().map(|(name, places)| Found { name, places }).collect()
+}
 
-    fn look(&mut self, module: &Mapped, next: &mut u32) -> Arc<Found> {
-        if let Some(known) = self.known.get(&module.id) {
-            return Arc::clone(known);
-        }
-        let found = self.read(module).unwrap_or_else(|error| {
-            tracing::debug!(module = module.name, %error, "no look for tracepoints");
-            BTreeMap::new()
-        });
-        let first = *next;
-        *next += found.len() as u32;
-        let found = Arc::new(Found { first, by_name: found });
-        self.known.insert(module.id, Arc::clone(&found));
-        found
-    }
+/// The probes of a tracepoint.
+pub(super) fn points(number: u32, found: &Found) -> impl Iterator<Item = Point> {
+    found.places.iter().map(move |place| Point {
+        site: place.site,
+        ops: place.code.ops.clone(),
+        function: FunctionNo(number),
+        semaphore: place.semaphore,
+        task: TaskSource::Thread,
+    })
+}
 
-    fn read(&self, module: &Mapped) -> Result<BTreeMap<String, Vec<Tracepoint>>, ElfError> {
-        let mut by_name: BTreeMap<String, Vec<Tracepoint>> = BTreeMap::new();
-        for tracepoint in usdt::tracepoints(&Module::open(&module.open)?)? {
-            let name = format!("{}:{}", tracepoint.provider, tracepoint.name);
-            if self.globs.texts(&name).is_some() {
-                by_name.entry(name).or_default().push(tracepoint);
-            }
-        }
-        Ok(by_name)
+/// What their hits mean.
+pub(super) fn facts(
+    number: u32,
+    found: &Found,
+    sites: impl Iterator<Item = u32>,
+    module: &str,
+) -> FunctionFacts {
+    let site = |(number, place): (u32, &Position)| SiteFacts {
+        number,
+        kind: SiteKind::Event,
+        into: None,
+        reader: place.code.reader.clone(),
+    };
+    FunctionFacts {
+        number,
+        name: found.name.clone(),
+        module: module.to_owned(),
+        source: None,
+        role: Role::Event { name: found.name.clone(), decode: None, catchers: Vec::new() },
+        sites: sites.zip(&found.places).map(site).collect(),
     }
 }
 
-/// The probe of one place of a tracepoint; `None` if it is not in code.
-fn point(number: u32, tracepoint: &Tracepoint, texts: &[usize]) -> Option<(Point, Code)> {
+/// One place of a tracepoint; `None` if it is not in code.
+fn place(tracepoint: &Tracepoint, texts: &[usize]) -> Option<Position> {
     // An argument whose place is not understood ends the list: those behind it keep their numbers.
     let numbers: Vec<Number> = tracepoint
         .arguments
@@ -226,14 +181,7 @@ fn point(number: u32, tracepoint: &Tracepoint, texts: &[usize]) -> Option<(Point
         // A NOP of one byte, by the format.
         cost: CostClass::Emulated,
     };
-    let point = Point {
-        site,
-        ops: code.ops.clone(),
-        function: FunctionNo(number),
-        semaphore: tracepoint.semaphore,
-        task: TaskSource::Thread,
-    };
-    Some((point, code))
+    Some(Position { site, semaphore: tracepoint.semaphore, code })
 }
 
 fn number(argument: &Argument) -> Option<Number> {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use slotmap::new_key_type;
 
 use super::attributes::Attributes;
-use super::model::{Confidence, Kind, Method, Name, Resource, SpanEvent, SpanId, TraceId};
+use super::events::Events;
+use super::model::{Confidence, Kind, Method, Name, Resource, SpanId, TraceId};
 use super::propagation::RemoteContext;
+use crate::event::exit::ExitStatus;
 use crate::event::ids::{TaskId, Tgid};
 use crate::platform::clock::{MonoNs, WallOffset};
 use crate::protocol::{End, ExchangeNo};
@@ -71,9 +73,11 @@ pub(super) struct Exchange {
     /// The trace of the calls that had seemed to be within it.
     pub(super) calls_trace: Option<Trace>,
     /// What happened within it, outside of any call.
-    pub(super) events: Vec<SpanEvent>,
+    pub(super) events: Events,
     /// The type of an exception that has left every call within it.
     pub(super) raised: Option<String>,
+    /// That has left its handler, whatever the answer says.
+    pub(super) unhandled: bool,
     /// Whether the task that read the request (server) has written the response's head: then it has
     /// served nothing else meanwhile. `None`: there is no answer yet.
     pub(super) answered_by_its_reader: Option<bool>,
@@ -111,6 +115,8 @@ pub(super) struct Exchange {
     pub(super) lost_before: u64,
     /// How long the request had been in the socket's queue, at least.
     pub(super) queue_ns: Option<u32>,
+    /// Its process ended before it did, and not well.
+    pub(super) exit: Option<ExitStatus>,
     /// The agent ended before it did.
     pub(super) stopped: bool,
     /// The span has been handed out; kept only for its children.

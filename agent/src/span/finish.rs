@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use slotmap::SlotMap;
 
+use super::attributes::Attributes;
 use super::exchange::{Exchange, ExchangeKey, Origin, Trace};
 use super::http;
 use super::identity::IdSource;
-use super::model::{Confidence, Kind, Method, Parent, Span};
+use super::model::{Confidence, Kind, Method, Parent, Span, StatusCode};
 use super::sampler::Sampler;
+use crate::event::exit::{ExitStatus, signal_name};
 use crate::protocol::End;
 
 /// Deepest chain of parents followed; a longer one is cut into traces.
@@ -56,11 +58,13 @@ pub(super) fn span(
         end = end.min(read_by.max(exchange.start));
     }
     let mut attributes = mem::take(&mut exchange.attributes);
-    let (status, error_type) = http::outcome(exchange.kind, exchange.status, how);
-    // An exception that has left every call that was seen may have been caught above; that the request
-    // failed is for its answer to say.
-    match (&exchange.raised, error_type) {
-        (Some(raised), Some(_)) if exchange.kind == Kind::Server => {
+    let (mut status, error_type) = http::outcome(exchange.kind, exchange.status, how);
+    // An exception that has left every call that was seen may have been caught above; unless it has left
+    // the handler for certain, that the request failed is for its answer to say.
+    let raised = exchange.raised.as_ref().filter(|_| exchange.kind == Kind::Server);
+    match (raised, error_type) {
+        (Some(raised), error) if error.is_some() || exchange.unhandled => {
+            status = StatusCode::Error;
             attributes.text("error.type", raised);
         }
         (_, Some(error_type)) => attributes.text("error.type", &error_type),
@@ -77,6 +81,9 @@ pub(super) fn span(
     }
     if let Some(ns) = exchange.queue_ns {
         attributes.int("remora.queue_ns", i64::from(ns));
+    }
+    if let Some(status) = exchange.exit {
+        describe_exit(status, &mut attributes);
     }
     if how == Some(End::Unseen) {
         attributes.bool("remora.end.inferred", true);
@@ -101,11 +108,24 @@ pub(super) fn span(
         start: trace.wall.wall(exchange.start),
         end: trace.wall.wall(end.max(exchange.start)),
         attributes,
-        events: mem::take(&mut exchange.events),
+        events: mem::take(&mut exchange.events).finish(),
         links: Vec::new(),
         status,
         status_message: String::new(),
     })
+}
+
+/// How the process ended that a span was open in.
+pub(super) fn describe_exit(status: ExitStatus, attributes: &mut Attributes) {
+    if let Some(code) = status.code() {
+        attributes.int("process.exit.code", i64::from(code));
+    }
+    if let Some(number) = status.signal() {
+        match signal_name(number) {
+            Some(name) => attributes.text("remora.process.exit.signal", name),
+            None => attributes.text("remora.process.exit.signal", &number.to_string()),
+        }
+    }
 }
 
 fn parent(

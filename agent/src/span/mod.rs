@@ -2,6 +2,7 @@
 
 pub mod attributes;
 pub mod calls;
+mod events;
 mod exchange;
 mod finish;
 pub mod http;

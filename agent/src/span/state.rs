@@ -17,6 +17,7 @@ use super::propagation;
 use super::tasks::{self, Process, Processes, Tasks};
 use super::tracker::Tallies;
 use crate::event::Behalf;
+use crate::event::exit::ExitStatus;
 use crate::event::ids::{TaskId, Tgid};
 use crate::platform::clock::{MonoNs, WallOffset};
 use crate::protocol::{self, End};
@@ -80,7 +81,9 @@ impl State {
     /// A process is there, new or with a new program.
     pub(super) fn process(&mut self, tgid: Tgid, resource: Arc<Resource>, multiplexes: bool) {
         self.tasks.forget_process(tgid);
-        self.processes.insert(tgid, Process::new(resource, multiplexes));
+        // What another program has left open is still to end.
+        let open = self.processes.get(&tgid).map_or(0, |process| process.open);
+        self.processes.insert(tgid, Process { open, ..Process::new(resource, multiplexes) });
     }
 
     /// A process is gone.
@@ -368,10 +371,26 @@ impl State {
         exchange.end = Some((at, end));
         self.proved.extend(mem::take(&mut exchange.awaited_by));
         self.ended.push_back((at, key));
-        if exchange.kind == Kind::Server {
+        let process = self.processes.get_mut(&exchange.tgid);
+        let is_server = exchange.kind == Kind::Server;
+        if let Some(process) = process {
+            process.open = process.open.saturating_sub(1);
+            process.open_servers -= u32::from(is_server && process.open_servers > 0);
+        }
+        if is_server {
             self.tasks.leave(exchange.task, key);
-            if let Some(process) = self.processes.get_mut(&exchange.tgid) {
-                process.open_servers = process.open_servers.saturating_sub(1);
+        }
+    }
+
+    /// A process ends: what is open in it says how, unless all is well.
+    pub(super) fn exits(&mut self, tgid: Tgid, status: ExitStatus) {
+        let has_any = self.processes.get(&tgid).is_some_and(|process| process.open > 0);
+        if status.is_success() || !has_any {
+            return;
+        }
+        for exchange in self.exchanges.values_mut() {
+            if exchange.tgid == tgid && exchange.end.is_none() {
+                exchange.exit = Some(status);
             }
         }
     }

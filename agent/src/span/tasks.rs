@@ -28,12 +28,15 @@ pub(super) struct Process {
     pub(super) keeps: bool,
     /// Server exchanges open now.
     pub(super) open_servers: u32,
+    /// Exchanges open now.
+    pub(super) open: u32,
 }
 
 impl Process {
     pub(super) fn new(resource: Arc<Resource>, multiplexes_tasks: bool) -> Self {
-        let (interleaves, hands_off, keeps, open_servers) = (false, false, false, 0);
-        Self { resource, multiplexes_tasks, interleaves, hands_off, keeps, open_servers }
+        let (interleaves, hands_off, keeps) = (false, false, false);
+        let (open_servers, open) = (0, 0);
+        Self { resource, multiplexes_tasks, interleaves, hands_off, keeps, open_servers, open }
     }
 }
 

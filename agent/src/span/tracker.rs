@@ -9,6 +9,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::calls::{CallTallies, Calls};
+use super::events::Events;
 use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
 use super::finish;
 use super::http::{self, Ends, HeaderCapture};
@@ -174,20 +175,28 @@ impl Tracker {
             Event::Fork { tgid, tid, at, .. } => {
                 let kind = agent_common::task_kind::THREAD;
                 let task = TaskId { tgid: *tgid, kind, id: u64::from(tid.0) };
-                self.calls.thread(task, *at, &mut self.state);
+                self.calls.thread(task, *at, None, &mut self.state);
                 self.state.tasks.forget(task);
             }
             Event::Signal { task, at, number, .. } => {
                 self.calls.signal(*task, *at, *number, &mut self.state);
             }
-            Event::Exit { tgid, at, .. } => {
-                self.calls.exit(*tgid, *at, &mut self.state);
+            Event::ThreadExit { tgid, tid, at, status } => {
+                let kind = agent_common::task_kind::THREAD;
+                let task = TaskId { tgid: *tgid, kind, id: u64::from(tid.0) };
+                self.calls.thread(task, *at, *status, &mut self.state);
+            }
+            Event::Exit { tgid, at, status, .. } => {
+                self.calls.exit(*tgid, *at, *status, &mut self.state);
+                if let Some(status) = status {
+                    self.state.exits(*tgid, *status);
+                }
                 for key in self.sockets.unix_of(*tgid) {
                     self.close(key, *at, Closing::Vanished);
                 }
                 self.state.exit(*tgid);
             }
-            Event::Exec { tgid, at, .. } => self.calls.exit(*tgid, *at, &mut self.state),
+            Event::Exec { tgid, at, .. } => self.calls.exit(*tgid, *at, None, &mut self.state),
             Event::Listen(_) => {}
         }
     }
@@ -622,8 +631,9 @@ impl Tracker {
             caller: None,
             told_calls: false,
             calls_trace: None,
-            events: Vec::new(),
+            events: Events::default(),
             raised: None,
+            unhandled: false,
             answered_by_its_reader: None,
             awaited_by: VecDeque::new(),
             request_seq,
@@ -648,9 +658,13 @@ impl Tracker {
             gaps: 0,
             lost_before: self.state.lost,
             queue_ns: operation.segment_age_ns.filter(|_| kind == Kind::Server),
+            exit: None,
             stopped: false,
             done: false,
         });
+        if let Some(process) = self.state.processes.get_mut(&operation.task.tgid) {
+            process.open += 1;
+        }
         match kind {
             Kind::Server => self.state.serve(key, operation, socket_key),
             _ => match operation.behalf {

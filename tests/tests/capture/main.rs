@@ -196,7 +196,11 @@ fn start(source: Source, needs: &str) -> Option<Capture> {
     };
     match Capture::start(&options) {
         Ok(capture) => Some(capture),
-        Err(error @ (CaptureError::Attach { .. } | CaptureError::Function { .. })) => {
+        Err(
+            error @ (CaptureError::Attach { .. }
+            | CaptureError::Tracepoint { .. }
+            | CaptureError::Function { .. }),
+        ) => {
             let text = format!("{error:?}");
             // A program that the verifier refuses is a bug, not a missing feature.
             assert!(!text.contains("processed "), "{text}");

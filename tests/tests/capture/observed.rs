@@ -117,6 +117,7 @@ impl Observed {
             | Event::Hit(_)
             | Event::Fork { .. }
             | Event::Exit { .. }
+            | Event::ThreadExit { .. }
             | Event::Signal { .. } => {}
         }
         false

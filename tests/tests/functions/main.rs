@@ -2,7 +2,10 @@
 //! end and what they count is the same with and without; and every call that they count has its span.
 
 mod exceptions;
+mod exits;
+mod fates;
 mod hazards;
+mod numbers;
 mod places;
 mod scene;
 mod strain;

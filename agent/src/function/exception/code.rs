@@ -33,6 +33,11 @@ impl Code {
         self.op(op::REGISTER, register, 0, 0)
     }
 
+    /// The accumulator becomes the address of the slot with the return address.
+    pub(super) fn stack_pointer(&mut self) -> &mut Self {
+        self.op(op::STACK_POINTER, 0, 0, 0)
+    }
+
     /// Adds a constant.
     pub(super) fn add(&mut self, value: i32) -> &mut Self {
         if value == 0 { self } else { self.op(op::ADD, 0, 0, value) }

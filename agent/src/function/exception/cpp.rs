@@ -9,6 +9,7 @@
 
 use agent_common::function::{Op, register};
 
+use super::catch::{self, Catch, Which};
 use super::chunks::{Chunks, Piece, is_name};
 use super::code::Code;
 use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen};
@@ -34,6 +35,14 @@ pub(super) fn is_hook(name: &str) -> bool {
     matches!(name, "__cxa_throw" | CATCH | RETHROW)
 }
 
+/// Whether it is what ends a program when an exception is about to leave a function that is `noexcept`.
+pub(super) fn terminates(name: &str) -> bool {
+    name == "__cxa_call_terminate"
+}
+
+/// Bytes of an `_Unwind_Exception`, which lies before what is thrown (ABI, level II, 2.2.1).
+const UNWIND_BYTES: u64 = 32;
+
 /// Called by the function that catches, when it has left all below it.
 const CATCH: &str = "__cxa_begin_catch";
 
@@ -41,13 +50,16 @@ const CATCH: &str = "__cxa_begin_catch";
 const RETHROW: &str = "__cxa_rethrow";
 
 pub(super) fn code(name: &str) -> (Vec<Op>, Decode) {
+    let mut code = Code::default();
     if name == CATCH {
-        return (Vec::new(), Decode::CppCatch);
+        catch::tell_object(&mut code, register::RDI);
+        catch::tell_caller(&mut code);
+        return (code.finish(), Decode::CppCatch);
     }
     if name == RETHROW {
         return (Vec::new(), Decode::CppRethrow);
     }
-    let mut code = Code::default();
+    catch::tell_object(&mut code, register::RDI);
     code.chunk(NAMES).register(register::RSI).save(0).follow(8).string(NAME_MAX);
     code.chunk(TABLES).recall(0).follow(0).put(8);
     // Before what may fail: after two failures nothing is read any more.
@@ -75,7 +87,16 @@ pub(super) fn decode(chunks: Chunks<'_>) -> Option<Seen> {
             None => None,
         },
     };
-    Some(Seen::Raised(Raised::new(type_name(mangled), message)))
+    let raised = Raised::new(type_name(mangled), message);
+    Some(Seen::Raised(raised.with_object(catch::object(chunks))))
+}
+
+/// It is given the `_Unwind_Exception`. Where nobody catches, the functions that throw do so themselves
+/// before they end the program.
+pub(super) fn decode_catch(chunks: Chunks<'_>) -> Seen {
+    let object = catch::object(chunks).map(|unwind| unwind.wrapping_add(UNWIND_BYTES));
+    let which = object.map_or(Which::Unknown, Which::Object);
+    Seen::Caught(Catch { caller: catch::caller(chunks), ..Catch::of(which) })
 }
 
 /// Whether the thrown type is `std::runtime_error`, `std::logic_error` or derived from one of them, base
@@ -129,7 +150,7 @@ mod tests {
 
     fn raised(name: &str, message: Option<&str>) -> Option<Seen> {
         let message = message.map(str::to_owned);
-        Some(Seen::Raised(Raised { name: name.to_owned(), message, place: None }))
+        Some(Seen::Raised(Raised { name: name.to_owned(), message, place: None, object: None }))
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use agent_common::function::{Op, register};
 
+use super::catch::{self, Catch, Which};
 use super::chunks::{Chunks, Piece, is_name, word};
 use super::code::Code;
 use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, Untouched, data};
@@ -32,16 +33,71 @@ const IMAGE: u16 = 3;
 const TEXT: u16 = 4;
 
 pub(super) fn is_hook(name: &str) -> bool {
-    matches!(name, "runtime.gopanic" | "runtime.throw" | "runtime.fatal")
+    matches!(
+        name,
+        "runtime.gopanic"
+            | "runtime.throw"
+            | "runtime.fatal"
+            | "runtime.fatalpanic"
+            | RECOVERY
+            | SERVER
+    )
+}
+
+/// `recovery(*g)`: a deferred call has recovered. It runs on the stack of the scheduler.
+const RECOVERY: &str = "runtime.recovery";
+
+/// What the goroutine of a connection has deferred: it recovers from what handlers do not, and then closes
+/// the connection.
+const SERVER: &str = "net/http.(*conn).serve.func1";
+
+/// The bounds of the goroutine's stack, `g.stack`.
+const STACK: u16 = 1;
+/// The innermost panic.
+const PANIC: u16 = 2;
+/// The goroutine's id.
+const GOROUTINE: u16 = 3;
+
+/// `g._panic`
+const G_PANIC: i32 = 32;
+/// Bytes of a panic that are read.
+const PANIC_BYTES: i32 = 80;
+/// What tells panics apart is what is raised, its two words made one.
+const TYPE_SHIFT: i32 = 20;
+
+/// What the hook of recoveries reads of a goroutine, whose id lies at an offset.
+pub fn goroutine(ops: &mut Vec<Op>, id_offset: u32) {
+    let mut code = Code::default();
+    code.chunk(GOROUTINE).register(register::RAX).load(id_offset.cast_signed(), 8).put(8);
+    ops.extend(code.finish());
 }
 
 pub(super) fn code(name: &str, seen: Surroundings<'_>) -> (Vec<Op>, Decode) {
     let mut code = Code::default();
+    if name == RECOVERY || name == SERVER {
+        let (g, decode) = match name {
+            RECOVERY => (register::RAX, Decode::GoRecovery),
+            _ => (register::R14, Decode::GoServer),
+        };
+        code.chunk(PANIC).register(g).follow(G_PANIC).save(0);
+        let panics = code.jump_unless(0);
+        code.drop_hit();
+        code.land(panics);
+        code.recall(0).copy(PANIC_BYTES);
+        code.chunk(STACK).register(g).copy(16);
+        catch::tell_here(&mut code);
+        return (code.finish(), decode);
+    }
+    if name == "runtime.fatalpanic" {
+        return (Vec::new(), Decode::GoUncaught);
+    }
     if name != "runtime.gopanic" {
         code.chunk(TEXT).register(register::RBX).save(0);
         code.register(register::RAX).counted(0, MESSAGE_MAX);
         return (code.finish(), Decode::GoFatal);
     }
+    code.register(register::RAX).shift_left(TYPE_SHIFT).save(0);
+    catch::tell_sum(&mut code, 0, register::RBX);
     let distance = types(seen.module).and_then(|types| {
         i32::try_from(types.0.wrapping_sub(seen.site.address.0).cast_signed()).ok()
     });
@@ -83,11 +139,48 @@ pub(super) fn decode_panic(chunks: Chunks<'_>) -> Option<Seen> {
     let name = type_name(chunks);
     let image = chunks.whole(IMAGE).map(|piece| piece.bytes).unwrap_or_default();
     let message = name.as_deref().and_then(|name| message(name, image, chunks));
-    Some(Seen::Raised(Raised::new(name.unwrap_or_else(|| "panic".to_owned()), message)))
+    let raised = Raised::new(name.unwrap_or_else(|| "panic".to_owned()), message);
+    Some(Seen::Raised(raised.with_object(catch::object(chunks))))
 }
 
 pub(super) fn decode_fatal(chunks: Chunks<'_>) -> Option<Seen> {
-    Some(Seen::Raised(Raised::new("fatal error", chunks.text(TEXT))))
+    Some(Seen::Fatal(Raised::new("fatal error", chunks.text(TEXT))))
+}
+
+pub(super) fn decode_recovery(chunks: Chunks<'_>) -> Seen {
+    let Some(goroutine) = chunks.number(GOROUTINE) else { return Seen::Nothing };
+    let catch = recovery(chunks).unwrap_or(Catch::of(Which::Latest));
+    Seen::Caught(Catch { goroutine: Some(goroutine), ..catch })
+}
+
+/// That a panic is on its way is not enough: a handler may have ended its goroutine.
+pub(super) fn decode_server(chunks: Chunks<'_>) -> Option<Seen> {
+    Some(recovery(chunks).map_or(Seen::Nothing, Seen::LeftHandler))
+}
+
+/// Which panic is recovered, and by the deferred call of which frame. Since Go 1.22 a panic
+/// (`runtime._panic`) has: until 1.25 where the arguments of the deferred call are; the value, two words;
+/// the panic before it; where it was started, as an address of code and one of the stack; the frame whose
+/// deferred calls run, as its stack pointer, the return address and the address above its own; where that
+/// frame goes on if it is recovered. Addresses of the stack lie in the stack and are in order, so that
+/// what is something else is not taken for it.
+fn recovery(chunks: Chunks<'_>) -> Option<Catch> {
+    let stack = chunks.whole(STACK)?.bytes;
+    let (low, high) = (word(stack, 0)?, word(stack, 1)?);
+    let image = chunks.whole(PANIC)?.bytes;
+    let read = |first: usize| {
+        let [kind, value, start, sp, frame, pc] =
+            [0, 1, 4, 5, 7, 8].map(|number| word(image, first + number).unwrap_or_default());
+        let is_it = low < start && start <= sp && sp < frame && frame <= high && pc > 0;
+        is_it.then_some(((kind << TYPE_SHIFT).wrapping_add(value), frame, pc))
+    };
+    let (object, frame, pc) = read(0).or_else(|| read(1))?;
+    Some(Catch {
+        which: Which::Object(object),
+        caller: catch::from_here(chunks, pc),
+        goroutine: None,
+        frame: Some(frame.wrapping_sub(8).wrapping_sub(high)),
+    })
 }
 
 fn type_name(chunks: Chunks<'_>) -> Option<String> {

@@ -4,6 +4,7 @@
 //! One raise is one event: a hook is a place that every raise passes once, and a rethrow does not. What
 //! cannot be proved of an exception is left out, so that there may be a type without a message.
 
+mod catch;
 mod chunks;
 mod code;
 mod cpp;
@@ -27,7 +28,10 @@ use crate::inspect::code::{Refusal, place_entry};
 use crate::inspect::elf::Module;
 use crate::inspect::symbols::{Function, Index};
 use crate::span::redact;
+use catch::CATCHERS_MAX;
+pub use catch::{Catch, Catcher, CatcherKind, Which, catcher};
 use chunks::Chunks;
+pub use golang::goroutine;
 
 /// The event's name that the semantic conventions give an exception.
 pub const EVENT: &str = "exception";
@@ -62,6 +66,8 @@ pub struct Hook {
     /// What the hook reads of the file and the program may never have touched. A probe reads only what is
     /// in memory.
     pub untouched: Option<Untouched>,
+    /// The functions that catch for its runtime, if it tells who catches.
+    pub catchers: Vec<Catcher>,
 }
 
 /// A part of a file.
@@ -96,20 +102,32 @@ pub enum Decode {
     RustPanic,
     /// What is called before it, with the place in the source.
     RustPlace,
+    /// What is called by who has caught a panic.
+    RustCatch,
     /// `runtime.gopanic`
     GoPanic,
     /// `runtime.throw` and `runtime.fatal`
     GoFatal,
+    /// `runtime.recovery`
+    GoRecovery,
+    /// `runtime.fatalpanic`
+    GoUncaught,
+    /// The deferred call of `net/http.(*conn).serve`, while a panic is on its way.
+    GoServer,
     /// `_PyErr_SetObject`
     Python,
     /// `zend_throw_exception_internal`
     Php,
+    /// `zend_exception_error`
+    PhpUncaught,
     /// `ruby:raise`
     Ruby,
     /// `JVM_FillInStackTrace`
     Java,
     /// `v8::internal::Isolate::ThrowInternal`
     V8,
+    /// `node::errors::TriggerUncaughtException`
+    NodeUncaught,
 }
 
 /// What a hit of a hook says.
@@ -122,10 +140,18 @@ pub enum Seen {
     /// An exception was raised, unless the task has said no [`Seen::Place`] before: then it is an old
     /// one that goes on.
     RaisedIfPlaced(Raised),
+    /// One was raised that ends the program.
+    Fatal(Raised),
     /// How the language ends a loop, and no exception to a person.
     ControlFlow,
     /// One is caught by whoever has called this.
-    Caught,
+    Caught(Catch),
+    /// One has left the handler of a request, and will be caught by its server.
+    LeftHandler(Catch),
+    /// Nobody has caught one.
+    Uncaught(Which),
+    /// Nothing.
+    Nothing,
     /// The one that was caught last goes on.
     GoesOn,
 }
@@ -139,6 +165,8 @@ pub struct Raised {
     pub message: Option<String>,
     /// Where it was raised.
     pub place: Option<Place>,
+    /// What tells it from all others that are on their way.
+    pub object: Option<u64>,
 }
 
 /// A place in source code.
@@ -152,7 +180,16 @@ pub struct Place {
 
 impl Raised {
     fn new(name: impl Into<String>, message: Option<String>) -> Self {
-        Self { name: name.into(), message: message.map(|text| clean(&text)), place: None }
+        Self {
+            name: name.into(),
+            message: message.map(|text| clean(&text)),
+            place: None,
+            object: None,
+        }
+    }
+
+    fn with_object(self, object: Option<u64>) -> Self {
+        Self { object, ..self }
     }
 }
 
@@ -173,27 +210,85 @@ fn clean(text: &str) -> String {
 /// The hooks of a module: its runtime's, or none.
 pub fn hooks(module: &Module, index: &Index) -> Hooks {
     let mut found = Hooks::default();
-    for function in index.functions(|name| kind(name).is_some()) {
+    let functions = index.functions(|name| kind(name).is_some() || catch::kind(name).is_some());
+    for function in &functions {
         let Some(kind) = kind(&function.name) else { continue };
-        let site = match place_entry(module, index, &function) {
+        let site = match place_entry(module, index, function) {
             Ok(site) => Site { kind: SiteKind::Event, ..site },
             Err(refusal) => {
-                found.refused.push((function.name, refusal));
+                found.refused.push((function.name.clone(), refusal));
                 continue;
             }
         };
         let seen = Surroundings { module, index, site };
-        let code = code(kind, &function, seen).filter(|(ops, _)| ops.len() <= OPS_MAX);
+        let code = code(kind, function, seen).filter(|(ops, _)| ops.len() <= OPS_MAX);
         if let Some((ops, decode)) = code {
-            let in_goroutine = matches!(decode, Decode::GoPanic | Decode::GoFatal);
+            let in_goroutine = matches!(
+                decode,
+                Decode::GoPanic | Decode::GoFatal | Decode::GoUncaught | Decode::GoServer
+            );
             let untouched = if decode == Decode::GoPanic { golang::names(module) } else { None };
-            let (name, semaphore) = (function.name, None);
-            let hook = Hook { name, site, semaphore, ops, decode, in_goroutine, untouched };
+            let catchers = if decode.catches() {
+                catchers(kind, site, module, &functions)
+            } else {
+                Vec::new()
+            };
+            if catchers.len() > CATCHERS_MAX {
+                continue;
+            }
+            let (name, semaphore) = (function.name.clone(), None);
+            let hook =
+                Hook { name, site, semaphore, ops, decode, in_goroutine, untouched, catchers };
             found.hooks.push(hook);
         }
     }
     found.hooks.extend(ruby::hooks(module));
     found
+}
+
+/// Those of a module's functions that catch for a runtime, as its hook sees them.
+fn catchers(runtime: Runtime, hook: Site, module: &Module, functions: &[Function]) -> Vec<Catcher> {
+    let of = |function: &Function| {
+        let (of, kind) = catch::kind(&function.name)?;
+        (of == runtime)
+            .then(|| catch::seen_from(hook.address, function.address, function.size, kind))
+    };
+    let mut catchers: Vec<_> = functions.iter().filter_map(of).collect();
+    if runtime == Runtime::Cpp && !functions.iter().any(|function| cpp::terminates(&function.name))
+    {
+        // It is there and has no name: whatever of the module catches may be it.
+        let code = module.sections().iter().filter(|section| section.is_code());
+        catchers.extend(code.map(|section| {
+            let kind = CatcherKind::Caller;
+            catch::seen_from(hook.address, section.address, section.size, kind)
+        }));
+    }
+    catchers
+}
+
+impl Decode {
+    /// Whose hook it is.
+    pub fn runtime(self) -> Runtime {
+        match self {
+            Self::Cpp | Self::CppCatch | Self::CppRethrow => Runtime::Cpp,
+            Self::RustPanic | Self::RustPlace | Self::RustCatch => Runtime::Rust,
+            Self::GoPanic
+            | Self::GoFatal
+            | Self::GoRecovery
+            | Self::GoUncaught
+            | Self::GoServer => Runtime::Go,
+            Self::Python => Runtime::Python,
+            Self::Php | Self::PhpUncaught => Runtime::Php,
+            Self::Ruby => Runtime::Ruby,
+            Self::Java => Runtime::Java,
+            Self::V8 | Self::NodeUncaught => Runtime::V8,
+        }
+    }
+
+    /// Whether the hook tells who catches an exception.
+    fn catches(self) -> bool {
+        matches!(self, Self::CppCatch | Self::RustCatch | Self::GoRecovery | Self::GoServer)
+    }
 }
 
 /// What the code of a hook may depend on.
@@ -206,39 +301,42 @@ struct Surroundings<'a> {
 
 /// The runtimes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+#[expect(missing_docs, reason = "they are what they are called")]
+pub enum Runtime {
     Cpp,
     Rust,
     Go,
     Python,
     Php,
+    Ruby,
     Java,
     V8,
 }
 
 /// Whose hook a function is, by its name.
-fn kind(name: &str) -> Option<Kind> {
+fn kind(name: &str) -> Option<Runtime> {
     let kinds = [
-        (cpp::is_hook as fn(&str) -> bool, Kind::Cpp),
-        (rust::is_hook, Kind::Rust),
-        (golang::is_hook, Kind::Go),
-        (python::is_hook, Kind::Python),
-        (php::is_hook, Kind::Php),
-        (java::is_hook, Kind::Java),
-        (v8::is_hook, Kind::V8),
+        (cpp::is_hook as fn(&str) -> bool, Runtime::Cpp),
+        (rust::is_hook, Runtime::Rust),
+        (golang::is_hook, Runtime::Go),
+        (python::is_hook, Runtime::Python),
+        (php::is_hook, Runtime::Php),
+        (java::is_hook, Runtime::Java),
+        (v8::is_hook, Runtime::V8),
     ];
     kinds.iter().find(|(is_hook, _)| is_hook(name)).map(|(_, kind)| *kind)
 }
 
-fn code(kind: Kind, function: &Function, seen: Surroundings<'_>) -> Option<(Vec<Op>, Decode)> {
+fn code(kind: Runtime, function: &Function, seen: Surroundings<'_>) -> Option<(Vec<Op>, Decode)> {
     match kind {
-        Kind::Cpp => Some(cpp::code(&function.name)),
-        Kind::Rust => Some(rust::code(&function.name)),
-        Kind::Go => Some(golang::code(&function.name, seen)),
-        Kind::Python => python::code(function, seen),
-        Kind::Php => Some(php::code()),
-        Kind::Java => java::code(seen),
-        Kind::V8 => Some(v8::code(seen)),
+        Runtime::Cpp => Some(cpp::code(&function.name)),
+        Runtime::Rust => Some(rust::code(&function.name)),
+        Runtime::Go => Some(golang::code(&function.name, seen)),
+        Runtime::Python => python::code(function, seen),
+        Runtime::Php => Some(php::code(&function.name)),
+        Runtime::Java => java::code(seen),
+        Runtime::V8 => Some(v8::code(&function.name, seen)),
+        Runtime::Ruby => None,
     }
 }
 
@@ -248,16 +346,22 @@ pub fn decode(decode: Decode, chunks: &[u8]) -> Option<Seen> {
     let chunks = Chunks(chunks);
     match decode {
         Decode::Cpp => cpp::decode(chunks),
-        Decode::CppCatch => Some(Seen::Caught),
+        Decode::CppCatch => Some(cpp::decode_catch(chunks)),
         Decode::CppRethrow => Some(Seen::GoesOn),
         Decode::RustPanic => rust::decode_panic(chunks),
         Decode::RustPlace => rust::decode_place(chunks),
+        Decode::RustCatch => Some(rust::decode_catch(chunks)),
         Decode::GoPanic => golang::decode_panic(chunks),
         Decode::GoFatal => golang::decode_fatal(chunks),
+        Decode::GoRecovery => Some(golang::decode_recovery(chunks)),
+        Decode::GoServer => golang::decode_server(chunks),
+        Decode::GoUncaught => Some(Seen::Uncaught(Which::Latest)),
         Decode::Python => python::decode(chunks),
         Decode::Php => php::decode(chunks),
+        Decode::PhpUncaught => Some(php::decode_uncaught(chunks)),
         Decode::Ruby => ruby::decode(chunks),
         Decode::Java => java::decode(chunks),
         Decode::V8 => v8::decode(chunks),
+        Decode::NodeUncaught => Some(Seen::Uncaught(Which::told(chunks))),
     }
 }

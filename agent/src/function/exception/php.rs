@@ -4,6 +4,7 @@
 
 use agent_common::function::{Op, register};
 
+use super::catch::{self, Which};
 use super::chunks::Chunks;
 use super::code::Code;
 use super::{Decode, MESSAGE_MAX, NAME_MAX, PATH_MAX, Place, Raised, Seen};
@@ -27,16 +28,32 @@ const IS_LONG: i32 = 4;
 const IS_STRING: i32 = 6;
 
 pub(super) fn is_hook(name: &str) -> bool {
-    name == "zend_throw_exception_internal"
+    name == "zend_throw_exception_internal" || name == UNCAUGHT
 }
 
-pub(super) fn code() -> (Vec<Op>, Decode) {
+/// `zend_exception_error(zend_object *, int severity)`: how an exception is told that nobody has caught, as
+/// an error that ends the script, or as a warning.
+const UNCAUGHT: &str = "zend_exception_error";
+
+/// `E_ERROR`
+const IS_ERROR: i32 = 1;
+
+pub(super) fn code(name: &str) -> (Vec<Op>, Decode) {
     let mut code = Code::default();
+    if name == UNCAUGHT {
+        code.register(register::RSI).and(IS_ERROR);
+        let error = code.jump_if(IS_ERROR);
+        code.drop_hit();
+        code.land(error);
+        catch::tell_object(&mut code, register::RDI);
+        return (code.finish(), Decode::PhpUncaught);
+    }
     // Without an exception one that was there already goes on.
     code.register(register::RDI);
     let fresh = code.jump_unless(0);
     code.drop_hit();
     code.land(fresh);
+    catch::tell_object(&mut code, register::RDI);
     code.chunk(NAME).register(register::RDI).follow(CLASS).follow(CLASS_NAME).save(0);
     text(&mut code, NAME_MAX);
     for (chunk, property, most) in [(MESSAGE, 0, MESSAGE_MAX), (FILE, 3, PATH_MAX)] {
@@ -62,12 +79,17 @@ fn text(code: &mut Code, most: i32) {
 }
 
 pub(super) fn decode(chunks: Chunks<'_>) -> Option<Seen> {
-    let mut raised = Raised::new(chunks.name(NAME)?, chunks.text(MESSAGE));
+    let raised = Raised::new(chunks.name(NAME)?, chunks.text(MESSAGE));
+    let mut raised = raised.with_object(catch::object(chunks));
     let line =
         chunks.number(LINE).and_then(|line| u32::try_from(line).ok()).filter(|line| *line > 0);
     raised.place =
         line.zip(chunks.name(FILE)).map(|(line, file)| Place { file: file.to_owned(), line });
     Some(Seen::Raised(raised))
+}
+
+pub(super) fn decode_uncaught(chunks: Chunks<'_>) -> Seen {
+    Seen::Uncaught(Which::told(chunks))
 }
 
 #[cfg(test)]

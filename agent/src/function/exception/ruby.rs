@@ -52,6 +52,7 @@ fn hook(module: &Module, point: &Tracepoint) -> Option<Hook> {
         decode: Decode::Ruby,
         in_goroutine: false,
         untouched: None,
+        catchers: Vec::new(),
     })
 }
 

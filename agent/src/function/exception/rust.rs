@@ -7,6 +7,7 @@
 
 use agent_common::function::{Op, register};
 
+use super::catch::{self, Catch, Which};
 use super::chunks::{Chunks, word};
 use super::code::Code;
 use super::{Decode, MESSAGE_MAX, PATH_MAX, Place, Raised, Seen};
@@ -31,7 +32,17 @@ const STRINGS: [(usize, usize, Option<usize>); 4] =
 const LENGTH_MAX: u64 = 1 << 24;
 
 pub(super) fn is_hook(name: &str) -> bool {
-    is_panic(name) || is_place(name)
+    is_panic(name) || is_place(name) || is_catch(name) || is_inner_catch(name)
+}
+
+/// What that calls, and what the standard library itself calls where it catches.
+fn is_inner_catch(name: &str) -> bool {
+    matches!(name, "__rust_panic_cleanup" | "__rustc::__rust_panic_cleanup")
+}
+
+/// What `catch_unwind` calls, which is inlined in its user but in debug builds.
+pub(super) fn is_catch(name: &str) -> bool {
+    matches!(name, "std::panicking::catch_unwind::cleanup" | "std::panicking::try::cleanup")
 }
 
 fn is_panic(name: &str) -> bool {
@@ -52,6 +63,10 @@ pub(super) fn code(name: &str) -> (Vec<Op>, Decode) {
             code.register(register).follow(0).counted(0, PATH_MAX);
         }
         return (code.finish(), Decode::RustPlace);
+    }
+    if is_catch(name) || is_inner_catch(name) {
+        catch::tell_caller(&mut code);
+        return (code.finish(), Decode::RustCatch);
     }
     code.chunk(SIZE).register(register::RSI).load(8, 8).put(8);
     code.chunk(IMAGE).register(register::RDI).copy(32);
@@ -86,6 +101,10 @@ pub(super) fn decode_panic(chunks: Chunks<'_>) -> Option<Seen> {
     let is_box = of_slice && text.is_none() && word(image, 1).is_some_and(|word| word > LENGTH_MAX);
     let raised = Raised::new(NAME, text);
     Some(if is_box { Seen::RaisedIfPlaced(raised) } else { Seen::Raised(raised) })
+}
+
+pub(super) fn decode_catch(chunks: Chunks<'_>) -> Seen {
+    Seen::Caught(Catch { caller: catch::caller(chunks), ..Catch::of(Which::Latest) })
 }
 
 pub(super) fn decode_place(chunks: Chunks<'_>) -> Option<Seen> {

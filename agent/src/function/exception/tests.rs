@@ -6,7 +6,13 @@ use proptest::prelude::*;
 use super::chunks::written;
 use super::*;
 
-const ALL: [Decode; 12] = [
+const ALL: [Decode; 18] = [
+    Decode::GoServer,
+    Decode::RustCatch,
+    Decode::GoRecovery,
+    Decode::GoUncaught,
+    Decode::PhpUncaught,
+    Decode::NodeUncaught,
     Decode::Cpp,
     Decode::CppCatch,
     Decode::CppRethrow,
@@ -25,9 +31,14 @@ const ALL: [Decode; 12] = [
 fn codes_fit() {
     let rust = ["rust_panic", "std::panicking::panic_with_hook"].map(|name| rust::code(name).0);
     let [panic, place] = rust;
-    for ops in
-        [cpp::code("__cxa_throw").0, panic, place, php::code().0, python::longest(), v8::longest()]
-    {
+    for ops in [
+        cpp::code("__cxa_throw").0,
+        panic,
+        place,
+        php::code("zend_throw_exception_internal").0,
+        python::longest(),
+        v8::longest(),
+    ] {
         assert!(!ops.is_empty() && ops.len() <= OPS_MAX, "{}", ops.len());
     }
 }

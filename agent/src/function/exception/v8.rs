@@ -9,6 +9,7 @@
 
 use agent_common::function::{Op, register};
 
+use super::catch;
 use super::chunks::Chunks;
 use super::code::{Code, Jump};
 use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, data};
@@ -34,8 +35,12 @@ const STRING_KIND: i32 = 0x8f;
 const ONE_BYTE_STRING: i32 = 8;
 
 pub(super) fn is_hook(name: &str) -> bool {
-    name == "v8::internal::Isolate::ThrowInternal"
+    name == "v8::internal::Isolate::ThrowInternal" || name == UNCAUGHT
 }
+
+/// Node's: `TriggerUncaughtException(Isolate *, Local<Value>, Local<Message>, bool)`. What is thrown may
+/// have been moved by then: it is the same if it is in the same place.
+const UNCAUGHT: &str = "node::errors::TriggerUncaughtException";
 
 /// The constants.
 struct Layout {
@@ -137,13 +142,19 @@ impl Layout {
     }
 }
 
-pub(super) fn code(seen: Surroundings<'_>) -> (Vec<Op>, Decode) {
+pub(super) fn code(name: &str, seen: Surroundings<'_>) -> (Vec<Op>, Decode) {
+    if name == UNCAUGHT {
+        let mut code = Code::default();
+        catch::tell_object_at(&mut code, register::RSI);
+        return (code.finish(), Decode::NodeUncaught);
+    }
     let ops = Layout::read(seen).map(|layout| read(&layout)).unwrap_or_default();
     (ops, Decode::V8)
 }
 
 fn read(layout: &Layout) -> Vec<Op> {
     let mut code = Code::default();
+    catch::tell_object(&mut code, register::RSI);
     code.chunk(MESSAGE).register(register::RSI).and(TAG);
     let number = code.jump_unless(TAG);
     code.register(register::RSI);
@@ -199,7 +210,8 @@ pub(super) fn decode(chunks: Chunks<'_>) -> Option<Seen> {
     let own = chunks.number(PROTOTYPE);
     let is_its = own.is_some() && own == chunks.number(CONSTRUCTED);
     let name = chunks.name(NAME).filter(|_| is_its).unwrap_or_default();
-    Some(Seen::Raised(Raised::new(name, chunks.text(MESSAGE))))
+    let raised = Raised::new(name, chunks.text(MESSAGE));
+    Some(Seen::Raised(raised.with_object(catch::object(chunks))))
 }
 
 #[cfg(test)]

@@ -74,8 +74,11 @@ fn who_reads_an_answer_has_not_asked() {
     by(&mut scene, 31, false, |scene| scene.write(THREAD, c, &get("/another-one")));
     by(&mut scene, 10, false, |scene| scene.read(THREAD, c, OK));
     by(&mut scene, 10, false, |scene| scene.answered(THREAD, a));
-    check(&mut scene, expect![[r#"
+    check(
+        &mut scene,
+        expect![[r#"
         go /a 200
         go → /another-one 200
-    "#]]);
+    "#]],
+    );
 }

@@ -4,22 +4,15 @@ use std::ffi::NulError;
 use std::io;
 use std::path::PathBuf;
 
+use crate::probe::object::ObjectError;
+
 /// Why function probes could not be loaded or attached.
 #[derive(Debug, thiserror::Error)]
 pub enum FunctionError {
-    /// The binary was built by plain `cargo build`.
-    #[error("this binary holds no eBPF object: build it with `cargo xtask build`")]
-    NoObject,
-    /// The kernel takes no types, or the object has none.
-    #[error("the kernel takes no types (BTF) of programs")]
-    NoTypes,
-    /// The kernel refused the object's types.
-    #[error("cannot load the types of the function probes' program")]
-    Types(#[source] io::Error),
-    /// The object does not fit the loader.
-    #[error("cannot read the eBPF object of function probes")]
-    Parse(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A map could not be made, read or written.
+    /// The program could not be loaded.
+    #[error("cannot load the program of function probes")]
+    Object(#[from] ObjectError),
+    /// A map could not be read or written.
     #[error("cannot use map `{map}` of function probes")]
     Map {
         /// The map.
@@ -27,15 +20,6 @@ pub enum FunctionError {
         /// What the kernel said.
         #[source]
         source: io::Error,
-    },
-    /// The kernel refused the program.
-    #[error("cannot load the program of function probes: {log}")]
-    Program {
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-        /// What its verifier said.
-        log: String,
     },
     /// No thread for detaching.
     #[error("cannot start a thread")]

@@ -7,10 +7,12 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
-use super::bpf::{self, Attach, Multi};
+use super::LinkNo;
+use super::loader::Attach;
+use super::uprobe::{self, Multi};
 
 /// Most places of the links that are made one by one: each takes a tenth of a second to detach.
 pub(super) const PERF_MAX: usize = 64;
@@ -53,7 +55,7 @@ pub(super) fn attach(
                 cookies: part(places.cookies),
                 semaphores: part(places.semaphores),
             };
-            bpf::link_multi(program, &multi)
+            uprobe::link_multi(program, &multi)
         })?,
         Attach::Perf => one_by_one(program, places, &mut linked)?,
     }
@@ -65,7 +67,7 @@ pub(super) fn attach(
 pub(super) fn takes_multi(program: BorrowedFd<'_>) -> bool {
     let (offsets, cookies) = (&[0], &[0]);
     let directory = Multi { path: c"/", pid: 0, offsets, cookies, semaphores: &[] };
-    let result = bpf::link_multi(program, &directory);
+    let result = uprobe::link_multi(program, &directory);
     result.is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
 }
 
@@ -117,8 +119,8 @@ fn one_by_one(program: BorrowedFd<'_>, places: Places<'_>, linked: &mut Linked) 
     let kind = kind.trim().parse().map_err(io::Error::other)?;
     for (index, (offset, cookie)) in places.offsets.iter().zip(places.cookies).enumerate() {
         let semaphore = places.semaphores.get(index).copied().unwrap_or(0);
-        let result = bpf::open_uprobe(kind, places.path, *offset, semaphore, places.tgid)
-            .and_then(|probe| Ok((bpf::link_perf(program, probe.as_fd(), *cookie)?, probe)));
+        let result = uprobe::open_uprobe(kind, places.path, *offset, semaphore, places.tgid)
+            .and_then(|probe| Ok((uprobe::link_perf(program, probe.as_fd(), *cookie)?, probe)));
         match result {
             Ok((link, probe)) => linked.links.extend([link, probe]),
             Err(error) if is_about_a_place(&error) => linked.refused.push((index, error)),
@@ -128,29 +130,59 @@ fn one_by_one(program: BorrowedFd<'_>, places: Places<'_>, linked: &mut Linked) 
     Ok(())
 }
 
-/// The thread that closes links.
+/// Links that are to be closed.
+#[derive(Debug, Default)]
+pub(super) struct Closing {
+    pub(super) links: Vec<OwnedFd>,
+    /// Their number, if they are the last of it.
+    pub(super) last_of: Option<LinkNo>,
+    /// What is closed when they are.
+    pub(super) behind: Option<OwnedFd>,
+}
+
+/// The thread that closes links. When it says that one is closed, no hit of it is under way any more: the
+/// kernel has waited for those that were.
 #[derive(Debug)]
 pub(super) struct Closer {
-    links: Option<Sender<Vec<OwnedFd>>>,
+    links: Option<Sender<Closing>>,
+    closed: Receiver<LinkNo>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Closer {
     /// Starts it.
     pub(super) fn start() -> io::Result<Self> {
-        let (links, closed) = mpsc::channel::<Vec<OwnedFd>>();
+        let (links, asked) = mpsc::channel::<Closing>();
+        let (tell, closed) = mpsc::channel();
         let thread = std::thread::Builder::new().name("detach".to_owned());
-        // Taking them out of the channel and dropping them is all there is to do.
-        let thread = thread.spawn(move || closed.into_iter().for_each(drop))?;
-        Ok(Self { links: Some(links), thread: Some(thread) })
+        let work = move || {
+            for Closing { links, last_of, behind } in asked {
+                drop(links);
+                drop(behind);
+                // Nobody may care any more.
+                let _ = last_of.map(|number| tell.send(number));
+            }
+        };
+        let thread = thread.spawn(work)?;
+        Ok(Self { links: Some(links), closed, thread: Some(thread) })
     }
 
-    /// Closes `links` soon.
-    pub(super) fn close(&self, links: Vec<OwnedFd>) {
+    /// Closes links soon.
+    pub(super) fn close(&self, closing: Closing) {
         if let Some(sender) = &self.links {
             // A thread that is gone hands them back, and they are closed here.
-            drop(sender.send(links));
+            drop(sender.send(closing));
         }
+    }
+
+    /// The next link that is closed, waited for.
+    pub(super) fn wait(&self) -> Option<LinkNo> {
+        self.closed.recv().ok()
+    }
+
+    /// A link that has been closed meanwhile.
+    pub(super) fn closed(&self) -> Option<LinkNo> {
+        self.closed.try_recv().ok()
     }
 }
 
@@ -238,7 +270,7 @@ mod tests {
     fn the_closer_has_closed_when_it_is_gone() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         let closer = Closer::start().expect("a thread");
-        closer.close(vec![writer.into()]);
+        closer.close(Closing { links: vec![writer.into()], ..Closing::default() });
         drop(closer);
         let mut rest = Vec::new();
         // At its end only if every writer is closed.

@@ -5,26 +5,26 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use agent_common::function::{Hit, Op, op, register};
 use agent_common::{Selected, kind, select};
-use aya::maps::{Map, MapData, RingBuf};
 
-use super::bpf::Attach;
+use super::loader::Attach;
 use super::{
-    FunctionError, FunctionProbes, HitCosts, Limits, Point, TaskSource, bpf, exercise, unusable,
+    FunctionError, FunctionProbes, HitCosts, Limits, Point, TaskSource, exercise, unusable,
 };
 use crate::function::FunctionNo;
 use crate::function::site::{CostClass, Site, SiteKind};
 use crate::inspect::address::{FileOffset, VirtAddr};
 use crate::platform::btf::{Btf, BtfError};
 use crate::probe::capture::{Capture, Shared};
-use crate::probe::offsets;
+use crate::probe::ring::Ring;
+use crate::probe::{bpf, offsets};
 
 /// How long the child may take for an answer before it is taken for broken.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -112,7 +112,7 @@ const RING_BYTES: u32 = 1 << 18;
 struct Trial {
     // Dropped first: what it has attached is gone before the child is.
     probes: FunctionProbes,
-    ring: RingBuf<MapData>,
+    ring: Ring,
     child: Exerciser,
     offsets: [u64; 4],
 }
@@ -124,20 +124,20 @@ impl Trial {
         let shared = Shared { maps: Vec::new(), offsets: fields, wake_bytes: u64::MAX };
         let limits = Limits { sites: 8, ops: 64, functions: 2, links: 4 };
         let entries = [("EVENTS", RING_BYTES), ("SELECTED", 1)];
-        let mut probes = FunctionProbes::load_with(&shared, &entries, limits, &SelfTest::ASSUMED)?;
-        let unreadable = |source| unusable("EVENTS", io::Error::other(source));
-        let ring = RingBuf::try_from(Map::RingBuf(probes.loaded.take("EVENTS")?));
+        let mut probes =
+            FunctionProbes::load_with(&Arc::new(shared), &entries, limits, &SelfTest::ASSUMED)?;
+        let (ring, bytes) = probes.loaded.maps.take("EVENTS").map_err(FunctionError::from)?;
+        let ring = Ring::new(ring, bytes).map_err(|source| unusable("EVENTS", source))?;
         let child = Exerciser::start().map_err(SelfTestError::Child)?;
-        Ok(Self { probes, ring: ring.map_err(unreadable)?, child, offsets })
+        Ok(Self { probes, ring, child, offsets })
     }
 
     fn run(&mut self) -> Result<SelfTest, SelfTestError> {
         let plain = self.child.calls()?;
         let tgid = self.child.child.id();
         let selected = Selected { bits: select::FUNCTIONS, ..Selected::default() };
-        let map = self.probes.loaded.map("SELECTED")?;
-        bpf::update(map.as_fd(), &tgid, &[selected])
-            .map_err(|source| unusable("SELECTED", source))?;
+        let map = self.probes.loaded.maps.fd("SELECTED").map_err(FunctionError::from)?;
+        bpf::update(map, &tgid, &[selected]).map_err(|source| unusable("SELECTED", source))?;
         let [emulated, stepped, read, nop5] = self.offsets;
         let reads = [
             op_of(op::CHUNK, 0, 0, 1),

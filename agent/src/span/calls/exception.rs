@@ -1,6 +1,7 @@
 //! What a hit of an exception's hook comes to, with what its task has said before.
 
-use crate::function::exception::{self, Decode, Place, Raised, Seen};
+use crate::event::exit::signal_name;
+use crate::function::exception::{self, Catch, Decode, Place, Raised, Seen, Which};
 use crate::span::attributes::Attributes;
 
 /// What a hit says of an exception.
@@ -11,8 +12,16 @@ pub(super) enum Raise {
     Unknown,
     /// How a language ends a loop.
     ControlFlow,
+    /// That one was raised that ends the program.
+    Fatal(Raised),
     /// That one was caught.
-    Caught,
+    Caught(Catch),
+    /// That one has left the handler of a request.
+    LeftHandler(Catch),
+    /// That nobody has caught one.
+    Uncaught(Which),
+    /// That an old one goes on, maybe one of another task.
+    Old,
     /// That the one that was caught goes on.
     GoesOn,
     /// Nothing yet, or nothing new.
@@ -29,10 +38,14 @@ pub(super) fn of(decode: Decode, chunks: &[u8], coming: &mut Option<Option<Place
         Some(Seen::Raised(raised)) => Raise::Known(placed(raised, coming.take().flatten())),
         Some(Seen::RaisedIfPlaced(raised)) => match coming.take() {
             Some(place) => Raise::Known(placed(raised, place)),
-            None => Raise::None,
+            None => Raise::Old,
         },
+        Some(Seen::Fatal(raised)) => Raise::Fatal(placed(raised, coming.take().flatten())),
         Some(Seen::ControlFlow) => Raise::ControlFlow,
-        Some(Seen::Caught) => Raise::Caught,
+        Some(Seen::Caught(catch)) => Raise::Caught(catch),
+        Some(Seen::LeftHandler(catch)) => Raise::LeftHandler(catch),
+        Some(Seen::Uncaught(which)) => Raise::Uncaught(which),
+        Some(Seen::Nothing) => Raise::None,
         Some(Seen::GoesOn) => Raise::GoesOn,
         None => Raise::Unknown,
     }
@@ -43,24 +56,11 @@ fn placed(mut raised: Raised, place: Option<Place>) -> Raised {
     raised
 }
 
-/// A signal that ends a process with an error, as an exception. Names and numbers of signal(7), those that
-/// x86-64 and arm64 have in common.
+/// A signal that ends a process with an error, as an exception.
 pub(super) fn of_signal(number: u32) -> Raised {
-    let name = match number {
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        5 => "SIGTRAP",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        11 => "SIGSEGV",
-        24 => "SIGXCPU",
-        25 => "SIGXFSZ",
-        31 => "SIGSYS",
-        _ => "signal",
-    };
+    let name = signal_name(number).unwrap_or("signal");
     let message = Some(format!("fatal signal {number}"));
-    Raised { name: name.to_owned(), message, place: None }
+    Raised { name: name.to_owned(), message, place: None, object: None }
 }
 
 /// The attributes of the event, as the semantic conventions name them.

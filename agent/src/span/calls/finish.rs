@@ -159,7 +159,7 @@ fn span(call: Ended, trace: &Trace, request: Option<Parent>) -> Span {
         start: trace.wall.wall(frame.start),
         end: trace.wall.wall(at.max(frame.start)),
         attributes,
-        events: frame.events,
+        events: frame.events.finish(),
         links: Vec::new(),
         status: if failed.is_some() { StatusCode::Error } else { StatusCode::Unset },
         status_message: failed.and_then(|failed| failed.message).unwrap_or_default(),

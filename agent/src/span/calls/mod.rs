@@ -6,36 +6,40 @@
 
 mod exception;
 mod finish;
+mod raises;
 mod stack;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use agent_common::function::site_number::PLACE_MASK;
+
 use super::attributes::Attributes;
+use super::events::Events;
 use super::exchange::{Exchange, ExchangeKey, Origin, Trace};
+use super::finish::describe_exit;
 use super::model::{Confidence, Kind, Method, Resource, SpanEvent, SpanId};
 use super::sampler::Sampler;
 use super::state::State;
 use super::{redact, tasks};
 use crate::event::Hit;
+use crate::event::exit::ExitStatus;
 use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid};
-use crate::function::exception::{Decode, EVENT as EXCEPTION, Raised};
+use crate::function::exception::{EVENT as EXCEPTION, Raised};
 use crate::function::facts::{FunctionFacts, Role};
 use crate::function::future;
 use crate::function::site::SiteKind;
 use crate::function::value::{Failure, Reader, Value};
 use crate::platform::clock::MonoNs;
 use exception::Raise;
+use raises::Home;
 use stack::{Gone, Stacks, UNWOUND};
 
 /// Most calls that are open at one time, over all tasks; entries beyond are counted.
 const OPEN_MAX: usize = 1 << 18;
 
-/// Most sites that are known.
-const SITES_MAX: u32 = 1 << 20;
-
-/// Most events of a span, the OpenTelemetry SDKs' bound; more are counted.
-const EVENTS_MAX: usize = 128;
+/// From how many tasks on those in which nothing is open are looked for.
+const TASKS: usize = 1 << 10;
 
 /// W3C's "sampled" flag.
 const SAMPLED: u8 = 1;
@@ -53,7 +57,7 @@ pub(super) struct Frame {
     attributes: Attributes,
     /// What its result says of a failure.
     failure: Option<Failure>,
-    events: Vec<SpanEvent>,
+    events: Events,
     /// The type of an exception that was raised within it and has not been seen to be caught.
     raised: Option<String>,
     /// The type of the one that was caught last.
@@ -95,6 +99,14 @@ struct Function {
     standing: Attributes,
 }
 
+/// A probe of a function.
+struct Site {
+    number: u32,
+    function: Arc<Function>,
+    /// Which one of the function's.
+    index: usize,
+}
+
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallTallies {
@@ -127,9 +139,11 @@ pub struct CallTallies {
 /// Open calls, and those that are over and wait to be handed out.
 #[derive(Default)]
 pub(super) struct Calls {
-    /// By number.
-    sites: Vec<Option<(Arc<Function>, usize)>>,
+    /// By their place in the kernel half's map: the site that has it, or had it last.
+    sites: Vec<Option<Site>>,
     tasks: HashMap<TaskId, Stacks, foldhash::fast::RandomState>,
+    /// How many there may be before those in which nothing is open are forgotten.
+    tasks_max: usize,
     open: usize,
     ended: VecDeque<Ended>,
     /// Those that wait for a proof of their place.
@@ -164,15 +178,12 @@ impl Calls {
         }
         let function = Arc::new(Function { facts: Arc::clone(facts), standing });
         for (index, site) in facts.sites.iter().enumerate() {
-            if site.number >= SITES_MAX {
-                continue;
+            let place = (site.number & PLACE_MASK) as usize;
+            if self.sites.len() <= place {
+                self.sites.resize_with(place + 1, || None);
             }
-            let number = site.number as usize;
-            if self.sites.len() <= number {
-                self.sites.resize_with(number + 1, || None);
-            }
-            if let Some(place) = self.sites.get_mut(number) {
-                *place = Some((Arc::clone(&function), index));
+            if let Some(place) = self.sites.get_mut(place) {
+                *place = Some(Site { number: site.number, function: Arc::clone(&function), index });
             }
         }
     }
@@ -202,12 +213,14 @@ impl Calls {
             stacks.lost(hit.lost);
         }
         let SiteNo(number) = hit.site;
-        let Some(Some((function, index))) = self.sites.get(number as usize) else {
+        let known = self.sites.get((number & PLACE_MASK) as usize).and_then(Option::as_ref);
+        // One of a site that had the place before comes too late.
+        let Some(known) = known.filter(|known| known.number == number) else {
             self.tallies.unknown += 1;
             return;
         };
-        let function = Arc::clone(function);
-        let Some(site) = function.facts.sites.get(*index) else { return };
+        let (function, index) = (Arc::clone(&known.function), known.index);
+        let Some(site) = function.facts.sites.get(index) else { return };
         let reader = site.reader.as_ref();
         match site.kind {
             SiteKind::Entry => self.entry(hit, (&function, reader), state, sampler),
@@ -228,7 +241,7 @@ impl Calls {
         sampler: Sampler,
     ) {
         let mut gone = std::mem::take(&mut self.gone);
-        let stacks = self.tasks.entry(hit.task).or_default();
+        let stacks = self.stacks(hit);
         stacks.before_entry(hit.sp, function.facts.number, hit.at, &mut gone);
         self.leave(&mut gone, hit.task, state);
         self.gone = gone;
@@ -266,7 +279,7 @@ impl Calls {
             above,
             attributes,
             failure: None,
-            events: Vec::new(),
+            events: Events::default(),
             raised: None,
             caught: None,
             is_fatal: false,
@@ -280,6 +293,16 @@ impl Calls {
         if let Some(stacks) = self.tasks.get_mut(&hit.task) {
             stacks.push(frame);
         }
+    }
+
+    /// The stacks of a hit's task.
+    fn stacks(&mut self, hit: &Hit<'_>) -> &mut Stacks {
+        if self.tasks.len() >= self.tasks_max.max(TASKS) {
+            // Goroutines come and go unseen.
+            self.tasks.retain(|task, stacks| *task == hit.task || !stacks.is_idle());
+            self.tasks_max = self.tasks.len() * 2;
+        }
+        self.tasks.entry(hit.task).or_default()
     }
 
     fn returned(
@@ -327,30 +350,42 @@ impl Calls {
         (function, reader): (&Arc<Function>, Option<&Reader>),
         state: &mut State,
     ) {
-        let Role::Event { name, decode } = &function.facts.role else { return };
-        let mut gone = std::mem::take(&mut self.gone);
-        let mut coming = None;
-        let is_catch = *decode == Some(Decode::CppCatch);
-        if let Some(stacks) = self.tasks.get_mut(&hit.task) {
-            if is_catch {
-                stacks.caught(hit.sp, hit.at, &mut gone);
-            } else {
-                stacks.before_event(hit.sp, hit.at, &mut gone);
+        let Role::Event { name, decode, catchers } = &function.facts.role else { return };
+        let mut coming = self.tasks.get_mut(&hit.task).and_then(|stacks| stacks.coming.take());
+        let exception = decode.map(|decode| exception::of(decode, hit.chunks, &mut coming));
+        if coming.is_some() {
+            self.stacks(hit).coming = coming;
+        }
+        if decode.is_some() && hit.suppressed > 0 {
+            self.muddle();
+        }
+        match (&exception, *decode) {
+            (Some(Raise::Caught(catch)), Some(decode)) => {
+                self.caught(hit, catch, (decode, catchers), state);
+                return;
             }
-            coming = stacks.coming.take();
+            (Some(Raise::LeftHandler(catch)), _) => {
+                self.left_handler(hit, catch, catchers, state);
+                return;
+            }
+            _ => {}
+        }
+        let mut gone = std::mem::take(&mut self.gone);
+        if let Some(stacks) = self.tasks.get_mut(&hit.task) {
+            stacks.before_event(hit.sp, hit.at, &mut gone);
         }
         self.leave(&mut gone, hit.task, state);
         self.gone = gone;
-        let exception = decode.map(|decode| exception::of(decode, hit.chunks, &mut coming));
-        if coming.is_some() {
-            self.tasks.entry(hit.task).or_default().coming = coming;
-        }
+        let mut lasting = Lasting::UntilCaught;
         let exception = match exception {
-            Some(Raise::None) => return,
-            Some(Raise::Caught) => {
-                let call = self.tasks.get_mut(&hit.task).and_then(Stacks::innermost_told);
-                if let Some(call) = call {
-                    call.caught = call.raised.take();
+            Some(Raise::None | Raise::Caught(_) | Raise::LeftHandler(_)) => return,
+            Some(Raise::Old) => {
+                self.remember(hit, *decode, &Raised::default(), None);
+                return;
+            }
+            Some(Raise::Uncaught(which)) => {
+                if let Some(decode) = *decode {
+                    self.uncaught(hit, which, decode, state);
                 }
                 return;
             }
@@ -367,6 +402,10 @@ impl Calls {
             }
             Some(Raise::Unknown) | None => Raised::default(),
             Some(Raise::Known(raised)) => raised,
+            Some(Raise::Fatal(raised)) => {
+                lasting = Lasting::ToTheEnd;
+                raised
+            }
         };
         let mut attributes = exception::attributes(&exception);
         if let Some(reader) = reader {
@@ -376,9 +415,9 @@ impl Calls {
             attributes.int("remora.suppressed", i64::from(hit.suppressed));
         }
         let event = SpanEvent { name: name.clone(), time: state.wall.wall(hit.at), attributes };
-        let raised = (name == EXCEPTION).then_some(exception.name);
-        let raised = raised.map(|name| if name.is_empty() { EXCEPTION.to_owned() } else { name });
-        self.happened(hit.task, event, raised, Lasting::UntilCaught, state);
+        let raised = (name == EXCEPTION).then(|| raises::name(&exception));
+        let home = self.happened(hit.task, event, raised, lasting, state);
+        self.remember(hit, *decode, &exception, home);
     }
 
     /// A signal ends the process of `task` with an error.
@@ -397,35 +436,42 @@ impl Calls {
         raised: Option<String>,
         lasting: Lasting,
         state: &mut State,
-    ) {
+    ) -> Option<(Home, usize)> {
+        let ends = lasting == Lasting::ToTheEnd;
         let events = match self.place(task, state) {
-            Some(Place { call: Some(_), .. }) => {
+            Some(Place { call: Some(call), .. }) => {
                 self.tasks.get_mut(&task).and_then(Stacks::innermost_told).map(|frame| {
-                    frame.is_fatal |= lasting == Lasting::ToTheEnd;
-                    (&mut frame.events, Some(&mut frame.raised))
+                    // The first one that ends the process is why it ends.
+                    let ends_already = frame.is_fatal && frame.raised.is_some();
+                    frame.is_fatal |= ends;
+                    let raised = (!ends_already).then_some(&mut frame.raised);
+                    (&mut frame.events, raised, Home::Call(call))
                 })
             }
             Some(Place { belongs: Belongs::Request { key, .. }, call: None }) => {
                 state.exchanges.get_mut(key).map(|exchange| {
-                    // Whether an exception is caught will not be seen.
-                    let raised = (lasting == Lasting::ToTheEnd).then_some(&mut exchange.raised);
-                    (&mut exchange.events, raised)
+                    // Whether another one is caught may not be seen.
+                    let raised = (ends && !exchange.unhandled).then_some(&mut exchange.raised);
+                    (&mut exchange.events, raised, Home::Request(key))
                 })
             }
             _ => None,
         };
-        let Some((events, told)) = events else {
+        let Some((events, told, home)) = events else {
             self.tallies.homeless += 1;
-            return;
+            return None;
         };
         if let (Some(told), Some(raised)) = (told, raised) {
             *told = Some(raised);
         }
-        if events.len() < EVENTS_MAX {
-            events.push(event);
-        } else {
+        let Some(place) = events.add(event) else {
             self.tallies.too_many_events += 1;
+            return None;
+        };
+        if ends {
+            events.caught(place, false);
         }
+        Some((home, place))
     }
 
     /// What `task` is in the middle of: the innermost open call, or the request that it serves,
@@ -459,33 +505,55 @@ impl Calls {
     }
 
     /// A process, or the program in it, is gone, and with it all its calls.
-    pub(super) fn exit(&mut self, tgid: Tgid, at: MonoNs, state: &mut State) {
+    pub(super) fn exit(
+        &mut self,
+        tgid: Tgid,
+        at: MonoNs,
+        status: Option<ExitStatus>,
+        state: &mut State,
+    ) {
         let tasks: Vec<_> = self.tasks.keys().filter(|task| task.tgid == tgid).copied().collect();
         for task in tasks {
-            self.forget(task, at, "exit", state);
+            self.forget(task, at, "exit", status, state);
         }
     }
 
-    /// A thread is gone, or is another one by now.
-    pub(super) fn thread(&mut self, task: TaskId, at: MonoNs, state: &mut State) {
-        self.forget(task, at, "exit", state);
+    /// A thread is gone, alone or with its process, or is another one by now.
+    pub(super) fn thread(
+        &mut self,
+        task: TaskId,
+        at: MonoNs,
+        status: Option<ExitStatus>,
+        state: &mut State,
+    ) {
+        self.forget(task, at, "exit", status, state);
     }
 
     /// Nothing more will come.
     pub(super) fn stop(&mut self, at: MonoNs, state: &mut State) {
         let tasks: Vec<_> = self.tasks.keys().copied().collect();
         for task in tasks {
-            self.forget(task, at, "agent_stopped", state);
+            self.forget(task, at, "agent_stopped", None, state);
         }
     }
 
-    fn forget(&mut self, task: TaskId, at: MonoNs, reason: &'static str, state: &mut State) {
+    fn forget(
+        &mut self,
+        task: TaskId,
+        at: MonoNs,
+        reason: &'static str,
+        status: Option<ExitStatus>,
+        state: &mut State,
+    ) {
         let Some(mut stacks) = self.tasks.remove(&task) else { return };
         let mut outward = Outward::default();
         for frame in stacks.take() {
             let mut gone = Gone::new(frame, at);
             if gone.reason == UNWOUND {
                 gone.reason = reason;
+                if let Some(status) = status.filter(|status| !status.is_success()) {
+                    describe_exit(status, &mut gone.frame.attributes);
+                }
             }
             self.end(gone.frame, task, gone.at, Some(gone.reason), &mut outward, state);
         }

@@ -8,6 +8,7 @@
 use std::mem;
 
 use super::Frame;
+use super::raises::{Home, Raises};
 use crate::event::ids::StackPointer;
 use crate::function::exception::Place;
 use crate::platform::clock::MonoNs;
@@ -33,6 +34,8 @@ pub(super) struct Stacks {
     current: usize,
     /// An exception that is about to be raised, and where it comes from if that is known.
     pub(super) coming: Option<Option<Place>>,
+    /// Those that were.
+    pub(super) raises: Raises,
 }
 
 /// One stack; the innermost call is the last.
@@ -72,8 +75,19 @@ impl Stacks {
         lane.frames.iter_mut().rev().find(|frame| !frame.silent)
     }
 
+    /// An open call, by its span.
+    pub(super) fn call(&mut self, home: Home) -> Option<&mut Frame> {
+        self.lanes.iter_mut().flat_map(|lane| &mut lane.frames).rev().find(|frame| home.is(frame))
+    }
+
+    /// Whether nothing is open, and nothing is said that later hits may need.
+    pub(super) fn is_idle(&self) -> bool {
+        self.coming.is_none() && self.lanes.iter().all(|lane| lane.frames.is_empty())
+    }
+
     /// Marks that hits were lost: what is open may be over.
     pub(super) fn lost(&mut self, hits: u32) {
+        self.raises.muddle();
         for frame in self.lanes.iter_mut().flat_map(|lane| &mut lane.frames) {
             frame.lost = frame.lost.saturating_add(hits);
         }

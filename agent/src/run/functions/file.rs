@@ -1,0 +1,109 @@
+//! A file that processes run code of: which one it is, whether it is still what it was, and what is
+//! probed of it.
+
+use std::collections::HashSet;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Waiting;
+use super::lease::Lease;
+use super::numbered::Numbered;
+use crate::discover::maps::{self, file_name};
+use crate::event::ids::Tgid;
+use crate::probe::function::LinkNo;
+use crate::run::planner::Found;
+
+/// A file, whatever its name. Another one may have its identity once it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// Of what a path leads to.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().map(|metadata| Self::from(&metadata))
+    }
+}
+
+impl From<&Metadata> for FileId {
+    fn from(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// What a file's content goes by: it may be written anew when no process runs it, and then a place in it is
+/// no instruction any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Version {
+    /// Of what a path leads to.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().map(|metadata| Self::from(&metadata))
+    }
+}
+
+impl From<&Metadata> for Version {
+    fn from(metadata: &Metadata) -> Self {
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Self { bytes: metadata.size(), modified }
+    }
+}
+
+/// A file that processes run code of, or did a while ago.
+pub(super) struct File {
+    pub(super) version: Version,
+    pub(super) content: Content,
+    /// The numbers of what is probed of it, once it has been.
+    pub(super) numbered: Option<Numbered>,
+    /// The processes that run it.
+    pub(super) users: HashSet<Tgid>,
+    /// What is attached in all of them, if it is, and what keeps the file as it is meanwhile.
+    pub(super) everywhere: Option<(LinkNo, Lease)>,
+}
+
+/// What is known of a file.
+pub(super) enum Content {
+    /// It is being looked at, and these processes wait for that.
+    Unknown(Vec<Waiting>),
+    /// There is nothing to probe, or it cannot be.
+    Nothing,
+    Found(Arc<Found>),
+}
+
+/// A file that a process runs code of.
+#[derive(Clone, Debug)]
+pub(crate) struct Mapped {
+    pub(crate) id: FileId,
+    /// How it is opened, whatever has become of its name.
+    pub(crate) open: PathBuf,
+    /// Its file name.
+    pub(crate) name: String,
+    pub(crate) is_executable: bool,
+}
+
+/// The files that a process runs code of, the executable first.
+pub(crate) fn mapped(tgid: Tgid) -> Vec<Mapped> {
+    let proc = Path::new("/proc");
+    let exe = proc.join(format!("{}/exe", tgid.0));
+    let mut modules: Vec<Mapped> = Vec::new();
+    if let (Some(id), Ok(target)) = (FileId::of(&exe), std::fs::read_link(&exe)) {
+        modules.push(Mapped { id, name: file_name(&target), open: exe, is_executable: true });
+    }
+    for mapping in maps::of(proc, tgid) {
+        let Some(name) = mapping.name().filter(|_| mapping.is_executable) else { continue };
+        let open = mapping.file(proc, tgid);
+        let Some(id) = FileId::of(&open) else { continue };
+        if modules.iter().all(|known| known.id != id) {
+            modules.push(Mapped { id, open, name, is_executable: false });
+        }
+    }
+    modules
+}

@@ -1,0 +1,265 @@
+//! Whether an exception was caught is told where that is certain; and a request whose handler one has left
+//! has failed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use remora_tests::agent::Ended;
+use remora_tests::compile::compile;
+use remora_tests::program::scripts;
+use remora_tests::spans::{SERVER, Span};
+use remora_tests::{Scratch, is_root, until, wire};
+use serde_json::Value;
+
+use crate::scene::{ALL, Shown, Waiting, ended, probing};
+
+/// How often, by message and fate.
+type Fates = BTreeMap<(String, String), u64>;
+
+/// What a program says becomes of what it raises.
+fn expected(shown: &Shown) -> Fates {
+    let lines = shown.stdout.lines().filter_map(|line| line.strip_prefix("fate "));
+    let line = |line: &str| {
+        let mut fields = line.splitn(3, '\t');
+        let count = fields.next()?.parse().ok()?;
+        Some(((fields.next()?.to_owned(), fields.next()?.to_owned()), count))
+    };
+    lines.map(|text| line(text).unwrap_or_else(|| panic!("count, message, fate: {text}"))).collect()
+}
+
+/// What spans say of it.
+fn told(spans: &[Span]) -> Fates {
+    let mut told = Fates::new();
+    for event in spans.iter().flat_map(|span| &span.events) {
+        let message = event.attributes.get("exception.message").and_then(Value::as_str);
+        let fate = match event.attributes.get("remora.exception.caught").and_then(Value::as_bool) {
+            Some(true) => "caught",
+            Some(false) => "not caught",
+            None => "-",
+        };
+        *told.entry((message.unwrap_or_default().to_owned(), fate.to_owned())).or_default() += 1;
+    }
+    told
+}
+
+/// Without what differs each time: threads' ids and addresses.
+fn steady(text: &str) -> String {
+    let without = |text: &str, before: &str, kind: fn(char) -> bool| -> String {
+        text.split(before).map(|piece| piece.trim_start_matches(kind)).collect()
+    };
+    let text = without(text, "(", |c| c.is_ascii_digit());
+    let text = without(&text, "0x", |c| c.is_ascii_hexdigit());
+    // Addresses are as wide as they are.
+    text.split_whitespace().collect()
+}
+
+/// A compiled program that says what becomes of its exceptions, and its spans.
+fn compiled(source: &str, flags: &[&str], args: &[&str], functions: &[&str]) -> Option<Vec<Span>> {
+    if !is_root() {
+        return None;
+    }
+    let scratch = Scratch::new();
+    let program = compile(&scratch, &format!("exceptions/{source}"), flags)?;
+    let start = |name| {
+        let mut command = Command::new(&program);
+        // Addresses in stacks are others each time.
+        command.args(args).current_dir(scratch.path()).env_remove("RUST_BACKTRACE");
+        Waiting::start(&scratch, name, &mut command)
+    };
+    let mut alone = start("alone");
+    alone.tell("go");
+    let alone = alone.end();
+    let mut probed = start("probed");
+    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
+    let agent = probing(&scratch, probed.pid(), functions, &options);
+    probed.tell("go");
+    let shown = probed.end();
+    let ended = ended(&scratch, agent);
+    assert_eq!(shown.stdout, alone.stdout);
+    assert_eq!(steady(&shown.stderr), steady(&alone.stderr));
+    assert_eq!(shown.status, alone.status);
+    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
+    assert_eq!(told(&ended.spans), expected(&shown), "{:#?}", ended.log);
+    Some(ended.spans)
+}
+
+/// The functions that failed without having returned, each with its error.
+fn ended_by(spans: &[Span]) -> Vec<(String, String)> {
+    let is_it = |span: &&Span| span.text("remora.end.reason") == "exit" && span.status == 2;
+    let mut found: Vec<_> = spans
+        .iter()
+        .filter(is_it)
+        .map(|span| [span.text("code.function.name"), span.text("error.type")].map(str::to_owned))
+        .map(|[name, error]| (name, error))
+        .collect();
+    found.sort();
+    found
+}
+
+const CPP: [&str; 5] = ["work", "inner", "last", "fenced", "attempt"];
+
+#[test]
+fn cpp() {
+    for (how, fate) in [("throw", "not caught"), ("thread", "not caught"), ("rethrow", "caught")] {
+        let flags = ["-O2", "-pthread"];
+        let Some(spans) = compiled("fates.cpp", &flags, &[how, fate], &CPP) else { return };
+        let last = pair("last", "app::Last");
+        let expected = if fate == "caught" { Vec::new() } else { vec![last] };
+        assert_eq!(ended_by(&spans), expected, "{how}");
+    }
+}
+
+#[test]
+fn cpp_out_of_a_function_that_lets_none_out() {
+    compiled("fates.cpp", &["-O2", "-pthread"], &["noexcept", "-"], &CPP);
+    let flags = ["-O2", "-pthread", "-static"];
+    compiled("fates.cpp", &flags, &["noexcept", "not caught"], &CPP);
+}
+
+fn pair(a: &str, b: &str) -> (String, String) {
+    (a.to_owned(), b.to_owned())
+}
+
+#[test]
+fn rust() {
+    compiled("fates.rs", &["-Copt-level=2"], &[], &["work"]);
+}
+
+/// A Go program that has answered some requests, and ended.
+fn go(how: &str, functions: &[&str]) -> Option<Ended> {
+    if !is_root() {
+        return None;
+    }
+    let scratch = Scratch::new();
+    let program = compile(&scratch, "exceptions/fates.go", &[])?;
+    let start = |name| Waiting::start(&scratch, name, Command::new(&program).arg(how));
+    let ask = |program: &Waiting| {
+        let port = until("a port", || program.printed().lines().nth(1)?.parse().ok());
+        for path in ["/recovers", "/leaves", "/half", "/aborts", "/fails", "/ends"] {
+            let answer = wire::get(port, path);
+            let first = answer.lines().next().unwrap_or_default();
+            let expected = match path {
+                "/recovers" | "/half" => "HTTP/1.1 200 OK",
+                "/fails" => "HTTP/1.1 500 Internal Server Error",
+                _ => "",
+            };
+            assert_eq!(first, expected, "{path}: {answer}");
+        }
+    };
+    let alone = start("alone");
+    ask(&alone);
+    let alone = alone.end();
+    let probed = start("probed");
+    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
+    let agent = probing(&scratch, probed.pid(), functions, &options);
+    ask(&probed);
+    let shown = probed.end();
+    let ended = ended(&scratch, agent);
+    let lines = |shown: &Shown| shown.stdout.lines().skip(2).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(&shown), lines(&alone));
+    assert_eq!(shown.status, alone.status);
+    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
+    assert_eq!(told(&ended.spans), expected(&shown), "{:#?}", ended.log);
+    Some(ended)
+}
+
+/// The requests by their paths: the status of the answer, and why they failed.
+fn requests(spans: &[Span]) -> Vec<(String, Option<i64>, String)> {
+    let requests = spans.iter().filter(|span| span.kind == SERVER);
+    let said = requests.map(|span| {
+        assert_eq!(span.status == 2, !span.text("error.type").is_empty(), "{span:?}");
+        let status = span.int("http.response.status_code");
+        (span.path().to_owned(), status, span.text("error.type").to_owned())
+    });
+    let mut said: Vec<_> = said.collect();
+    said.sort();
+    said
+}
+
+#[test]
+fn go_requests_that_a_panic_has_left_have_failed() {
+    let Some(ended) = go("throw", &[]) else { return };
+    let error = "*errors.errorString";
+    let expected = [
+        ("/aborts", None, error),
+        ("/ends", None, "fatal error"),
+        // Its answer says why.
+        ("/fails", Some(500), "500"),
+        ("/half", Some(200), error),
+        ("/leaves", None, error),
+        ("/recovers", Some(200), ""),
+    ];
+    let expected =
+        expected.map(|(path, status, error)| (path.to_owned(), status, error.to_owned()));
+    assert_eq!(requests(&ended.spans), expected, "{:#?}", ended.log);
+}
+
+#[test]
+fn go_panics_in_functions() {
+    let Some(ended) = go("panic", &["main.work"]) else { return };
+    // The last one ends the program.
+    assert_eq!(ended_by(&ended.spans), [pair("main.work", "*errors.errorString")]);
+}
+
+/// An interpreter with a script, if it is there.
+fn script(interpreter: &str, name: &str) -> Option<Command> {
+    let at = Path::new("/usr/bin").join(interpreter);
+    if !at.exists() {
+        println!("skipped: needs {interpreter}");
+        return None;
+    }
+    let mut command = Command::new(at);
+    command.arg(scripts().join("functions/exceptions").join(name));
+    Some(command)
+}
+
+/// A script that answers one request, and ends within the next one with what nobody has caught.
+fn ending(interpreter: &str, name: &str) -> Option<Vec<Span>> {
+    if !is_root() {
+        return None;
+    }
+    let scratch = Scratch::new();
+    let mut start = script(interpreter, name)?;
+    let ask = |program: &Waiting| {
+        let port = until("a port", || program.printed().lines().nth(1)?.parse().ok());
+        let answer = wire::get(port, "/answers");
+        assert!(answer.contains("200"), "{answer}");
+        assert_eq!(wire::get(port, "/ends"), "");
+    };
+    let alone = Waiting::start(&scratch, "alone", &mut start);
+    ask(&alone);
+    let alone = alone.end();
+    let probed = Waiting::start(&scratch, "probed", &mut start);
+    let agent = probing(&scratch, probed.pid(), &[], &["--exceptions"]);
+    ask(&probed);
+    let shown = probed.end();
+    let ended = ended(&scratch, agent);
+    let lines = |shown: &Shown| shown.stdout.lines().skip(2).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(&shown), lines(&alone));
+    assert_eq!(shown.stderr, alone.stderr);
+    assert_eq!(shown.status, alone.status);
+    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
+    assert_eq!(told(&ended.spans), expected(&shown), "{:#?}", ended.log);
+    Some(ended.spans)
+}
+
+/// The request during which it has ended has failed with what has ended it.
+fn check_end(spans: &[Span], error: &str) {
+    let expected = [("/answers", Some(200), ""), ("/ends", None, error)];
+    let expected =
+        expected.map(|(path, status, error)| (path.to_owned(), status, error.to_owned()));
+    assert_eq!(requests(spans), expected);
+}
+
+#[test]
+fn php() {
+    let Some(spans) = ending("php", "fates.php") else { return };
+    check_end(&spans, "RuntimeException");
+}
+
+#[test]
+fn node() {
+    let Some(spans) = ending("node", "fates.js") else { return };
+    check_end(&spans, "Error");
+}
