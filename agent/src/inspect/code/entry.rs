@@ -25,6 +25,9 @@ pub(super) fn choose(
     taken: &[VirtAddr],
 ) -> Result<(VirtAddr, i32), Refusal> {
     let candidates = candidates(flow, language);
+    let straight = straight(flow, &candidates);
+    let is_passed_once =
+        |flow: &Flow, address: u64| straight.contains(&address) || is_passed_once(flow, address);
     let good = |address: &u64, step: &Step, wanted: Handling| {
         step.handling == wanted
             && !taken.contains(&VirtAddr(*address))
@@ -115,6 +118,24 @@ fn changes_arguments(step: &Step, language: Language, info: &mut InstructionInfo
         !(own && below)
     });
     register || memory
+}
+
+/// The first candidates, as long as there is one way from the entry to them and none back: most functions
+/// begin so, and what is to be asked of the others need not be asked.
+fn straight(flow: &Flow, candidates: &[(u64, &Step, i32)]) -> Vec<u64> {
+    let branch = candidates.iter().position(|(_, step, _)| step.next != Next::Follows);
+    let mut straight: Vec<u64> = candidates.iter().map(|(address, ..)| *address).collect();
+    straight.truncate(branch.map_or(straight.len(), |branch| branch + 1));
+    for address in flow.steps.keys() {
+        for to in flow.successors(*address) {
+            let Some(at) = straight.iter().position(|candidate| *candidate == to) else { continue };
+            let before = at.checked_sub(1).and_then(|before| straight.get(before));
+            if before != Some(address) {
+                straight.truncate(at);
+            }
+        }
+    }
+    straight
 }
 
 /// Whether every way through the function passes an instruction, and none passes it again.

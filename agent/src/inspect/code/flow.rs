@@ -4,8 +4,9 @@
 //! place, which compilers never do, the call is one that does not return, and all is followed anew.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
 use std::ops::Range;
+use std::rc::Rc;
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
@@ -174,12 +175,16 @@ struct Walk<'a, P> {
     noreturn: &'a BTreeSet<u64>,
     found_noreturn: Vec<u64>,
     blocks: BTreeMap<u64, Block>,
+    /// Blocks to follow, the last one first, and which of them have not been since.
     waiting: Vec<u64>,
+    due: HashSet<u64, foldhash::fast::RandomState>,
     /// What follows calls, lowest address first: what does not return is mostly at the end.
     behind_calls: BinaryHeap<Reverse<(u64, u64)>>,
     states_behind: BTreeMap<u64, State>,
     steps: BTreeMap<u64, Step>,
     info: InstructionInfoFactory,
+    /// What a sweep over so many regions saw.
+    swept: Option<(usize, Rc<Swept>)>,
     refusal: Option<Refusal>,
 }
 
@@ -204,10 +209,12 @@ impl<'a, P: Program> Walk<'a, P> {
             found_noreturn: Vec::new(),
             blocks: BTreeMap::new(),
             waiting: vec![entry.0],
+            due: HashSet::from_iter([entry.0]),
             behind_calls: BinaryHeap::new(),
             states_behind: BTreeMap::new(),
             steps: BTreeMap::new(),
             info: InstructionInfoFactory::new(),
+            swept: None,
             refusal: None,
         };
         if size > BYTES_MAX {
@@ -248,6 +255,9 @@ impl<'a, P: Program> Walk<'a, P> {
     fn run(&mut self) -> Result<Walked, Refusal> {
         loop {
             while let Some(start) = self.waiting.pop() {
+                if !self.due.remove(&start) {
+                    continue;
+                }
                 self.block(start)?;
                 if self.steps.len() > INSTRUCTIONS_MAX {
                     return Err(Refusal::TooLarge);
@@ -378,18 +388,23 @@ impl<'a, P: Program> Walk<'a, P> {
                 block.way = Way::Certain;
             }
             if block.state.join(&state, target) {
-                self.waiting.push(target);
+                self.wait(target);
             }
             return;
         }
         // A block that ran through here ends here.
         if self.steps.contains_key(&target)
-            && let Some((start, _)) = self.blocks.range(..target).next_back()
+            && let Some((&start, _)) = self.blocks.range(..target).next_back()
         {
-            self.waiting.push(*start);
+            self.wait(start);
         }
         self.blocks.insert(target, Block { state, way });
-        self.waiting.push(target);
+        self.wait(target);
+    }
+
+    fn wait(&mut self, start: u64) {
+        self.due.insert(start);
+        self.waiting.push(start);
     }
 
     fn next(&mut self, step: &mut Step, state: &State) -> Result<Next, Refusal> {
@@ -539,11 +554,15 @@ impl<'a, P: Program> Walk<'a, P> {
 
     /// Reads a table. Of one whose size is not known, as far as it leads to instructions of this
     /// function, by a sweep over the function's own code.
-    fn targets(&self, table: u64, base: Option<u64>, count: u64, bounded: bool) -> Vec<u64> {
+    fn targets(&mut self, table: u64, base: Option<u64>, count: u64, bounded: bool) -> Vec<u64> {
         let size = if base.is_some() { 4 } else { 8 };
         let bytes = usize::try_from(count * size).unwrap_or_default();
         let bytes = self.program.read(VirtAddr(table), bytes);
-        let swept = self.sweep();
+        let swept = match &self.swept {
+            Some((regions, swept)) if *regions == self.regions.len() => Rc::clone(swept),
+            _ => Rc::new(self.sweep()),
+        };
+        self.swept = Some((self.regions.len(), Rc::clone(&swept)));
         let mut targets = Vec::new();
         for number in 0..count {
             let at = usize::try_from(number * size).unwrap_or(usize::MAX);
@@ -560,10 +579,10 @@ impl<'a, P: Program> Walk<'a, P> {
                 }),
             };
             // Where another table begins this one has ended.
-            let goes_on = number == 0 || !swept.addresses.contains(&slot.0);
+            let goes_on = number == 0 || swept.addresses.binary_search(&slot.0).is_err();
             // A table that leads into the midst of an instruction was misread.
             let fits = |target: u64| {
-                swept.starts.contains(&target) || (bounded && !self.is_inside(target))
+                swept.starts.binary_search(&target).is_ok() || (bounded && !self.is_inside(target))
             };
             match target.filter(|_| bounded || goes_on) {
                 Some(target) if fits(target) => targets.push(target),
@@ -580,13 +599,15 @@ impl<'a, P: Program> Walk<'a, P> {
         for (range, bytes) in &self.regions {
             let decoder = Decoder::with_ip(64, bytes, range.start, DecoderOptions::NONE);
             for instruction in decoder.into_iter().filter(|instruction| !instruction.is_invalid()) {
-                swept.starts.insert(instruction.ip());
+                swept.starts.push(instruction.ip());
                 if instruction.mnemonic() == Mnemonic::Lea && instruction.is_ip_rel_memory_operand()
                 {
-                    swept.addresses.insert(instruction.ip_rel_memory_address());
+                    swept.addresses.push(instruction.ip_rel_memory_address());
                 }
             }
         }
+        swept.starts.sort_unstable();
+        swept.addresses.sort_unstable();
         swept
     }
 }
@@ -594,8 +615,8 @@ impl<'a, P: Program> Walk<'a, P> {
 /// What is seen in code without following it.
 #[derive(Debug, Default)]
 struct Swept {
-    /// Where instructions begin.
-    starts: BTreeSet<u64>,
-    /// Addresses that it makes.
-    addresses: BTreeSet<u64>,
+    /// Where instructions begin, in order.
+    starts: Vec<u64>,
+    /// Addresses that it makes, in order.
+    addresses: Vec<u64>,
 }
