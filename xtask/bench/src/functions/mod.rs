@@ -3,6 +3,7 @@
 
 mod bpftrace;
 mod budget;
+mod index;
 mod language;
 mod languages;
 mod samples;
@@ -24,8 +25,12 @@ const RING_BYTES: u32 = 1 << 24;
 type Part = fn(&Settings, &mut Report) -> Result<()>;
 
 pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
-    let parts: [(&str, Part); 3] =
-        [("call", single::run), ("languages", languages::run), ("budget", budget::run)];
+    let parts: [(&str, Part); 4] = [
+        ("call", single::run),
+        ("languages", languages::run),
+        ("budget", budget::run),
+        ("index", index::run),
+    ];
     let chosen = |name: &str| settings.only.iter().any(|only| only == name);
     // Names that mean other benchmarks choose none of these.
     let all = !parts.iter().any(|(name, _)| chosen(name));
