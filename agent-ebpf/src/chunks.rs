@@ -38,7 +38,10 @@ pub struct Machine {
     pub dropped: u32,
     /// Whether an image of the stack is to be told.
     pub image: u32,
-    pub pad: u32,
+    /// Where the layout of an interpreter's frames lies among the code, if an image of them is.
+    pub layout: u32,
+    /// The innermost of them; 0: none.
+    pub frames: u64,
     pub cut: u32,
 }
 

@@ -11,6 +11,7 @@ mod budget;
 mod chunks;
 #[expect(dead_code, reason = "what only the other object writes")]
 mod emit;
+mod frames;
 mod function;
 mod image;
 mod interpret;

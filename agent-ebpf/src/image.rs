@@ -7,7 +7,7 @@
 use core::ptr;
 
 use agent_common::counter;
-use agent_common::function::{IMAGE_MAX, Image, image_flags};
+use agent_common::function::{IMAGE_MAX, Image, image_flags, layout};
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
@@ -26,12 +26,15 @@ const WINDOW_SHIFT: u64 = 27;
 
 /// An image in the making.
 #[repr(C)]
-struct Making {
+pub struct Making {
     /// 1 while a task uses it.
     busy: u64,
-    image: Image,
+    /// The next frame of an interpreter's, and where things lie in those.
+    pub frame: u64,
+    pub layout: [u32; layout::COUNT],
+    pub image: Image,
     /// A page more than the maximum, so that the verifier accepts `offset + length`.
-    stack: [u8; IMAGE_MAX + PAGE_BYTES as usize],
+    pub stack: [u8; IMAGE_MAX + PAGE_BYTES as usize],
 }
 
 #[map(name = "IMAGES")]
@@ -85,12 +88,18 @@ fn free() -> Option<u32> {
     None
 }
 
+/// The place that was claimed.
+#[inline(always)]
+pub fn making(index: u32) -> Option<&'static mut Making> {
+    let making = IMAGES.get_ptr_mut(index)?;
+    // SAFETY: this CPU's value, which the caller has claimed.
+    Some(unsafe { &mut *making })
+}
+
 /// Its fixed part, all of which is to be written.
 #[inline(always)]
 pub fn head(index: u32) -> Option<&'static mut Image> {
-    let making = IMAGES.get_ptr_mut(index)?;
-    // SAFETY: this CPU's value, which the caller has claimed.
-    Some(unsafe { &mut (*making).image })
+    Some(&mut making(index)?.image)
 }
 
 /// Copies the stack, writes the record and gives the place back.
@@ -99,9 +108,7 @@ pub fn head(index: u32) -> Option<&'static mut Image> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn write_image(index: u32, from: u64, count: u32) -> u32 {
-    let Some(making) = IMAGES.get_ptr_mut(index) else { return 0 };
-    // SAFETY: this CPU's value, which the caller has claimed.
-    let making = unsafe { &mut *making };
+    let Some(making) = making(index) else { return 0 };
     making.image.copied = 0;
     making.image.flags = 0;
     let mut reads = 0;
@@ -111,6 +118,12 @@ pub extern "C" fn write_image(index: u32, from: u64, count: u32) -> u32 {
         }
         reads += 1;
     }
+    u32::from(finish(making, count))
+}
+
+/// Writes the record and gives the place back.
+#[inline(always)]
+pub fn finish(making: &mut Making, count: u32) -> bool {
     let mut copied = opaque(u64::from(making.image.copied)) & (IMAGE_MAX as u64 * 2 - 1);
     if copied > IMAGE_MAX as u64 {
         copied = IMAGE_MAX as u64;
@@ -121,7 +134,7 @@ pub extern "C" fn write_image(index: u32, from: u64, count: u32) -> u32 {
     let is_written = unsafe { emit::write(record, bytes, count, false) };
     // SAFETY: a word of the map's value. Volatile, since others read it.
     unsafe { ptr::write_volatile(&raw mut making.busy, 0) };
-    u32::from(is_written)
+    is_written
 }
 
 /// Copies up to the end of a page. False if that was the last one.

@@ -9,7 +9,7 @@ use core::ptr;
 use agent_common::counter;
 use agent_common::function::{
     CHUNKS_MAX, Hit, IMAGE_REGISTERS, Image, OPS_MAX, Op, SLOTS, Site, chunk_status, compare,
-    hit_flags, op, register,
+    hit_flags, layout, op, register,
 };
 use agent_common::kind;
 use aya_ebpf::bindings::BPF_F_USER_STACK;
@@ -24,7 +24,7 @@ use crate::chunks::{Machine, Scratch, close, cut, grow, mark, open, room};
 use crate::function::{self, Outcome};
 use crate::opaque::opaque;
 use crate::registers::{self, Registers};
-use crate::{atomic, emit, image};
+use crate::{atomic, emit, frames, image};
 
 /// Scratches of a CPU: one task can interrupt another in the middle of the program, and be interrupted.
 const SCRATCHES: u32 = 4;
@@ -43,7 +43,7 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCHES, 
 
 /// The code of all sites.
 #[map(name = "CODE")]
-static CODE: Array<Op> = Array::with_max_entries(1, 0);
+pub static CODE: Array<Op> = Array::with_max_entries(1, 0);
 
 /// Runs the site's code and writes the record.
 #[inline(always)]
@@ -73,6 +73,7 @@ pub fn tell(
     machine.skipping = 0;
     machine.dropped = 0;
     machine.image = 0;
+    machine.frames = 0;
     machine.cut = 0;
     let mut rounds = 0;
     while rounds < OPS_MAX as u32 / OPS_AT_ONCE {
@@ -128,7 +129,13 @@ fn tell_stack(scratch: &mut Scratch, hit: &Hit, count: u32) {
         registers[number] = scratch.machine.registers[number];
         number += 1;
     }
-    image::write_image(index, registers[register::RSP as usize], count);
+    // SAFETY: a part of the scratch. Volatile, as above.
+    let first = unsafe { ptr::read_volatile(&raw const scratch.machine.frames) };
+    if first == 0 {
+        image::write_image(index, registers[register::RSP as usize], count);
+    } else {
+        frames::write_frames(index, first, scratch.machine.layout, count);
+    }
 }
 
 /// A scratch of this CPU that no other task is in the middle of using.
@@ -227,6 +234,12 @@ fn step(scratch: &mut Scratch) -> bool {
         op::STRING => string(scratch, wide),
         op::STACK => stack(scratch, wide),
         op::IMAGE => machine.image = 1,
+        op::FRAMES => {
+            machine.image = 1;
+            machine.frames = machine.accumulator;
+            machine.layout = machine.next;
+            skip(machine, layout::COUNT as u32);
+        }
         op::DROP => {
             machine.dropped = 1;
             return false;

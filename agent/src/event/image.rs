@@ -21,10 +21,22 @@ pub struct Image<'a> {
     pub site: SiteNo,
     /// By DWARF's numbers.
     pub registers: [u64; IMAGE_REGISTERS],
-    /// The stack from the stack pointer on.
+    /// The stack from the stack pointer on, or an interpreter's frames.
     pub stack: &'a [u8],
+    /// Bits of `agent_common::function::image_flags`.
+    pub flags: u32,
+}
+
+impl Image<'_> {
     /// Whether what follows could not be read.
-    pub faulted: bool,
+    pub fn is_faulted(&self) -> bool {
+        self.flags & image_flags::FAULT != 0
+    }
+
+    /// Whether it holds the frames of an interpreter.
+    pub fn is_interpreted(&self) -> bool {
+        self.flags & image_flags::INTERPRETED != 0
+    }
 }
 
 /// Whether a record is one.
@@ -51,6 +63,6 @@ pub fn decode(record: &[u8]) -> Option<Image<'_>> {
         site: SiteNo(u32_at(fixed, 24)),
         registers,
         stack: stack.get(..copied)?,
-        faulted: u32_at(fixed, 32) & image_flags::FAULT != 0,
+        flags: u32_at(fixed, 32),
     })
 }

@@ -19,7 +19,7 @@ use crate::inspect::elf::{Module, Segment};
 use crate::platform::clock::{self, MonoNs};
 use crate::stack::code::{self, Code};
 use crate::stack::walk::{Place, Space, walk};
-use crate::stack::{Stack, Taken};
+use crate::stack::{Stack, Taken, python};
 
 /// Most bytes of tables that are kept, and most of one module.
 const TABLES_MAX: u64 = 128 << 20;
@@ -132,6 +132,11 @@ impl Stacks {
     /// The stack that a record holds, as the pipeline takes it.
     pub(super) fn taken(&mut self, record: &[u8]) -> Option<Arc<Taken>> {
         let image = image::decode(record)?;
+        if image.is_interpreted() {
+            let stack = python::stack(image.stack, image.flags);
+            let image::Image { at, tgid, tid, site, .. } = image;
+            return Some(Arc::new(Taken { at, tgid, tid, site, stack }));
+        }
         self.stacks += 1;
         let is_stale = |process: &Process| clock::now().since(process.read) > STALE_NS;
         if self.processes.get(&image.tgid).is_none_or(is_stale) {

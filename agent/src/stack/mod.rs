@@ -5,6 +5,7 @@
 
 pub mod code;
 mod go;
+pub mod python;
 mod text;
 pub mod walk;
 
@@ -74,4 +75,6 @@ pub enum Style {
     Native,
     /// The function, and on a line of its own the place.
     Go,
+    /// `File "FILE", line LINE, in NAME`, the innermost last.
+    Python,
 }

@@ -20,6 +20,9 @@ const RUST_END: &str = "__rust_end_short_backtrace";
 
 /// The text of a stack: a line for each frame, two in Go's style; the last says why there are no more.
 pub fn text(stack: &Stack, inner: Inner) -> String {
+    if stack.frames.first().is_some_and(|frame| frame.style == Style::Python) {
+        return python(stack);
+    }
     let mut text = String::new();
     let end = |frame: &Frame| frame.function.contains(RUST_END);
     let left_out = match inner {
@@ -30,7 +33,7 @@ pub fn text(stack: &Stack, inner: Inner) -> String {
     for frame in stack.frames.iter().skip(left_out) {
         // Writing to a string cannot fail.
         let _ = match frame.style {
-            Style::Native => native(frame, &mut text),
+            Style::Native | Style::Python => native(frame, &mut text),
             Style::Go => go(frame, &mut text),
         };
     }
@@ -39,6 +42,17 @@ pub fn text(stack: &Stack, inner: Inner) -> String {
         None => text.truncate(text.trim_end().len()),
     }
     text
+}
+
+/// As Python writes a stack that is no traceback: what has caught an exception is not known here.
+fn python(stack: &Stack) -> String {
+    let mut lines = vec!["Stack (most recent call last):".to_owned()];
+    lines.extend(stack.end.as_ref().map(|end| format!("  … (not followed further: {end})")));
+    lines.extend(stack.frames.iter().rev().map(|Frame { function, file, line, .. }| match line {
+        0 => format!("  File \"{file}\", in {function}"),
+        line => format!("  File \"{file}\", line {line}, in {function}"),
+    }));
+    lines.join("\n")
 }
 
 fn native(frame: &Frame, text: &mut String) -> std::fmt::Result {

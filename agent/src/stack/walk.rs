@@ -128,7 +128,7 @@ fn by_frame(registers: &Registers, image: &Image<'_>, space: &dyn Space) -> Opti
 
 fn why(error: StepError, place: &Place<'_>, image: &Image<'_>) -> String {
     match (error, place) {
-        (StepError::NotCopied, _) if image.faulted => "the stack could not be read".to_owned(),
+        (StepError::NotCopied, _) if image.is_faulted() => "the stack could not be read".to_owned(),
         (StepError::NotCopied, _) => format!("only {} KiB are looked at", IMAGE_MAX / 1024),
         (_, Place::Nothing) => "this code is of no file".to_owned(),
         (_, Place::Unread(name, _, why)) => format!("{name}: {why}"),

@@ -9,6 +9,7 @@ mod chunks;
 mod code;
 mod cpp;
 pub(crate) mod data;
+mod frames;
 mod golang;
 mod java;
 mod php;
@@ -226,6 +227,12 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
             if has_native_stack(decode) {
                 // First, because a read that fails leaves out what follows.
                 ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
+            }
+            if decode == Decode::Python
+                && let Some(frames) = frames::code(module)
+                && ops.len() + frames.len() <= OPS_MAX
+            {
+                ops.splice(0..0, frames);
             }
             let in_goroutine = matches!(
                 decode,
