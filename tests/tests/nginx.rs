@@ -12,7 +12,7 @@ use remora_tests::program::{Program, listening, own_port};
 use remora_tests::servers::installed;
 use remora_tests::spans::{CLIENT, SERVER, Span, check_honest};
 use remora_tests::wire::Wire;
-use remora_tests::{Scratch, is_root};
+use remora_tests::{Scratch, is_root, until};
 
 /// nginx with two workers.
 struct Nginx {
@@ -39,8 +39,9 @@ fn nginx(scratch: &Scratch, name: &str, http: &str, server: &str) -> Option<Ngin
 
 /// What is behind nginx: it answers with the path, by a port and by a Unix socket.
 fn back(scratch: &Scratch) -> Option<Nginx> {
+    let at = scratch.path().display();
     let listen =
-        format!("listen unix:{}; return 200 <$request_uri>;", scratch.file("back").display());
+        format!("listen unix:{at}/back; access_log {at}/asked; return 200 <$request_uri>;");
     let back = nginx(scratch, "back", "", &listen);
     if back.is_none() {
         println!("skipped: needs nginx");
@@ -245,6 +246,11 @@ fn of_requests_that_were_read_together_what_is_beside_them_stays_unknown() {
     let mut wire = Wire::to(front.port);
     wire.send(requests.concat().as_bytes()).expect("</mirror/3>");
     drop(wire);
+    // Nobody waits for the answers to copies.
+    until("every call", || {
+        let asked = std::fs::read_to_string(scratch.file("asked")).unwrap_or_default();
+        (asked.lines().count() == 5).then_some(())
+    });
     let ended = agent.stop();
     let expected = [("", 2), ("nginx_request inferred", 3)];
     assert_eq!(links(&ended, |_| true), expected.map(|(link, n)| (link.to_owned(), n)).into());
