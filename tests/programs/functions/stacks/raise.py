@@ -85,4 +85,3 @@ for kind in range(7):
     except (ValueError, LookupError):
         pass
 connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-connection.recv(1)
