@@ -136,6 +136,10 @@ pub struct Counts {
 /// A process's budget is for a window of this power of two nanoseconds (134 ms).
 pub const BUDGET_WINDOW_SHIFT: u64 = 27;
 
+/// Budgets that a process may spend before it is acted upon at once: one CPU's in one window wake the
+/// reader.
+pub const BUDGET_GROSS: u64 = 4;
+
 /// A function's rate is for a window of this power of two nanoseconds (1.07 s).
 pub const RATE_WINDOW_SHIFT: u64 = 30;
 

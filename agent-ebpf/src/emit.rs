@@ -6,7 +6,8 @@ use core::ptr;
 use agent_common::{Header, Io, SLOT_SHIFT, Selected, counter};
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
-    bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_ringbuf_output, bpf_ringbuf_query,
+    bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_ringbuf_discard, bpf_ringbuf_output,
+    bpf_ringbuf_query, bpf_ringbuf_reserve,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
@@ -67,6 +68,8 @@ pub struct Scratch {
     /// Where the walk over vectors stands; here, because what lies in a map does not make the
     /// verifier tell one iteration from the next.
     pub walk: Walk,
+    /// For whom the operation is; here for the same reason.
+    pub behalf: Behalf,
     /// The record's fixed part.
     pub io: Io,
     /// Its payload; twice the maximum, so that the verifier accepts `offset + length`.
@@ -97,7 +100,29 @@ pub struct Walk {
     pub unreadable: u64,
 }
 
+/// For which request of nginx's an operation is. In a map, since a global function takes only numbers.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Behalf {
+    /// The socket that is sent to.
+    pub sock: u64,
+    /// The id of the socket that the request came by.
+    pub task: u64,
+    /// The position to which nginx has read from that.
+    pub task_seq: u32,
+    /// `agent_common::nginx_flags`.
+    pub task_flags: u32,
+}
+
 impl Scratch {
+    /// The first payload byte, of whatever operation was the last to have any.
+    #[allow(dead_code, reason = "of one of the two objects")]
+    #[inline(always)]
+    pub fn first_byte(&self) -> u8 {
+        // SAFETY: a reference to the first of many bytes. Volatile, since a helper has written them.
+        unsafe { ptr::read_volatile(self.payload.as_ptr()) }
+    }
+
     /// Puts eight bytes behind the first `at` payload bytes.
     #[inline(always)]
     pub fn put_word(&mut self, at: u32, word: u64) {
@@ -234,6 +259,20 @@ pub unsafe fn write(record: *mut u8, bytes: u64, seq: u32, now: bool) -> bool {
         count(counter::RING_FULL);
     }
     result == 0
+}
+
+/// Wakes the reader, without a record.
+#[allow(dead_code, reason = "of one of the two objects")]
+#[inline(always)]
+pub fn wake_reader() {
+    let ring = (&raw const EVENTS).cast_mut().cast();
+    // SAFETY: `ring` is the ring map.
+    let room = unsafe { bpf_ringbuf_reserve(ring, size_of::<u64>() as u64, 0) };
+    // A ring without room has woken the reader when it was half full.
+    if !room.is_null() {
+        // SAFETY: what was reserved. Discarded, it is passed over by the reader.
+        unsafe { bpf_ringbuf_discard(room, u64::from(BPF_RB_FORCE_WAKEUP)) };
+    }
 }
 
 /// Counts a lost record for the process it belonged to.

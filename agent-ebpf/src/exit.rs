@@ -24,7 +24,7 @@ pub fn on_sys_exit(regs: *const u8, result: i64) {
     // SAFETY: as above.
     let is_compat = unsafe { arch::is_compat(regs) };
     if !is_compat && number == nr::IO_URING_ENTER {
-        if result > 0 && process::selected(current_tgid()).is_some() {
+        if result > 0 && is_selected() {
             emit::count(counter::IO_URING_UNSEEN);
         }
         return;
@@ -40,7 +40,7 @@ pub fn on_sys_exit(regs: *const u8, result: i64) {
     if !operation::says_something(result as i32, call.flags, call.way) {
         return;
     }
-    if process::selected(current_tgid()).is_none() {
+    if !is_selected() {
         return;
     }
     let Some(ended) = forget_way(Ended { number, call, result: result as i32 }) else { return };
@@ -94,12 +94,13 @@ fn on_call(regs: *const u8, ended: Ended) {
     }
     // One program for both ways, so one slot.
     let moved = Moved { bytes, flags, way: call.way, slot: Slot::OUTBOUND };
-    let syscall = Syscall { number, buffer, asks_nothing: call.asks_nothing };
+    let syscall = Syscall { fd: call.fd as u32, buffer, asks_nothing: call.asks_nothing };
     operation::on_io::<Found>(descriptor.sock, moved, || syscall);
 }
 
 #[inline(always)]
-fn current_tgid() -> u32 {
+fn is_selected() -> bool {
     // SAFETY: takes no arguments.
-    (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32
+    let tgid = || (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    process::may_be_selected() && process::selected(tgid()).is_some()
 }

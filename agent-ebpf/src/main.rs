@@ -13,6 +13,8 @@ mod descriptor;
 mod emit;
 mod exit;
 mod image;
+mod nethttp;
+mod nginx;
 mod offsets;
 mod opaque;
 mod operation;
@@ -25,6 +27,9 @@ mod socket;
 mod syscall;
 mod task;
 
+use core::ffi::c_void;
+
+use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 
@@ -34,19 +39,38 @@ use operation::{Moved, Way};
 use sock::{Found, Sock, Typed};
 
 /// Hook: `tp_btf/sock_send_length` (6.3). Reads the socket and the sending syscall's buffer,
-/// writes one `Io` record. A miss costs one hash lookup.
+/// writes one `Io` record. A miss costs one load, rarely one hash lookup.
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    on_send(ctx.arg(0), ctx.arg(1), Slot::OUTBOUND);
+    if process::may_be_selected() {
+        sent(ctx.as_ptr());
+    }
     0
 }
 
+/// The rest of [`sock_send_length`], a function of its own: what every process of the host pays for is a
+/// few instructions in a row, and no registers to be saved.
+#[inline(never)]
+fn sent(ctx: *mut c_void) {
+    let ctx = BtfTracePointContext::new(ctx);
+    send(ctx.arg(0), ctx.arg(1), Slot::OUTBOUND);
+}
+
 /// Hook: `tp_btf/sock_recv_length` (6.3). Reads the socket and the receiving syscall's buffer,
-/// writes one `Io` record. A miss costs one hash lookup.
+/// writes one `Io` record. A miss costs one load, rarely one hash lookup.
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    on_receive(ctx.arg(0), ctx.arg(1), ctx.arg(2), Slot::INBOUND);
+    if process::may_be_selected() {
+        received(ctx.as_ptr());
+    }
     0
+}
+
+/// The rest of [`sock_recv_length`], as [`sent`].
+#[inline(never)]
+fn received(ctx: *mut c_void) {
+    let ctx = BtfTracePointContext::new(ctx);
+    receive(ctx.arg(0), ctx.arg(1), ctx.arg(2), Slot::INBOUND);
 }
 
 /// Hook: `fexit/tcp_sendmsg` (trampolines, and 5.16 for the helpers used). As
@@ -162,16 +186,32 @@ pub fn signal_deliver_stack(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn on_send(sk: *const u8, bytes: i32, slot: Slot) {
-    let moved = Moved { bytes, flags: 0, way: Way::Outbound, slot };
-    // SAFETY: `sk` comes from the program's typed context.
-    operation::on_io(unsafe { Typed::new(sk) }, moved, || syscall::current(Way::Outbound));
+    if process::may_be_selected() {
+        send(sk, bytes, slot);
+    }
 }
 
 #[inline(always)]
 fn on_receive(sk: *const u8, bytes: i32, flags: i32, slot: Slot) {
+    if process::may_be_selected() {
+        receive(sk, bytes, flags, slot);
+    }
+}
+
+#[inline(always)]
+fn send(sk: *const u8, bytes: i32, slot: Slot) {
+    let moved = Moved { bytes, flags: 0, way: Way::Outbound, slot };
+    // SAFETY: `sk` comes from the program's typed context.
+    let sock = unsafe { Typed::new(sk) };
+    operation::on_io(sock, moved, || syscall::current(Way::Outbound));
+}
+
+#[inline(always)]
+fn receive(sk: *const u8, bytes: i32, flags: i32, slot: Slot) {
     let moved = Moved { bytes, flags, way: Way::Inbound, slot };
     // SAFETY: `sk` comes from the program's typed context.
-    operation::on_io(unsafe { Typed::new(sk) }, moved, || syscall::current(Way::Inbound));
+    let sock = unsafe { Typed::new(sk) };
+    operation::on_io(sock, moved, || syscall::current(Way::Inbound));
 }
 
 /// The `struct sock` of a `struct socket`.

@@ -74,14 +74,19 @@ fn deselected() {
     }
 }
 
+/// Whether the current process may be selected: what every process of the host pays for.
+#[inline(always)]
+pub fn may_be_selected() -> bool {
+    // SAFETY: takes no arguments.
+    let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    let Some(maybe) = MAYBE.get_ptr(tgid & (MAYBE_SLOTS - 1)) else { return false };
+    // SAFETY: a map value. Volatile, since user space writes it too.
+    unsafe { ptr::read_volatile(maybe) != 0 }
+}
+
 /// What is kept for `tgid`, if its traffic is to be captured.
 #[inline(always)]
 pub fn selected(tgid: u32) -> Option<*mut Selected> {
-    let maybe = MAYBE.get_ptr(tgid & (MAYBE_SLOTS - 1))?;
-    // SAFETY: a map value. Volatile, since user space writes it too.
-    if unsafe { ptr::read_volatile(maybe) } == 0 {
-        return None;
-    }
     let selected = SELECTED.get_ptr_mut(&tgid)?;
     // SAFETY: a value of the map, alive while the program runs.
     if unsafe { (*selected).bits } & CAPTURED != 0 { Some(selected) } else { None }
@@ -186,7 +191,7 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
             // They were those of another program.
             let next = *bits & select::FUNCTIONS_NEXT != 0;
             let had = *bits & select::FUNCTIONS != 0;
-            *bits &= !(select::FUNCTIONS | select::FUNCTIONS_NEXT);
+            *bits &= !(select::FUNCTIONS | select::FUNCTIONS_NEXT | select::NGINX);
             if next {
                 *bits |= select::FUNCTIONS;
             } else if had {

@@ -103,6 +103,18 @@ fn role(sock: impl Sock) -> u8 {
     }
 }
 
+/// Whether a peer is known to have connected to this socket.
+#[inline(always)]
+pub fn is_accepted(sock: impl Sock) -> bool {
+    role(sock) & socket_flags::ACCEPTED != 0
+}
+
+/// Where in the TCP stream the process has read to; `None` for sockets that are not plain TCP.
+#[inline(always)]
+pub fn read_to(sock: Found) -> Option<u32> {
+    tcp_position(sock, Way::Inbound)?.seq
+}
+
 /// Whether bytes had moved, either way, before the `moved` ones.
 #[inline(always)]
 fn is_older(tcp: impl Sock, moved: i32) -> bool {

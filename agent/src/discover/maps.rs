@@ -135,7 +135,7 @@ mod tests {
         ] {
             assert_eq!(mapping.addresses_of(&part), expected);
         }
-        let reversed = Mapping { addresses: 0x9000..0x5000, ..mapping };
+        let reversed = Mapping { addresses: Range { start: 0x9000, end: 0x5000 }, ..mapping };
         assert_eq!(reversed.addresses_of(&(0..u64::MAX)), None);
     }
 

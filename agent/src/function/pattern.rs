@@ -3,6 +3,7 @@
 //! A glob is matched with a function's demangled name without its arguments; `*` crosses `::`, `/` and
 //! `.`. Without a module the executable is meant; `*!GLOB` means every module.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use globset::{Glob, GlobMatcher};
@@ -124,7 +125,7 @@ impl Matcher {
 /// All patterns together.
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
-    include: Vec<Pattern>,
+    include: Vec<Arc<Pattern>>,
     exclude: Vec<Matcher>,
 }
 
@@ -141,7 +142,7 @@ impl Patterns {
                     return Err(PatternError::Excludes { pattern: text.to_owned() });
                 }
                 Some(rest) => parsed.exclude.push(matcher(text, rest)?),
-                None => parsed.include.push(Pattern::parse(text)?),
+                None => parsed.include.push(Arc::new(Pattern::parse(text)?)),
             }
         }
         match patterns.first() {
@@ -163,7 +164,7 @@ impl Patterns {
     }
 
     /// The first pattern that matches a function, unless it is left out.
-    pub fn find(&self, module: &str, is_executable: bool, name: &str) -> Option<&Pattern> {
+    pub fn find(&self, module: &str, is_executable: bool, name: &str) -> Option<&Arc<Pattern>> {
         // What leaves out says nothing of a module unless it names one.
         let left_out = self.exclude.iter().any(|exclude| {
             exclude.module.as_ref().is_none_or(|glob| glob.is_match(module))
@@ -346,7 +347,7 @@ mod tests {
     fn where_functions_are_looked_for() {
         let patterns = Patterns::parse(&["main", "libssl*!SSL_*", "*!*alloc*", "!*free*"]);
         let patterns = patterns.expect("they parse");
-        let found = |module, exe, name| patterns.find(module, exe, name).map(Pattern::text);
+        let found = |module, exe, name| patterns.find(module, exe, name).map(|found| found.text());
         assert_eq!(found("app", true, "main"), Some("main"));
         assert_eq!(found("libc.so.6", false, "main"), None);
         assert_eq!(found("libssl.so.3", false, "SSL_read"), Some("libssl*!SSL_*"));

@@ -2,13 +2,14 @@
 //! what those read. Reads the module's files and nothing else; attaches nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use agent_common::function::{OPS_MAX, Op, op};
 
 use super::facts::SourcePosition;
 use super::future;
 use super::pattern::{Pattern, Patterns};
-use super::site::Placement;
+use super::site::{Placement, SiteKind};
 use super::value::{self, Reader};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::code;
@@ -72,7 +73,15 @@ pub struct Planned {
     /// What each end reads.
     pub end: Code,
     /// The pattern that asked for it.
-    pub pattern: Pattern,
+    pub pattern: Arc<Pattern>,
+}
+
+impl Planned {
+    /// What an end of this kind reads: a result is there only at a return.
+    pub fn end_code(&self, kind: SiteKind) -> &Code {
+        static NOTHING: Code = Code { ops: Vec::new(), reader: None };
+        if kind == SiteKind::Return { &self.end } else { &NOTHING }
+    }
 }
 
 /// What a probe reads.
@@ -105,28 +114,37 @@ pub struct Refused {
 /// # Errors
 /// If its file cannot be read. What is wrong with a single function is in the plan.
 pub fn plan(place: &Place<'_>, patterns: &Patterns) -> Result<ModulePlan, PlanError> {
-    let mut plan = ModulePlan::default();
     if !patterns.concern(place.name, place.is_executable) {
-        return Ok(plan);
+        return Ok(ModulePlan::default());
     }
     let module = Module::open(place.file)?;
     let index = Index::read(&module, place.root)?;
+    Ok(plan_listed(place, (&module, &index), patterns))
+}
+
+/// Plans a module of which the functions are listed.
+pub fn plan_listed(
+    place: &Place<'_>,
+    (module, index): (&Module, &Index),
+    patterns: &Patterns,
+) -> ModulePlan {
+    let mut plan = ModulePlan::default();
     let wants = |name: &str| patterns.find(place.name, place.is_executable, name).is_some();
     let functions = index.functions(wants);
     if functions.is_empty() {
-        return Ok(plan);
+        return plan;
     }
     let debug = Debug::open(place.file).ok().filter(|debug| !debug.is_empty());
     for function in functions {
         let Some(pattern) = patterns.find(place.name, place.is_executable, &function.name) else {
             continue;
         };
-        match plan_function(place, &module, &index, debug.as_ref(), &function, pattern) {
+        match plan_function(place, module, index, debug.as_ref(), &function, pattern) {
             Ok(planned) => plan.functions.push(planned),
             Err(reason) => plan.refused.push(Refused { name: function.name, reason }),
         }
     }
-    Ok(plan)
+    plan
 }
 
 fn plan_function(
@@ -135,7 +153,7 @@ fn plan_function(
     index: &Index,
     debug: Option<&Debug>,
     function: &Function,
-    pattern: &Pattern,
+    pattern: &Arc<Pattern>,
 ) -> Result<Planned, String> {
     if function.language == Language::Go && !place.knows_goroutines {
         return Err("it is not known how this version of Go tells goroutines apart".to_owned());
@@ -174,7 +192,7 @@ fn plan_function(
         jumps,
         entry,
         end,
-        pattern: pattern.clone(),
+        pattern: Arc::clone(pattern),
     })
 }
 

@@ -6,6 +6,7 @@ pub mod demangle;
 pub mod dwarf;
 pub mod elf;
 pub mod gopclntab;
+pub mod nginx;
 pub mod runtime;
 pub mod symbols;
 pub mod tls;

@@ -11,7 +11,7 @@ use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
 use crate::function::exception::{self, Decode, EVENT, Hook, Hooks};
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
-use crate::function::plan::{Place, PlanError};
+use crate::function::plan::Place;
 use crate::inspect::elf::Module;
 use crate::inspect::runtime::Goroutines;
 use crate::inspect::symbols::Index;
@@ -26,26 +26,14 @@ pub(super) fn concern(module: &Mapped) -> bool {
     module.is_executable || LIBRARIES.iter().any(|library| module.name.starts_with(library))
 }
 
-/// The hooks of a module, as far as it can be read. Says which cannot be probed.
-pub(super) fn hooks(place: &Place<'_>) -> Vec<Hook> {
-    let module = place.name;
-    let Hooks { hooks, refused } = match look(place) {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::debug!(module, %error, "no look for exceptions");
-            return Vec::new();
-        }
-    };
+/// The hooks of a module. Says which cannot be probed.
+pub(super) fn hooks(place: &Place<'_>, opened: &Module, index: &Index) -> Vec<Hook> {
+    let Hooks { hooks, refused } = exception::hooks(opened, index);
     for (function, reason) in refused {
+        let module = place.name;
         tracing::warn!(module, %function, %reason, "exceptions are not seen here");
     }
     hooks
-}
-
-fn look(place: &Place<'_>) -> Result<Hooks, PlanError> {
-    let module = Module::open(place.file)?;
-    let index = Index::read(&module, place.root)?;
-    Ok(exception::hooks(&module, &index))
 }
 
 /// The probe of a hook.

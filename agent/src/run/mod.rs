@@ -206,13 +206,7 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     let exporters = Exporters::start(plan.destinations, plan.limits)?;
     memory::give_back();
     let source = capture.source().as_str();
-    let probed = match &functions {
-        Some(functions) if functions.tracepoints() > 0 => {
-            format!(" functions={} tracepoints={}", functions.len(), functions.tracepoints())
-        }
-        Some(functions) => format!(" functions={}", functions.len()),
-        None => String::new(),
-    };
+    let probed = functions.as_ref().map(what_is_probed).unwrap_or_default();
     for pattern in functions.iter().flat_map(Functions::unmatched) {
         tracing::warn!(%pattern, "no function that can be probed matches (`remora functions` lists them)");
     }
@@ -252,6 +246,18 @@ fn seed() -> u64 {
     hasher.write_u64(clock::wall_now().0);
     hasher.write_u32(std::process::id());
     hasher.finish()
+}
+
+/// What the line that says that all is ready tells of probes.
+fn what_is_probed(functions: &Functions) -> String {
+    let mut text = format!(" functions={}", functions.len());
+    if let Some(hooks) = functions.hooks() {
+        text += &format!(" exceptions={hooks}");
+    }
+    if functions.tracepoints() > 0 {
+        text += &format!(" tracepoints={}", functions.tracepoints());
+    }
+    text
 }
 
 /// Remembers that a process has begun to be traced.
@@ -315,11 +321,12 @@ impl Agent {
         loop {
             self.capture.rouse()?;
             let began = clock::now();
+            // First: it may be why this was woken.
+            self.keep_functions(began)?;
             let drained = self.drain()?;
             self.collect(began.before(SETTLE_NS));
             self.hand_on();
             self.keep_time(began);
-            self.keep_functions(began)?;
             if self.is_over() {
                 return Ok(());
             }
@@ -361,6 +368,10 @@ impl Agent {
                 return Ok(drained);
             }
             self.collect(self.latest.before(SETTLE_NS));
+            // There may be a tenth of a second's work in the ring.
+            if let Some(functions) = &mut self.functions {
+                functions.keep_to_budget(clock::now())?;
+            }
         }
     }
 
@@ -514,9 +525,13 @@ impl Agent {
             probe::Counters::default()
         });
         let mut calls = self.pipeline.call_tallies();
-        // Hits tell of those before them; after the last one only the kernel half knows.
-        match self.functions.as_ref().map(Functions::suppressed) {
-            Some(Ok(suppressed)) => calls.suppressed = suppressed,
+        let mut probes_ns = 0;
+        match self.functions.as_ref().map(Functions::counters) {
+            Some(Ok(counters)) => {
+                // Hits tell of those before them; after the last one only the kernel half knows.
+                calls.suppressed = counters.suppressed;
+                probes_ns = counters.cost_ns;
+            }
             Some(Err(error)) => tracing::warn!(%error, "cannot read the functions' counters"),
             None => {}
         }
@@ -524,7 +539,9 @@ impl Agent {
             intake: self.pipeline.intake(),
             tallies: self.pipeline.tallies(),
             calls,
+            probes_ns,
             functions: self.functions.as_ref().map_or(0, Functions::len),
+            hooks: self.functions.as_ref().and_then(Functions::hooks).unwrap_or(0),
             detached: self.functions.as_ref().map_or(0, Functions::detached),
             numbers: self.functions.as_ref().map(Functions::in_use).unwrap_or_default(),
             counters,

@@ -13,6 +13,8 @@ use super::tracepoints;
 use super::{Wishes, exceptions};
 use crate::function::exception::Hook;
 use crate::function::plan::{self, ModulePlan, Place, PlanError};
+use crate::inspect::elf::Module;
+use crate::inspect::symbols::{Index, SymbolError};
 
 /// The thread, and what it has not yet answered.
 pub(super) struct Planner {
@@ -43,6 +45,8 @@ pub(super) struct Answer {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) plan: ModulePlan,
+    /// Why its functions cannot be listed, if they were asked for.
+    pub(crate) unlisted: Option<SymbolError>,
     /// Where its exceptions are raised, if that is asked for.
     pub(crate) hooks: Vec<Hook>,
     pub(crate) tracepoints: Vec<tracepoints::Found>,
@@ -73,9 +77,31 @@ pub(crate) fn look(
         knows_goroutines,
     };
     let tracepoints = tracepoints::look(&place, &wishes.tracepoints);
+    let mut found = Found { tracepoints, ..Found::default() };
+    let lists = wishes.patterns.concern(&module.name, module.is_executable);
     let looks = wishes.exceptions && exceptions::concern(module);
-    let hooks = if looks { exceptions::hooks(&place) } else { Vec::new() };
-    Ok(Found { plan: plan::plan(&place, &wishes.patterns)?, hooks, tracepoints })
+    if !lists && !looks {
+        return Ok(found);
+    }
+    let opened = Module::open(place.file)?;
+    match Index::read(&opened, root) {
+        Ok(index) => {
+            if lists {
+                found.plan = plan::plan_listed(&place, (&opened, &index), &wishes.patterns);
+            }
+            if looks {
+                found.hooks = exceptions::hooks(&place, &opened, &index);
+            }
+        }
+        Err(error) => {
+            // What it exports may yet be read, and runtimes export their hooks.
+            if let Some(index) = Index::exported(&opened).ok().filter(|_| looks) {
+                found.hooks = exceptions::hooks(&place, &opened, &index);
+            }
+            found.unlisted = lists.then_some(error);
+        }
+    }
+    Ok(found)
 }
 
 impl Planner {

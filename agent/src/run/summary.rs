@@ -20,8 +20,12 @@ pub struct Summary {
     pub tallies: Tallies,
     /// What was counted of functions' calls.
     pub calls: CallTallies,
+    /// What the probes of functions have cost their targets, by what a hit costs here.
+    pub probes_ns: u64,
     /// Functions that are probed.
     pub functions: usize,
+    /// Places where exceptions are watched.
+    pub hooks: usize,
     /// Functions that were detached because they cost their targets too much.
     pub detached: u64,
     /// Numbers of functions that are in use, and those of their sites and links.
@@ -101,6 +105,11 @@ impl Summary {
             ("remora_unknown_traffic_bytes_total", self.tallies.unknown_bytes),
             ("remora_events_of_unknown_socket_total", self.tallies.unknown_socket),
             ("remora_events_of_unknown_process_total", self.tallies.unknown_process),
+            (
+                "remora_nginx_calls_unproved_total",
+                count(counter::NGINX_UNPROVED) + self.tallies.nginx_unplaced,
+            ),
+            ("remora_go_calls_unproved_total", count(counter::GO_UNPROVED)),
             ("remora_parents_disputed_total", self.tallies.disputed),
             ("remora_spans_unsampled_total", self.tallies.unsampled),
             ("remora_spans_total", self.spans()),
@@ -114,7 +123,9 @@ impl Summary {
             ("remora_function_hits_unknown_total", self.calls.unknown),
             ("remora_exceptions_outside_spans_total", self.calls.homeless),
             ("remora_exceptions_control_flow_total", self.calls.control_flow),
+            ("remora_function_probes_cpu_ns_total", self.probes_ns),
             ("remora_functions_probed", self.functions as u64),
+            ("remora_exception_hooks", self.hooks as u64),
             ("remora_functions_detached_total", self.detached),
             ("remora_function_numbers", self.numbers.0.into()),
             ("remora_function_sites", self.numbers.1.sites.into()),

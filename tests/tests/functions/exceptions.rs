@@ -101,6 +101,43 @@ fn cpp_with_its_library_inside() {
     compiled("raise.cpp", &["-O1", "-static"], &["work", "outer"]);
 }
 
+/// Makes the symbols of an executable unreadable, but for those that it exports (`Elf64_Ehdr`,
+/// `Elf64_Shdr`).
+fn hide_symbols(program: &Path) {
+    let mut bytes = std::fs::read(program).expect("it was compiled just now");
+    let word = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let start = word(&bytes, 0x28) as usize;
+    let count = usize::from(u16::from_le_bytes([bytes[0x3c], bytes[0x3d]]));
+    let sections = (0..count).map(|number| start + 64 * number);
+    let symbols: Vec<usize> = sections.filter(|at| bytes[at + 4..at + 8] == [2, 0, 0, 0]).collect();
+    assert_eq!(symbols.len(), 1, "one table of symbols");
+    // Its place becomes one that is not in the file.
+    bytes[symbols[0] + 0x1c] = 0xff;
+    std::fs::write(program, bytes).expect("it is ours");
+}
+
+#[test]
+fn what_an_executable_exports_is_enough() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let flags = ["-O2", "-static-libstdc++", "-static-libgcc", "-rdynamic"];
+    let Some(program) = compile(&scratch, "exceptions/raise.cpp", &flags) else { return };
+    hide_symbols(&program);
+    let mut probed = Waiting::start(&scratch, "probed", &mut Command::new(&program));
+    let agent = probing(&scratch, probed.pid(), &["work"], &["--exceptions"]);
+    probed.tell("go");
+    let shown = probed.end();
+    let ended = ended(&scratch, agent);
+    let says = |text: &str| ended.log.iter().any(|line| line.contains(text));
+    assert!(says(" functions=0 exceptions=3"), "{:#?}", ended.log);
+    assert!(says("cannot look for functions"), "{:#?}", ended.log);
+    // And the signal that ends it.
+    let raised: u64 = expected(&shown).values().sum();
+    assert_eq!(ended.count("remora_exceptions_outside_spans_total"), raised + 1);
+}
+
 #[test]
 fn rust() {
     let Some(spans) = compiled("raise.rs", &["-Copt-level=2"], &["work"]) else { return };

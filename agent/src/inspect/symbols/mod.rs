@@ -121,6 +121,23 @@ impl Index {
         Ok(index)
     }
 
+    /// Reads no more than what a module exports: where there is no reading of its other tables, that may be
+    /// whole.
+    pub fn exported(module: &Module) -> Result<Self, SymbolError> {
+        let mut index = Self {
+            symbols: Vec::new(),
+            strings: Vec::new(),
+            imports: plt::Imports::read(module)?,
+            ends: code_ends(module),
+            debug_file: None,
+            recoveries: HashMap::new(),
+            unwind: OnceLock::new(),
+        };
+        index.add_tables(module, ".dynsym", Origin::Dynamic)?;
+        index.sort(module);
+        Ok(index)
+    }
+
     /// The separate debug file that was found, if one was needed and is there.
     pub fn debug_file(&self) -> Option<&DebugFile> {
         self.debug_file.as_ref()

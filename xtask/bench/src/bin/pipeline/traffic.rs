@@ -139,6 +139,7 @@ impl Tape {
                 Step::Finish(at) => tape.end_slice(Step::Finish(at)),
                 Step::Clock(wall) => tape.entries.push(Entry::Other(Step::Clock(wall))),
                 Step::Function(facts) => tape.entries.push(Entry::Other(Step::Function(facts))),
+                Step::Stack(taken) => tape.entries.push(Entry::Other(Step::Stack(taken))),
                 Step::Process { tgid, resource, multiplexes_tasks } => {
                     let step = Step::Process { tgid, resource, multiplexes_tasks };
                     tape.entries.push(Entry::Other(step));
@@ -319,8 +320,8 @@ impl Writer {
             segment_age_ns: 3_000,
             copied: payload.len() as u16,
             task_kind: 0,
-            pad: 0,
-            syscall: 0,
+            task_flags: 0,
+            task_seq: 0,
         };
         place.op += 1;
         self.record.clear();
@@ -334,8 +335,8 @@ impl Writer {
         put(&mut self.record, &io.tcp_seq.to_ne_bytes());
         put(&mut self.record, &io.segment_age_ns.to_ne_bytes());
         put(&mut self.record, &io.copied.to_ne_bytes());
-        put(&mut self.record, &[io.task_kind, io.pad]);
-        put(&mut self.record, &io.syscall.to_ne_bytes());
+        put(&mut self.record, &[io.task_kind, io.task_flags]);
+        put(&mut self.record, &io.task_seq.to_ne_bytes());
         put(&mut self.record, payload);
         self.push();
     }
