@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
@@ -49,6 +50,8 @@ pub(crate) struct Found {
     pub(crate) unlisted: Option<SymbolError>,
     /// Where its exceptions are raised, if that is asked for.
     pub(crate) hooks: Vec<Hook>,
+    /// The file, if hits of them may lack what is in it.
+    pub(crate) module: Option<Arc<Module>>,
     pub(crate) tracepoints: Vec<tracepoints::Found>,
 }
 
@@ -100,6 +103,9 @@ pub(crate) fn look(
             }
             found.unlisted = lists.then_some(error);
         }
+    }
+    if found.hooks.iter().any(|hook| hook.decode.reads_constants()) {
+        found.module = Some(Arc::new(opened));
     }
     Ok(found)
 }

@@ -8,10 +8,11 @@
 use agent_common::function::{Op, register};
 
 use super::catch::{self, Catch, Which};
-use super::chunks::{Chunks, Piece, is_name, word};
+use super::chunks::{Chunks, Piece, is_name, word, written};
 use super::code::Code;
-use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, Untouched, data};
-use crate::inspect::address::{FileOffset, VirtAddr};
+use super::cold::{self, Constants};
+use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, data};
+use crate::inspect::address::VirtAddr;
 use crate::inspect::elf::Module;
 
 /// `abi.Type.TFlag`, `.Align_`, `.FieldAlign_` and `.Kind_`, a byte each.
@@ -43,6 +44,9 @@ pub(super) fn is_hook(name: &str) -> bool {
             | SERVER
     )
 }
+
+/// Where all types are.
+const TYPES: u16 = 5;
 
 /// `recovery(*g)`: a deferred call has recovered. It runs on the stack of the scheduler.
 const RECOVERY: &str = "runtime.recovery";
@@ -96,22 +100,26 @@ pub(super) fn code(name: &str, seen: Surroundings<'_>) -> (Vec<Op>, Decode) {
         code.register(register::RAX).counted(0, MESSAGE_MAX);
         return (code.finish(), Decode::GoFatal);
     }
+    cold::tell_type(&mut code, register::RAX);
+    catch::tell_here(&mut code);
     code.register(register::RAX).shift_left(TYPE_SHIFT).save(0);
     catch::tell_sum(&mut code, 0, register::RBX);
+    // First what is read nowhere else, if this fails twice.
+    code.chunk(IMAGE).register(register::RBX).copy(24);
+    code.chunk(TEXT).register(register::RBX).follow(8).save(0);
+    code.register(register::RBX).follow(0).counted(0, MESSAGE_MAX);
+    code.chunk(FLAGS).register(register::RAX).load(TYPE_FLAGS, 4).put(4);
     let distance = types(seen.module).and_then(|types| {
         i32::try_from(types.0.wrapping_sub(seen.site.address.0).cast_signed()).ok()
     });
     if let Some(distance) = distance {
-        code.chunk(HEAD).register(register::RIP).add(distance).save(1);
+        code.chunk(TYPES).register(register::RIP).add(distance).save(1).put(8);
+        code.chunk(HEAD);
         code.register(register::RAX).load(TYPE_NAME, 4).add_slot(1).save(2).copy(3);
         // A byte of flags, a byte or two of length, the name.
         code.chunk(NAME).recall(2).load(1, 1).save(3);
         code.recall(2).add(2).counted(3, NAME_MAX);
     }
-    code.chunk(FLAGS).register(register::RAX).load(TYPE_FLAGS, 4).put(4);
-    code.chunk(IMAGE).register(register::RBX).copy(24);
-    code.chunk(TEXT).register(register::RBX).follow(8).save(0);
-    code.register(register::RBX).follow(0).counted(0, MESSAGE_MAX);
     (code.finish(), Decode::GoPanic)
 }
 
@@ -125,14 +133,24 @@ fn types(module: &Module) -> Option<VirtAddr> {
     })
 }
 
-/// Where the names of types are.
-pub(super) fn names(module: &Module) -> Option<Untouched> {
-    let from = types(module)?;
-    let section = module.sections().iter().find(|section| section.holds(from))?;
-    let end = data::symbol(module, "runtime.etypes");
-    let end = end.map_or(section.address.0 + section.size, |end| end.0);
-    let offset = FileOffset(from.0 - section.address.0 + section.offset.0);
-    Some(Untouched { offset, bytes: end.checked_sub(from.0)? })
+/// Reads the name of a type of the program's own, and its flags, unless the hook has.
+pub(super) fn complete(chunks: Chunks<'_>, constants: &mut dyn Constants) -> Option<Vec<u8>> {
+    if [HEAD, NAME, FLAGS].iter().all(|number| chunks.whole(*number).is_some()) {
+        return None;
+    }
+    let kind = catch::from_here(chunks, cold::type_of(chunks)?)?;
+    let types = catch::from_here(chunks, chunks.number(TYPES)?)?;
+    let mut read = |at: i64, bytes: &mut [u8]| constants.of_module(at, bytes).then_some(());
+    let (mut flags, mut offset, mut head) = ([0; 4], [0; 4], [0; 3]);
+    read(kind.checked_add(TYPE_FLAGS.into())?, &mut flags)?;
+    read(kind.checked_add(TYPE_NAME.into())?, &mut offset)?;
+    let name = types.checked_add(i32::from_le_bytes(offset).into())?;
+    read(name, &mut head)?;
+    // As the hook does: as many bytes as the first of length says, behind that.
+    let [_, length, _] = head;
+    let mut text = vec![0; usize::from(length)];
+    read(name.checked_add(2)?, &mut text)?;
+    Some(written(&[(HEAD, 0, &head), (NAME, 0, &text), (FLAGS, 0, &flags)]))
 }
 
 pub(super) fn decode_panic(chunks: Chunks<'_>) -> Option<Seen> {
@@ -251,7 +269,6 @@ fn bounds(image: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::chunks::written;
     use super::*;
 
     fn panic(name: &[u8], flags: u8, image: &[u8], text: &[u8]) -> Option<Seen> {

@@ -19,11 +19,12 @@ pub(crate) use file::{FileId, Mapped, Version, mapped};
 use lease::Lease;
 use numbered::Numbered;
 
-use super::exceptions;
+use super::exceptions::Cold;
 use super::planner::{self, Answer, Found, Planner};
 use super::tracepoints::TracepointGlobs;
 use crate::discover::maps::file_name;
-use crate::event::ids::Tgid;
+use crate::event::Hit;
+use crate::event::ids::{SiteNo, Tgid};
 use crate::function::FunctionNo;
 use crate::function::numbers::Numbers;
 use crate::function::pattern::Patterns;
@@ -94,6 +95,8 @@ pub(super) struct Functions {
     numbers: Numbers,
     /// Numbers that are free when the probes of these sites are gone.
     leaving: HashMap<SitesNo, std::ops::Range<u32>>,
+    /// Hooks of which hits may lack something, by their sites.
+    cold: HashMap<SiteNo, (SitesNo, Cold), foldhash::fast::RandomState>,
     /// Processes that are probed.
     processes: HashMap<Tgid, Process>,
     watch: Watch,
@@ -176,6 +179,7 @@ impl Functions {
             resting: VecDeque::new(),
             numbers: Numbers::below(limits.functions),
             leaving: HashMap::new(),
+            cold: HashMap::default(),
             processes: HashMap::new(),
         }))
     }
@@ -508,7 +512,6 @@ impl Functions {
         for (index, error) in refused {
             tracing::warn!(module = name, probe = index, %error, "the kernel refuses a probe");
         }
-        exceptions::touch(tgid, module, &found.hooks);
         let numbered = self.files.get(&module.id).and_then(|file| file.numbered.as_ref());
         if let Some(numbered) = numbered {
             self.watch.add(numbered.numbers.clone());
@@ -562,6 +565,7 @@ impl Functions {
             }
         };
         numbered::announce(found, numbers.start, &module.name, &written, announce);
+        self.cold.extend(numbered::cold(found, module.id, sites, &written));
         if let Some(file) = self.files.get_mut(&module.id) {
             file.numbered = Some(Numbered { found: Arc::clone(found), numbers, sites });
         }
@@ -572,8 +576,7 @@ impl Functions {
         &mut self,
         found: &Found,
         goroutines: Option<Goroutines>,
-    ) -> Result<(std::ops::Range<u32>, SitesNo, Vec<crate::event::ids::SiteNo>), FunctionError>
-    {
+    ) -> Result<(std::ops::Range<u32>, SitesNo, Vec<SiteNo>), FunctionError> {
         let count = numbered::count(found);
         let numbers = self.numbers.take(count).ok_or_else(|| FunctionError::TooMany {
             what: "functions",
@@ -623,6 +626,12 @@ impl Functions {
         oldest.into_iter().for_each(|id| self.drop_file(id));
     }
 
+    /// A hit's record with what it lacks, if it lacks something that can be read now.
+    pub(super) fn complete(&self, record: &[u8], hit: &Hit<'_>) -> Option<Vec<u8>> {
+        let (_, cold) = self.cold.get(&hit.site)?;
+        cold.complete(record, hit)
+    }
+
     /// Takes the probes out of the files that somebody wants to write: no process runs them any more, though
     /// that may not have been told yet.
     pub(super) fn give_up_leases(&mut self) {
@@ -641,6 +650,7 @@ impl Functions {
             self.probes.detach_before(link, Some(lease.into_file().into()));
         }
         if let Some(numbered) = file.numbered {
+            self.cold.retain(|_, (sites, _)| *sites != numbered.sites);
             self.leaving.insert(numbered.sites, numbered.numbers);
             self.probes.free(numbered.sites);
         }

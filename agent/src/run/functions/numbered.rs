@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use agent_common::function::Op;
 
+use super::file::FileId;
 use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
 use crate::function::exception;
@@ -17,6 +18,7 @@ use crate::inspect::demangle::Language;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::probe::function::{Need, Point, SitesNo, TaskSource};
+use crate::run::exceptions::Cold;
 use crate::run::planner::Found;
 use crate::run::{exceptions, tracepoints};
 
@@ -143,6 +145,22 @@ pub(super) fn announce(
         let facts = tracepoints::facts(number, tracepoint, own, module);
         announce(&Step::Function(Arc::new(facts)));
     }
+}
+
+/// The hooks of which hits may lack something, by the sites that [`points`] has got.
+pub(super) fn cold(
+    found: &Found,
+    id: FileId,
+    of: SitesNo,
+    sites: &[SiteNo],
+) -> impl Iterator<Item = (SiteNo, (SitesNo, Cold))> {
+    let functions = found.plan.functions.iter();
+    let before: usize = functions.map(|function| 1 + function.placement.ends.len()).sum();
+    let hooks = sites.iter().skip(before).zip(&found.hooks);
+    hooks.filter_map(move |(site, hook)| {
+        let cold = Cold::of(hook, found.module.as_ref()?, id)?;
+        Some((*site, (of, cold)))
+    })
 }
 
 /// What an end reads: a result is there only at a return.
