@@ -136,6 +136,10 @@ pub struct Counts {
 /// A process's budget is for a window of this power of two nanoseconds (134 ms).
 pub const BUDGET_WINDOW_SHIFT: u64 = 27;
 
+/// Budgets that a process may spend before it is acted upon at once: one CPU's in one window wake the
+/// reader.
+pub const BUDGET_GROSS: u64 = 4;
+
 /// A function's rate is for a window of this power of two nanoseconds (1.07 s).
 pub const RATE_WINDOW_SHIFT: u64 = 30;
 
@@ -147,6 +151,123 @@ pub const OPS_MAX: usize = 128;
 
 /// Most bytes of chunks of one hit.
 pub const CHUNKS_MAX: usize = 2048;
+
+/// What a thread's stack was when something happened, to be unwound: its registers, and `copied` bytes of
+/// memory from the stack pointer on. The record of what happened follows, with the same time and thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Kind [`kind::IMAGE`](crate::kind::IMAGE); [`Header::cpu_seq`] is 0, as in a [`Hit`].
+    pub header: Header,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// The number of the site that was hit; [`IMAGE_OF_SIGNAL`] for a signal.
+    pub site: u32,
+    /// Bytes that follow.
+    pub copied: u32,
+    /// Bits of [`image_flags`].
+    pub flags: u32,
+    /// Reserved, zero.
+    pub pad: u32,
+    /// By DWARF's numbers, up to [`register::RIP`].
+    pub registers: [u64; IMAGE_REGISTERS],
+}
+
+/// Bits of [`Image::flags`].
+pub mod image_flags {
+    /// What comes next could not be read: it is not there, or not in memory.
+    pub const FAULT: u32 = 1;
+    /// What follows are [`InterpretedFrame`](super::InterpretedFrame)s instead of the stack.
+    pub const INTERPRETED: u32 = 1 << 1;
+    /// There are more frames.
+    pub const CUT: u32 = 1 << 2;
+}
+
+/// A frame of an interpreter's, the innermost first, followed by its function's name, its file's and the
+/// start of the table of its lines; those padded together to eight bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterpretedFrame {
+    /// The line on which its code begins.
+    pub first_line: u32,
+    /// How far into its code it is, bytes.
+    pub at: i32,
+    /// Who owns it, as the interpreter says.
+    pub owner: u8,
+    /// Bits of [`frame_flags`].
+    pub flags: u8,
+    /// Bytes of the function's name.
+    pub name: u16,
+    /// Bytes of the file's name.
+    pub file: u16,
+    /// Bytes of the table.
+    pub table: u16,
+    /// How the names are written, as the interpreter's strings say.
+    pub states: [u32; 2],
+    /// How long the names are, characters.
+    pub lengths: [u32; 2],
+}
+
+/// Bits of [`InterpretedFrame::flags`].
+pub mod frame_flags {
+    /// The function's name could not be read.
+    pub const NO_NAME: u8 = 1;
+    /// The file's could not.
+    pub const NO_FILE: u8 = 1 << 1;
+    /// The table could not.
+    pub const NO_TABLE: u8 = 1 << 2;
+}
+
+/// Most bytes of a function's name, of a file's and of a table of lines.
+pub const FRAME_TEXT_MAX: [u16; 3] = [96, 160, 512];
+
+/// Most frames of an interpreter's.
+pub const INTERPRETED_MAX: usize = 40;
+
+/// What [`op::FRAMES`] is told of an interpreter: indices of the constants behind it.
+pub mod layout {
+    /// In a frame: its code.
+    pub const FRAME_CODE: usize = 0;
+    /// In a frame: the one that has called it.
+    pub const FRAME_PREVIOUS: usize = 1;
+    /// In a frame: the instruction that it is at.
+    pub const FRAME_INSTRUCTION: usize = 2;
+    /// In a frame: a byte that says who owns it.
+    pub const FRAME_OWNER: usize = 3;
+    /// In code: its first line, four bytes.
+    pub const CODE_LINE: usize = 4;
+    /// In code: the name of its file.
+    pub const CODE_FILE: usize = 5;
+    /// In code: its name.
+    pub const CODE_NAME: usize = 6;
+    /// In code: the table of its lines.
+    pub const CODE_TABLE: usize = 7;
+    /// In code: its instructions.
+    pub const CODE_START: usize = 8;
+    /// In a string: its length.
+    pub const STRING_LENGTH: usize = 9;
+    /// In a string: how it is written, four bytes.
+    pub const STRING_STATE: usize = 10;
+    /// In a string: its characters.
+    pub const STRING_TEXT: usize = 11;
+    /// In bytes: how many.
+    pub const BYTES_LENGTH: usize = 12;
+    /// In bytes: they.
+    pub const BYTES: usize = 13;
+    /// How many constants there are.
+    pub const COUNT: usize = 14;
+}
+
+/// [`Image::site`] of a signal.
+pub const IMAGE_OF_SIGNAL: u32 = u32::MAX;
+
+/// Registers in an [`Image`].
+pub const IMAGE_REGISTERS: usize = 17;
+
+/// Most bytes of a stack that are copied; a power of two.
+pub const IMAGE_MAX: usize = 16384;
 
 /// One instruction of the machine.
 #[repr(C)]
@@ -212,6 +333,14 @@ pub mod op {
     pub const AND: u8 = 18;
     /// Slot `a` is added to the accumulator.
     pub const ADD_SLOT: u8 = 19;
+    /// An [`Image`](super::Image) of the stack is written before the hit, unless that is dropped.
+    pub const IMAGE: u8 = 20;
+    /// An [`Image`](super::Image) with the frames of an interpreter is written before the hit, unless that
+    /// is dropped. The accumulator points at the innermost. The ops behind it, as many as there are
+    /// constants in a [`layout`](super::layout), are left out: their `imm` are those.
+    pub const FRAMES: u8 = 21;
+    /// A constant of [`FRAMES`]'s.
+    pub const CONSTANT_OF_FRAMES: u8 = 22;
 }
 
 /// Comparisons of [`op::SKIP_IF`].
@@ -288,6 +417,8 @@ const _: () = {
     assert!(size_of::<Hit>() == 56);
     assert!(size_of::<Site>() == 24);
     assert!(size_of::<Op>() == 8);
+    assert!(size_of::<Image>() == 176);
+    assert!(size_of::<InterpretedFrame>() == 32);
     assert!(size_of::<Function>() == 40);
     assert!(size_of::<Counts>() == 40);
     assert!(size_of::<Chunk>() == 8);

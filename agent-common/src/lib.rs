@@ -35,6 +35,8 @@ pub mod kind {
     /// [`Process`](super::Process): a thread of a process whose functions are probed ended, and others are
     /// still there.
     pub const THREAD_EXIT: u8 = 11;
+    /// [`Image`](super::function::Image): the stack of a thread, before the record of what it met.
+    pub const IMAGE: u8 = 12;
 }
 
 /// In an exit's [`Process::parent_tgid`]: it is not known how the process ended, or the thread alone has.
@@ -265,8 +267,10 @@ pub mod counter {
     pub const IO_URING_UNSEEN: u32 = 6;
     /// Hits of function probes for which no state or scratch could be had.
     pub const NO_SCRATCH: u32 = 7;
+    /// Stacks that were not copied: too many, or no room.
+    pub const NO_IMAGE: u32 = 8;
     /// How many counters there are.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 9;
 }
 
 const _: () = {

@@ -28,6 +28,8 @@ const RATE_SHIFT: u64 = agent_common::function::RATE_WINDOW_SHIFT;
 /// How many parts a window's budget is leased in. What is left of a lease is lost when another process
 /// with the same slot comes: many, so that this is little.
 const LEASED_PARTS: u64 = 256;
+/// How many times a window's budget is so much that it is not waited for the window's end.
+const GROSS: u64 = agent_common::function::BUDGET_GROSS;
 /// Entries remembered; a power of two.
 const ENTRIES: usize = 256;
 
@@ -46,6 +48,11 @@ pub struct Known {
     left_ns: u64,
     /// Whether there was nothing more to lease in this window.
     exhausted: u64,
+    /// When the window's first hit on this CPU was.
+    began_ns: u64,
+    /// What was spent beyond all leases, and how much of that is gross.
+    over_ns: u64,
+    gross_ns: u64,
 }
 
 /// A process's state, kept with its first thread. Races lose nothing but precision.
@@ -89,7 +96,16 @@ pub fn known(tgid: u32) -> Option<&'static mut Known> {
         return None;
     }
     // Windows begin with the machine: none is 0.
-    *known = Known { tgid: u64::from(tgid), deselections, window: 0, left_ns: 0, exhausted: 0 };
+    *known = Known {
+        tgid: u64::from(tgid),
+        deselections,
+        window: 0,
+        left_ns: 0,
+        exhausted: 0,
+        began_ns: 0,
+        over_ns: 0,
+        gross_ns: 0,
+    };
     Some(known)
 }
 
@@ -105,6 +121,11 @@ static PROCESSES: TaskStorage<Process> = TaskStorage::new();
 /// Nanoseconds a window by tgid; that of 0 is for all others.
 #[map(name = "FUNCTION_BUDGETS")]
 static BUDGETS: HashMap<u32, u64> = HashMap::with_max_entries(1024, 0);
+
+/// One word: when a process began to spend so much more than its budget that the reader was woken for
+/// it; 0 once that has been looked at.
+#[map(name = "FUNCTION_ALARM")]
+static ALARM: Array<u64> = Array::with_max_entries(1, 0);
 
 /// By number of the function.
 #[map(name = "FUNCTIONS")]
@@ -159,14 +180,30 @@ impl Spender {
                 return true;
             }
             if known.exhausted != 0 {
+                self.overdraw(cost_ns);
                 return false;
             }
         }
-        self.lease(cost_ns, window)
+        self.lease(cost_ns, window, now_ns)
+    }
+
+    /// Counts what is spent though there is no budget for it. The reader, which looks at costs now and
+    /// then, is told at once when that is gross.
+    #[inline(always)]
+    fn overdraw(&mut self, cost_ns: u64) {
+        let known = &mut *self.known;
+        let before = known.over_ns;
+        known.over_ns = before + cost_ns;
+        if before < known.gross_ns && before + cost_ns >= known.gross_ns {
+            let Some(alarm) = ALARM.get_ptr_mut(0) else { return };
+            // SAFETY: a map value, alive while the program runs. Volatile, since user space writes it, too.
+            unsafe { ptr::write_volatile(alarm, known.began_ns) };
+            emit::wake_reader();
+        }
     }
 
     #[inline(always)]
-    fn lease(&mut self, cost_ns: u64, window: u64) -> bool {
+    fn lease(&mut self, cost_ns: u64, window: u64, now_ns: u64) -> bool {
         let Some(process) = process() else { return true };
         if process.window != window {
             let limit = BUDGETS.get_ptr(self.tgid).or_else(|| BUDGETS.get_ptr(0));
@@ -177,7 +214,13 @@ impl Spender {
             process.window = window;
         }
         let lease = &mut *self.known;
-        lease.window = window;
+        if lease.window != window {
+            lease.window = window;
+            lease.began_ns = now_ns;
+            lease.over_ns = 0;
+            // The budget itself is spent before.
+            lease.gross_ns = process.limit_ns * (GROSS - 1);
+        }
         lease.exhausted = 0;
         if process.limit_ns == 0 {
             lease.left_ns = u64::MAX >> 1;

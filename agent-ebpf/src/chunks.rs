@@ -1,10 +1,10 @@
 //! A hit in the making, and the chunks behind it: opened, grown, cut and closed. Knows nothing of ops.
 
-use core::arch::asm;
 use core::ptr;
 
 use agent_common::function::{CHUNKS_MAX, Chunk, Hit, SLOTS, chunk_status};
 
+use crate::opaque::opaque;
 use crate::registers;
 
 /// A hit in the making.
@@ -36,6 +36,12 @@ pub struct Machine {
     /// Whether a read has failed, and ops are left out until the next chunk.
     pub skipping: u32,
     pub dropped: u32,
+    /// Whether an image of the stack is to be told.
+    pub image: u32,
+    /// Where the layout of an interpreter's frames lies among the code, if an image of them is.
+    pub layout: u32,
+    /// The innermost of them; 0: none.
+    pub frames: u64,
     pub cut: u32,
 }
 
@@ -130,15 +136,4 @@ pub fn mark(scratch: &mut Scratch, status: u16) {
 pub fn cut(scratch: &mut Scratch) {
     scratch.machine.cut = 1;
     mark(scratch, chunk_status::CUT);
-}
-
-/// The same value, about which the compiler knows nothing: it would leave out checks that the
-/// verifier, which knows less, insists on.
-#[inline(always)]
-pub fn opaque(value: u64) -> u64 {
-    let mut value = value;
-    // SAFETY: a move to itself. (No instruction at all would leave the object's line table with two
-    // entries for one instruction, which the kernel refuses.)
-    unsafe { asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags)) };
-    value
 }

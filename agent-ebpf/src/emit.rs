@@ -6,7 +6,8 @@ use core::ptr;
 use agent_common::{Header, Io, SLOT_SHIFT, Selected, counter};
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
-    bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_ringbuf_output, bpf_ringbuf_query,
+    bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_ringbuf_discard, bpf_ringbuf_output,
+    bpf_ringbuf_query, bpf_ringbuf_reserve,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
@@ -236,6 +237,20 @@ pub unsafe fn write(record: *mut u8, bytes: u64, seq: u32, now: bool) -> bool {
     result == 0
 }
 
+/// Wakes the reader, without a record.
+#[allow(dead_code, reason = "of one of the two objects")]
+#[inline(always)]
+pub fn wake_reader() {
+    let ring = (&raw const EVENTS).cast_mut().cast();
+    // SAFETY: `ring` is the ring map.
+    let room = unsafe { bpf_ringbuf_reserve(ring, size_of::<u64>() as u64, 0) };
+    // A ring without room has woken the reader when it was half full.
+    if !room.is_null() {
+        // SAFETY: what was reserved. Discarded, it is passed over by the reader.
+        unsafe { bpf_ringbuf_discard(room, u64::from(BPF_RB_FORCE_WAKEUP)) };
+    }
+}
+
 /// Counts a lost record for the process it belonged to.
 #[inline(always)]
 pub fn lost(selected: *mut Selected) {
@@ -257,6 +272,12 @@ fn wake(seq: u32) -> bool {
     if seq % FILL_CHECK_EVERY != 0 {
         return false;
     }
+    is_half_full()
+}
+
+/// Whether the ring has filled to the mark.
+#[inline(always)]
+pub fn is_half_full() -> bool {
     let ring = (&raw const EVENTS).cast_mut().cast();
     // SAFETY: a static that lives as long as the program.
     let mark = unsafe { ptr::read_volatile(&raw const WAKE_BYTES) };

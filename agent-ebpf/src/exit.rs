@@ -24,7 +24,7 @@ pub fn on_sys_exit(regs: *const u8, result: i64) {
     // SAFETY: as above.
     let is_compat = unsafe { arch::is_compat(regs) };
     if !is_compat && number == nr::IO_URING_ENTER {
-        if result > 0 && process::selected(current_tgid()).is_some() {
+        if result > 0 && is_selected() {
             emit::count(counter::IO_URING_UNSEEN);
         }
         return;
@@ -40,7 +40,7 @@ pub fn on_sys_exit(regs: *const u8, result: i64) {
     if !operation::says_something(result as i32, call.flags, call.way) {
         return;
     }
-    if process::selected(current_tgid()).is_none() {
+    if !is_selected() {
         return;
     }
     let Some(ended) = forget_way(Ended { number, call, result: result as i32 }) else { return };
@@ -99,7 +99,8 @@ fn on_call(regs: *const u8, ended: Ended) {
 }
 
 #[inline(always)]
-fn current_tgid() -> u32 {
+fn is_selected() -> bool {
     // SAFETY: takes no arguments.
-    (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32
+    let tgid = || (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    process::may_be_selected() && process::selected(tgid()).is_some()
 }

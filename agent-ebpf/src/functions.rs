@@ -11,10 +11,13 @@ mod budget;
 mod chunks;
 #[expect(dead_code, reason = "what only the other object writes")]
 mod emit;
+mod frames;
 mod function;
+mod image;
 mod interpret;
 mod lost;
 mod offsets;
+mod opaque;
 mod registers;
 mod storage;
 

@@ -8,8 +8,10 @@ use core::ptr;
 
 use agent_common::counter;
 use agent_common::function::{
-    CHUNKS_MAX, Hit, OPS_MAX, Op, SLOTS, Site, chunk_status, compare, hit_flags, op,
+    CHUNKS_MAX, Hit, IMAGE_REGISTERS, Image, OPS_MAX, Op, SLOTS, Site, chunk_status, compare,
+    hit_flags, layout, op, register,
 };
+use agent_common::kind;
 use aya_ebpf::bindings::BPF_F_USER_STACK;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_task_btf, bpf_get_task_stack, bpf_probe_read_user, bpf_probe_read_user_str,
@@ -18,10 +20,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 
 use crate::budget::Spender;
-use crate::chunks::{Machine, Scratch, close, cut, grow, mark, opaque, open, room};
+use crate::chunks::{Machine, Scratch, close, cut, grow, mark, open, room};
 use crate::function::{self, Outcome};
+use crate::opaque::opaque;
 use crate::registers::{self, Registers};
-use crate::{atomic, emit};
+use crate::{atomic, emit, frames, image};
 
 /// Scratches of a CPU: one task can interrupt another in the middle of the program, and be interrupted.
 const SCRATCHES: u32 = 4;
@@ -40,7 +43,7 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCHES, 
 
 /// The code of all sites.
 #[map(name = "CODE")]
-static CODE: Array<Op> = Array::with_max_entries(1, 0);
+pub static CODE: Array<Op> = Array::with_max_entries(1, 0);
 
 /// Runs the site's code and writes the record.
 #[inline(always)]
@@ -69,6 +72,8 @@ pub fn tell(
     machine.failures = 0;
     machine.skipping = 0;
     machine.dropped = 0;
+    machine.image = 0;
+    machine.frames = 0;
     machine.cut = 0;
     let mut rounds = 0;
     while rounds < OPS_MAX as u32 / OPS_AT_ONCE {
@@ -89,6 +94,10 @@ fn finish(scratch: &mut Scratch, hit: &mut Hit, spender: &mut Spender, count: u3
     if unsafe { ptr::read_volatile(&raw const scratch.machine.dropped) } != 0 {
         return Outcome::Dropped;
     }
+    // SAFETY: as above.
+    if unsafe { ptr::read_volatile(&raw const scratch.machine.image) } != 0 {
+        tell_stack(scratch, hit, count);
+    }
     hit.suppressed = spender.take_suppressed();
     scratch.hit = *hit;
     // SAFETY: as above.
@@ -104,6 +113,29 @@ fn finish(scratch: &mut Scratch, hit: &mut Hit, spender: &mut Spender, count: u3
     let record = (&raw mut scratch.hit).cast::<u8>();
     // SAFETY: `hit` and the chunks behind it are one map value, longer than `bytes`.
     if unsafe { emit::write(record, bytes, count, false) } { Outcome::Told } else { Outcome::Lost }
+}
+
+/// Writes an image of the stack, if there is to be one more.
+#[inline(always)]
+fn tell_stack(scratch: &mut Scratch, hit: &Hit, count: u32) {
+    let Some(index) = image::claim(hit.header.ts_ns) else { return };
+    let Some(image) = image::head(index) else { return };
+    let Image { header, tgid, tid, site, registers, pad, .. } = image;
+    *header = hit.header;
+    header.kind = kind::IMAGE;
+    (*tgid, *tid, *site, *pad) = (hit.tgid, hit.tid, hit.site, 0);
+    let mut number = 0;
+    while number < IMAGE_REGISTERS {
+        registers[number] = scratch.machine.registers[number];
+        number += 1;
+    }
+    // SAFETY: a part of the scratch. Volatile, as above.
+    let first = unsafe { ptr::read_volatile(&raw const scratch.machine.frames) };
+    if first == 0 {
+        image::write_image(index, registers[register::RSP as usize], count);
+    } else {
+        frames::write_frames(index, first, scratch.machine.layout, count);
+    }
 }
 
 /// A scratch of this CPU that no other task is in the middle of using.
@@ -201,6 +233,13 @@ fn step(scratch: &mut Scratch) -> bool {
         }
         op::STRING => string(scratch, wide),
         op::STACK => stack(scratch, wide),
+        op::IMAGE => machine.image = 1,
+        op::FRAMES => {
+            machine.image = 1;
+            machine.frames = machine.accumulator;
+            machine.layout = machine.next;
+            skip(machine, layout::COUNT as u32);
+        }
         op::DROP => {
             machine.dropped = 1;
             return false;

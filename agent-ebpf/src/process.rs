@@ -1,17 +1,22 @@
 //! Which processes are selected, and how that follows fork, exec and exit.
 
+use core::ffi::c_void;
 use core::ptr;
 
+use agent_common::function::IMAGE_OF_SIGNAL;
 use agent_common::{
-    MAYBE_SLOTS, PATH_BYTES, Process, STATUS_UNKNOWN, Selected, counter, kind, select,
+    Header, MAYBE_SLOTS, PATH_BYTES, Process, STATUS_UNKNOWN, Selected, counter, kind, select,
 };
-use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_probe_read_kernel_str, bpf_task_pt_regs,
+};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 
 use crate::emit::{self, Slot};
 use crate::offsets::{load, offset};
-use crate::task;
+use crate::registers::Registers;
+use crate::{image, task};
 
 /// The selected processes, by tgid in the initial pid namespace. Its size is set at load time.
 #[map(name = "SELECTED")]
@@ -69,14 +74,19 @@ fn deselected() {
     }
 }
 
+/// Whether the current process may be selected: what every process of the host pays for.
+#[inline(always)]
+pub fn may_be_selected() -> bool {
+    // SAFETY: takes no arguments.
+    let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    let Some(maybe) = MAYBE.get_ptr(tgid & (MAYBE_SLOTS - 1)) else { return false };
+    // SAFETY: a map value. Volatile, since user space writes it too.
+    unsafe { ptr::read_volatile(maybe) != 0 }
+}
+
 /// What is kept for `tgid`, if its traffic is to be captured.
 #[inline(always)]
 pub fn selected(tgid: u32) -> Option<*mut Selected> {
-    let maybe = MAYBE.get_ptr(tgid & (MAYBE_SLOTS - 1))?;
-    // SAFETY: a map value. Volatile, since user space writes it too.
-    if unsafe { ptr::read_volatile(maybe) } == 0 {
-        return None;
-    }
     let selected = SELECTED.get_ptr_mut(&tgid)?;
     // SAFETY: a value of the map, alive while the program runs.
     if unsafe { (*selected).bits } & CAPTURED != 0 { Some(selected) } else { None }
@@ -263,7 +273,7 @@ const fn mask(numbers: &[u32]) -> u64 {
 
 /// `signal_deliver(number, info, action)`, on the thread that the signal is delivered to.
 #[inline(always)]
-pub fn on_signal(number: u32, action: *const u8) {
+pub fn on_signal(number: u32, action: *const u8, stack: Stack) {
     if number > 31 || ERRORS & (1 << number) == 0 {
         return;
     }
@@ -277,7 +287,34 @@ pub fn on_signal(number: u32, action: *const u8) {
     }
     let (task_kind, task) = task::current(selected);
     let ids = [tgid, pid_tgid as u32, number, u32::from(task_kind)];
-    tell(Slot::SIGNAL, kind::SIGNAL, ids, task, ptr::null());
+    let header = emit::header(Slot::SIGNAL, kind::SIGNAL, 0);
+    if let Stack::Told = stack {
+        tell_stack(header, [tgid, pid_tgid as u32]);
+    }
+    tell_at(header, ids, task, ptr::null());
+}
+
+/// Whether the stack of a thread that meets a signal is told, too.
+#[derive(Clone, Copy)]
+pub enum Stack {
+    Told,
+    Unseen,
+}
+
+/// Writes an image of the current thread's stack, as it was when the thread entered the kernel.
+#[inline(always)]
+fn tell_stack(header: Header, [tgid, tid]: [u32; 2]) {
+    let Some(index) = image::claim(header.ts_ns) else { return };
+    let Some(image) = image::head(index) else { return };
+    // SAFETY: takes no arguments.
+    let task = unsafe { bpf_get_current_task_btf() };
+    // SAFETY: a typed task pointer. What comes back is one, too, to `struct pt_regs`.
+    let registers = unsafe { bpf_task_pt_regs(task) };
+    let registers = Registers::new(registers as *mut c_void);
+    registers.copy_to(&mut image.registers);
+    image.header = Header { kind: kind::IMAGE, cpu_seq: 0, ..header };
+    (image.tgid, image.tid, image.site, image.pad) = (tgid, tid, IMAGE_OF_SIGNAL, 0);
+    image::write_image(index, registers.stack_pointer(), header.cpu_seq);
 }
 
 /// `SIG_DFL`
@@ -286,7 +323,12 @@ const DEFAULT_ACTION: u64 = 0;
 /// Writes a `Process` record; `path` may be null.
 #[inline(always)]
 fn tell(slot: Slot, kind: u8, ids: [u32; 4], start_ns: u64, path: *const u8) {
-    let header = emit::header(slot, kind, 0);
+    tell_at(emit::header(slot, kind, 0), ids, start_ns, path);
+}
+
+/// As [`tell`], with a header that is there already.
+#[inline(always)]
+fn tell_at(header: Header, ids: [u32; 4], start_ns: u64, path: *const u8) {
     let [tgid, tid, parent_tgid, parent_tid] = ids;
     let path_bytes = [0; PATH_BYTES];
     let mut process =
@@ -301,7 +343,7 @@ fn tell(slot: Slot, kind: u8, ids: [u32; 4], start_ns: u64, path: *const u8) {
     }
     let record = (&raw mut process).cast::<u8>();
     // A starting program waits for a decision, so the reader is woken for it.
-    let now = kind == kind::EXEC;
+    let now = header.kind == kind::EXEC;
     // SAFETY: `record` is a whole `Process`, on the stack.
     unsafe { emit::write(record, bytes, header.cpu_seq, now) };
 }

@@ -28,7 +28,7 @@ impl Registers {
 
 #[cfg(bpf_target_arch = "x86_64")]
 mod x86_64 {
-    use super::{COUNT, Registers};
+    use super::Registers;
 
     /// Where DWARF's registers 0 to 16 lie in `struct pt_regs`.
     const OFFSETS: [usize; 17] =
@@ -51,7 +51,7 @@ mod x86_64 {
 
         /// All of them, by DWARF's numbers.
         #[inline(always)]
-        pub fn copy_to(self, to: &mut [u64; COUNT]) {
+        pub fn copy_to<const COUNT: usize>(self, to: &mut [u64; COUNT]) {
             let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q] = OFFSETS;
             to[0] = self.word(a);
             to[1] = self.word(b);
@@ -76,7 +76,7 @@ mod x86_64 {
 
 #[cfg(bpf_target_arch = "aarch64")]
 mod aarch64 {
-    use super::{COUNT, Registers};
+    use super::Registers;
 
     /// `user_pt_regs.sp`, behind 31 registers.
     const SP: usize = 31 * 8;
@@ -96,9 +96,9 @@ mod aarch64 {
             self.word(X28)
         }
 
-        /// All of them: DWARF numbers them as they lie there.
+        /// All that have room: DWARF numbers them as they lie there.
         #[inline(always)]
-        pub fn copy_to(self, to: &mut [u64; COUNT]) {
+        pub fn copy_to<const COUNT: usize>(self, to: &mut [u64; COUNT]) {
             for (index, register) in to.iter_mut().enumerate() {
                 *register = self.word(index * 8);
             }

@@ -17,3 +17,4 @@ pub mod probe;
 pub mod protocol;
 pub mod run;
 pub mod span;
+pub mod stack;

@@ -14,8 +14,18 @@ pub(crate) struct Mapping {
     pub(crate) is_executable: bool,
     /// Where in its file it begins.
     pub(crate) offset: u64,
+    /// Its file, whatever its name.
+    pub(crate) inode: Inode,
     /// Its file as the process calls it, if it has one.
     pub(crate) path: Option<PathBuf>,
+}
+
+/// A file, as the kernel tells it from others here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Inode {
+    major: u32,
+    minor: u32,
+    number: u64,
 }
 
 impl Mapping {
@@ -63,10 +73,13 @@ fn mapping(line: &str) -> Option<Mapping> {
     let addresses = number(start)?..number(end)?;
     let is_executable = field().contains('x');
     let offset = number(field())?;
-    let (_device, _inode) = (field(), field());
+    let (major, minor) = field().split_once(':')?;
+    let device = |text| u32::from_str_radix(text, 16).ok();
+    let number = field().parse().ok()?;
+    let inode = Inode { major: device(major)?, minor: device(minor)?, number };
     // A name may have spaces in it; what has no file may have a name in brackets.
     let path = rest.starts_with('/').then(|| PathBuf::from(rest));
-    Some(Mapping { addresses, is_executable, offset, path })
+    Some(Mapping { addresses, is_executable, offset, inode, path })
 }
 
 #[cfg(test)]
@@ -93,6 +106,10 @@ mod tests {
                 addresses: 0x5000..0x9000,
                 is_executable,
                 offset: 0x2000,
+                inode: match line.contains("1234") {
+                    true => Inode { major: 0xfe, minor: 0, number: 1234 },
+                    false => Inode::default(),
+                },
                 path: path.map(PathBuf::from),
             };
             assert_eq!(mapping(line), Some(expected), "{line}");

@@ -2,12 +2,18 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 /// A process, in the initial pid namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct Tgid(pub u32);
 
 /// A thread, in the initial pid namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct Tid(pub u32);
 
 /// A socket: unique while the agent runs.
@@ -15,7 +21,9 @@ pub struct Tid(pub u32);
 pub struct SocketId(pub u64);
 
 /// A probed instruction, numbered while the agent runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct SiteNo(pub u32);
 
 /// A place on a stack, which grows downwards: what is called lies lower. For a goroutine, whose stack

@@ -3,6 +3,7 @@
 
 pub mod exit;
 pub mod ids;
+pub mod image;
 
 use std::fmt;
 
@@ -66,6 +67,8 @@ pub enum Event<'a> {
         at: MonoNs,
         /// In which process.
         tgid: Tgid,
+        /// On which thread.
+        tid: Tid,
         /// By which task.
         task: TaskId,
         /// The signal's number.
@@ -133,6 +136,8 @@ pub struct Hit<'a> {
     pub tgid: Tgid,
     /// By which task.
     pub task: TaskId,
+    /// On which thread.
+    pub tid: Tid,
     /// The address of the slot that holds the function's return address.
     pub sp: StackPointer,
     /// The probe.
@@ -346,6 +351,7 @@ fn hit(at: MonoNs, flags: u8, body: &[u8]) -> Option<Hit<'_>> {
         at,
         tgid,
         task,
+        tid: Tid(tid),
         sp: StackPointer(u64_at(fixed, 16)),
         site: SiteNo(u32_at(fixed, 24)),
         suppressed: u32_at(fixed, 28),
@@ -408,7 +414,7 @@ fn process(kind: u8, at: MonoNs, body: &[u8]) -> Option<Event<'_>> {
                 }
                 (kind, id) => TaskId { tgid, kind, id },
             };
-            Event::Signal { at, tgid, task, number: u32_at(fixed, 8) }
+            Event::Signal { at, tgid, tid: Tid(u32_at(fixed, 4)), task, number: u32_at(fixed, 8) }
         }
         kind::THREAD_EXIT => {
             let status = ExitStatus::told(u32_at(fixed, 8));

@@ -3,6 +3,7 @@
 //! A glob is matched with a function's demangled name without its arguments; `*` crosses `::`, `/` and
 //! `.`. Without a module the executable is meant; `*!GLOB` means every module.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use globset::{Glob, GlobMatcher};
@@ -30,7 +31,7 @@ pub enum PatternError {
     /// An option is unknown.
     #[error(
         "cannot use option `{option}` of `{pattern}`: expected args=auto, args=none, args=NAME,…, ret, \
-         depth=N, min=TIME, if=ARG>NUMBER, rate=N/s, in-request or errno"
+         depth=N, min=TIME, if=ARG>NUMBER, rate=N/s, in-request, errno or stack"
     )]
     Option {
         /// As it was given.
@@ -90,6 +91,8 @@ pub struct Options {
     pub in_request: bool,
     /// A negative result means that the function failed.
     pub errno: bool,
+    /// A call says who has called it.
+    pub stack: bool,
 }
 
 /// Which arguments are read.
@@ -122,7 +125,7 @@ impl Matcher {
 /// All patterns together.
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
-    include: Vec<Pattern>,
+    include: Vec<Arc<Pattern>>,
     exclude: Vec<Matcher>,
 }
 
@@ -139,7 +142,7 @@ impl Patterns {
                     return Err(PatternError::Excludes { pattern: text.to_owned() });
                 }
                 Some(rest) => parsed.exclude.push(matcher(text, rest)?),
-                None => parsed.include.push(Pattern::parse(text)?),
+                None => parsed.include.push(Arc::new(Pattern::parse(text)?)),
             }
         }
         match patterns.first() {
@@ -161,7 +164,7 @@ impl Patterns {
     }
 
     /// The first pattern that matches a function, unless it is left out.
-    pub fn find(&self, module: &str, is_executable: bool, name: &str) -> Option<&Pattern> {
+    pub fn find(&self, module: &str, is_executable: bool, name: &str) -> Option<&Arc<Pattern>> {
         // What leaves out says nothing of a module unless it names one.
         let left_out = self.exclude.iter().any(|exclude| {
             exclude.module.as_ref().is_none_or(|glob| glob.is_match(module))
@@ -238,6 +241,7 @@ impl Options {
                 ("ret", "") => options.ret = true,
                 ("in-request", "") => options.in_request = true,
                 ("errno", "") => options.errno = true,
+                ("stack", "") => options.stack = true,
                 ("depth", depth) => {
                     let depth = depth.parse().ok().filter(|depth| *depth <= 8);
                     options.depth = Some(depth.ok_or_else(|| wrong("a number up to 8"))?);
@@ -343,7 +347,7 @@ mod tests {
     fn where_functions_are_looked_for() {
         let patterns = Patterns::parse(&["main", "libssl*!SSL_*", "*!*alloc*", "!*free*"]);
         let patterns = patterns.expect("they parse");
-        let found = |module, exe, name| patterns.find(module, exe, name).map(Pattern::text);
+        let found = |module, exe, name| patterns.find(module, exe, name).map(|found| found.text());
         assert_eq!(found("app", true, "main"), Some("main"));
         assert_eq!(found("libc.so.6", false, "main"), None);
         assert_eq!(found("libssl.so.3", false, "SSL_read"), Some("libssl*!SSL_*"));
@@ -363,9 +367,10 @@ mod tests {
 
     #[test]
     fn what_options_mean() {
-        let all = options("f@args=a,b.c,ret,depth=3,min=250us,if=n>=-4,rate=10/s,in-request,errno");
+        let all =
+            options("f@args=a,b.c,ret,depth=3,min=250us,if=n>=-4,rate=10/s,in-request,errno,stack");
         assert_eq!(all.args, Args::Only(vec!["a".to_owned(), "b.c".to_owned()]));
-        assert!(all.ret && all.in_request && all.errno);
+        assert!(all.ret && all.in_request && all.errno && all.stack);
         assert_eq!((all.depth, all.rate), (Some(3), 10));
         assert_eq!(all.min, Duration::from_micros(250));
         let condition =

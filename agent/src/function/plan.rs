@@ -2,13 +2,14 @@
 //! what those read. Reads the module's files and nothing else; attaches nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use agent_common::function::{OPS_MAX, Op};
+use agent_common::function::{OPS_MAX, Op, op};
 
 use super::facts::SourcePosition;
 use super::future;
 use super::pattern::{Pattern, Patterns};
-use super::site::Placement;
+use super::site::{Placement, SiteKind};
 use super::value::{self, Reader};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::code;
@@ -72,7 +73,15 @@ pub struct Planned {
     /// What each end reads.
     pub end: Code,
     /// The pattern that asked for it.
-    pub pattern: Pattern,
+    pub pattern: Arc<Pattern>,
+}
+
+impl Planned {
+    /// What an end of this kind reads: a result is there only at a return.
+    pub fn end_code(&self, kind: SiteKind) -> &Code {
+        static NOTHING: Code = Code { ops: Vec::new(), reader: None };
+        if kind == SiteKind::Return { &self.end } else { &NOTHING }
+    }
 }
 
 /// What a probe reads.
@@ -144,7 +153,7 @@ fn plan_function(
     index: &Index,
     debug: Option<&Debug>,
     function: &Function,
-    pattern: &Pattern,
+    pattern: &Arc<Pattern>,
 ) -> Result<Planned, String> {
     if function.language == Language::Go && !place.knows_goroutines {
         return Err("it is not known how this version of Go tells goroutines apart".to_owned());
@@ -164,6 +173,10 @@ fn plan_function(
     {
         entry.ops.splice(0..0, code);
     }
+    if pattern.options.stack && entry.ops.len() < OPS_MAX {
+        // First, because a read that fails leaves out what follows.
+        entry.ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
+    }
     let source = described.as_ref().and_then(|described| {
         let file = described.file.as_ref()?.to_string();
         let line = described.line.and_then(|line| u32::try_from(line).ok()).unwrap_or(0);
@@ -179,7 +192,7 @@ fn plan_function(
         jumps,
         entry,
         end,
-        pattern: pattern.clone(),
+        pattern: Arc::clone(pattern),
     })
 }
 

@@ -3,7 +3,11 @@
 //! The layouts are those of `debug/gosym` and of `runtime/symtab.go`: Go 1.16 and 1.17 with addresses,
 //! Go 1.18 and 1.19, and Go 1.20 and later, with offsets from the start of the text.
 
+mod calls;
+
 use super::address::VirtAddr;
+
+pub use calls::{Call, Function};
 
 /// `magic` of Go 1.16, 1.18 and 1.20 (`internal/abi/symtab.go`).
 const GO_1_16: u32 = 0xffff_fffa;
@@ -51,6 +55,8 @@ pub struct Table<'data> {
     count: usize,
     /// `None`: the table has addresses.
     text: Option<u64>,
+    /// Whether records have the line where their function begins.
+    has_lines_of_functions: bool,
 }
 
 impl<'data> Table<'data> {
@@ -89,6 +95,7 @@ impl<'data> Table<'data> {
             functions: part(4)?,
             count: usize::try_from(count).map_err(|_| TableError::Damaged)?,
             text,
+            has_lines_of_functions: magic == GO_1_20,
         })
     }
 
@@ -134,7 +141,12 @@ impl<'data> Table<'data> {
 
     /// Bytes of the frame at an offset from the function's entry.
     fn frame(&self, pcsp: u32, wanted: u32) -> Option<u32> {
-        let mut pairs = self.values.get(usize::try_from(pcsp).ok()?..)?;
+        u32::try_from(self.value(pcsp, wanted)?).ok()
+    }
+
+    /// What a table of values says at an offset from the function's entry.
+    fn value(&self, table: u32, wanted: u32) -> Option<i32> {
+        let mut pairs = self.values.get(usize::try_from(table).ok()?..)?;
         let (mut value, mut offset) = (-1i32, 0u32);
         loop {
             let (difference, read) = varint(pairs)?;
@@ -148,7 +160,7 @@ impl<'data> Table<'data> {
             pairs = pairs.get(read..)?;
             offset = offset.checked_add(length)?;
             if wanted < offset {
-                return u32::try_from(value).ok();
+                return Some(value);
             }
             if length == 0 {
                 return None;
@@ -161,11 +173,22 @@ impl<'data> Table<'data> {
         // A table of pairs, each a zig-zag difference of the value and a difference of the address;
         // the value begins at -1.
         let (difference, _) = varint(self.values.get(usize::try_from(pcfile).ok()?..)?)?;
-        let value = zigzag(difference);
-        let number = unit.checked_add_signed(value.checked_sub(1)?)?;
+        let value = zigzag(difference).checked_sub(1)?;
+        self.file_of(unit, u32::try_from(value).ok()?)
+    }
+
+    /// A file of a unit by its number.
+    fn file_of(&self, unit: u32, number: u32) -> Option<&'data [u8]> {
+        let number = unit.checked_add(number)?;
         let offset = u32_at(self.files_of_units, usize::try_from(number).ok()?.checked_mul(4)?)?;
         let name = self.files.get(usize::try_from(offset).ok()?..)?;
         name.split(|byte| *byte == 0).next()
+    }
+
+    fn name(&self, at: u32) -> Option<String> {
+        let name = self.names.get(usize::try_from(at).ok()?..)?;
+        let name = name.split(|byte| *byte == 0).next()?;
+        Some(String::from_utf8_lossy(name).into_owned())
     }
 }
 

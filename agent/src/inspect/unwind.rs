@@ -1,6 +1,8 @@
 //! What `.eh_frame` and the tables beside it say: where pieces of code begin and end, and where an
 //! exception goes on that leaves a call (LSB, "Exception Frames"; Itanium C++ ABI, "Exception Handling
-//! Tables").
+//! Tables"). How a function's caller is found is in [`step`].
+
+pub mod step;
 
 use std::ops::Range;
 

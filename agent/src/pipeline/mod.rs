@@ -14,6 +14,7 @@ use crate::platform::clock::{MonoNs, WallOffset};
 use crate::span::calls::CallTallies;
 use crate::span::model::{Resource, Span};
 use crate::span::tracker::{Settings, Tallies, Tracker};
+use crate::stack::Taken;
 
 /// One thing that happens to the pipeline.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +32,8 @@ pub enum Step<'a> {
     },
     /// A function is probed.
     Function(Arc<FunctionFacts>),
+    /// The stack of the record to come that has the same time, thread and probe.
+    Stack(Arc<Taken>),
     /// A record of the kernel half.
     Record(&'a [u8]),
     /// Spans that ended before this moment are to be handed out.
@@ -73,6 +76,7 @@ impl Pipeline {
                 self.tracker.process(*tgid, Arc::clone(resource), *multiplexes_tasks);
             }
             Step::Function(facts) => self.tracker.function(facts),
+            Step::Stack(taken) => self.tracker.taken(taken),
             Step::Record(record) => {
                 let decoded = event::decode(record);
                 self.record(decoded);

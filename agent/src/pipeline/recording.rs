@@ -27,6 +27,7 @@ const RECORD: u8 = 3;
 const COLLECT: u8 = 4;
 const FINISH: u8 = 5;
 const FUNCTION: u8 = 6;
+const STACK: u8 = 7;
 
 /// Why a recording cannot be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +105,10 @@ impl<W: Write> Recorder<W> {
             Step::Function(facts) => {
                 let json = serde_json::to_vec(&**facts).map_err(io::Error::from)?;
                 self.body(FUNCTION, &json);
+            }
+            Step::Stack(taken) => {
+                let json = serde_json::to_vec(&**taken).map_err(io::Error::from)?;
+                self.body(STACK, &json);
             }
             Step::Record(record) => self.body(RECORD, record),
             Step::Collect(at) => self.body(COLLECT, &at.0.to_le_bytes()),
@@ -198,6 +203,7 @@ fn step(entry: &[u8]) -> Option<Step<'_>> {
             }
         }
         FUNCTION => Step::Function(Arc::new(serde_json::from_slice(body).ok()?)),
+        STACK => Step::Stack(Arc::new(serde_json::from_slice(body).ok()?)),
         RECORD => Step::Record(body),
         COLLECT => Step::Collect(MonoNs(number()?)),
         FINISH => Step::Finish(MonoNs(number()?)),

@@ -1,10 +1,14 @@
 //! The kernel's clocks, and how its monotonic time maps to wall time.
 #![expect(unsafe_code, reason = "clock_gettime is a syscall")]
 
+use serde::{Deserialize, Serialize};
+
 use crate::span::model::UnixNs;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`: the time of every event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct MonoNs(pub u64);
 
 impl MonoNs {

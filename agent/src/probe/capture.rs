@@ -14,7 +14,7 @@ use super::map::{Entry, Map, PerCpuArray};
 use super::object::{Aligned, Object, ObjectError, Wishes, bytes_of_words};
 use super::ring::Ring;
 use super::selection::Selection;
-use super::source::{Attachment, LIFECYCLE, SIGNALS, Source};
+use super::source::{Attachment, LIFECYCLE, SIGNALS, SIGNALS_WITH_STACKS, Source};
 use super::wait::{Alarm, Until};
 use crate::platform::cpus;
 
@@ -152,7 +152,13 @@ impl Capture {
 
     /// Has signals told that end a selected process with an error.
     pub fn watch_signals(&mut self) -> Result<(), CaptureError> {
-        self.attached.extend(attach(&self.object, &[&SIGNALS], &self.kernel)?);
+        let attached = attach(&self.object, &[&SIGNALS_WITH_STACKS], &self.kernel);
+        let attached = attached.or_else(|error| {
+            // Before Linux 5.15 it cannot.
+            tracing::info!(%error, "stacks are not told of signals that end a process");
+            attach(&self.object, &[&SIGNALS], &self.kernel)
+        });
+        self.attached.extend(attached?);
         Ok(())
     }
 
@@ -255,6 +261,8 @@ fn load(
         (EVENTS, options.ring_bytes),
         ("SELECTED", options.processes_max),
         ("SCRATCH", source.scratches()),
+        // A CPU takes one signal at a time.
+        ("IMAGES", 1),
         ("SOCKETS_FOUND", source.sockets_found()),
     ];
     Object::load(&OBJECT.0, &Wishes { globals: &globals, entries: &entries, shared: &[] })

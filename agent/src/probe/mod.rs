@@ -15,10 +15,10 @@ mod selection;
 mod source;
 mod wait;
 
+pub use self::object::ObjectError;
 pub use bpf::program::{Refused, Verified};
 pub use capture::{Capture, Counters, Options};
 pub use error::{AttachError, CaptureError};
-pub use object::ObjectError;
 pub use ring::Ring;
 pub use selection::Selection;
 pub use source::Source;

@@ -145,7 +145,7 @@ impl Object {
             kind,
             instructions: &instructions,
             license: &found.license,
-            types: self.types.as_fd(),
+            types: Some(self.types.as_fd()),
             functions: Records {
                 bytes: &functions,
                 size: function.func_info_rec_size,

@@ -59,6 +59,10 @@ pub(super) const LIFECYCLE: [Attachment; 3] = [
 /// Attached if it is asked for.
 pub(super) const SIGNALS: Attachment = Attachment::tracepoint("signal_deliver");
 
+/// Instead, with the stack, where the kernel can tell the registers.
+pub(super) const SIGNALS_WITH_STACKS: Attachment =
+    Attachment { program: "signal_deliver_stack", hook: Hook::Tracepoint("signal_deliver") };
+
 const STATE: &str = "inet_sock_set_state";
 
 const SOCKET_TRACEPOINTS: [Attachment; 3] = [

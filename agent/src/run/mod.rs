@@ -9,6 +9,7 @@ mod notify;
 mod planner;
 mod recorder;
 mod signals;
+mod stacks;
 mod summary;
 mod targets;
 mod tracepoints;
@@ -31,7 +32,7 @@ pub use tracepoints::{TracepointError, TracepointGlobs};
 
 use crate::discover::rules::Rules;
 use crate::event::ids::Tgid;
-use crate::event::{self, Event};
+use crate::event::{self, Event, image};
 use crate::export::{Account, Destination, ExportError, Exporters, Limits};
 use crate::pipeline::{Pipeline, Step};
 use crate::platform::clock::{self, MonoNs, WallOffset};
@@ -44,6 +45,7 @@ use launch::Launched;
 use metrics::Metrics;
 use recorder::Recording;
 use signals::{Signal, Signals};
+use stacks::Stacks;
 use targets::Targets;
 
 /// How long the reader rests between two drains while there is traffic. Wake-ups cost the traced
@@ -116,6 +118,9 @@ pub enum RunError {
     /// Signals could not be set up.
     #[error("cannot listen to signals")]
     Signals(#[source] io::Error),
+    /// No thread to read the tables of modules.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     /// The command could not be started.
     #[error("cannot start the command")]
     Launch(#[source] io::Error),
@@ -166,6 +171,8 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
         tracing::warn!(%error, "signals that end a process are not told");
     }
     let mut functions = Functions::start(plan.functions, &capture)?;
+    let stacks = functions.as_ref().map(|_| Stacks::start()).transpose();
+    let mut stacks = stacks.map_err(RunError::Thread)?;
     let mut fresh = Vec::new();
     {
         let mut announce = |step: &Step<'_>| {
@@ -181,6 +188,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
             recording.write(step);
             pipeline.step(step, &mut spans);
         };
+        if let Some(stacks) = &mut stacks {
+            fresh.iter().for_each(|tgid| stacks.look(*tgid));
+        }
         probe(&mut functions, &mut fresh, &targets, capture.selection(), &mut announce)?;
         if let Some(functions) = &mut functions {
             functions.wait(&mut announce);
@@ -214,6 +224,7 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
         pipeline,
         targets,
         functions,
+        stacks,
         fresh,
         exporters,
         spans,
@@ -286,6 +297,8 @@ struct Agent {
     pipeline: Pipeline,
     targets: Targets,
     functions: Option<Functions>,
+    /// If anything is probed.
+    stacks: Option<Stacks>,
     /// Processes that have begun to be traced and were not looked at for functions.
     fresh: Vec<Tgid>,
     exporters: Exporters,
@@ -308,11 +321,12 @@ impl Agent {
         loop {
             self.capture.rouse()?;
             let began = clock::now();
+            // First: it may be why this was woken.
+            self.keep_functions(began)?;
             let drained = self.drain()?;
             self.collect(began.before(SETTLE_NS));
             self.hand_on();
             self.keep_time(began);
-            self.keep_functions(began)?;
             if self.is_over() {
                 return Ok(());
             }
@@ -354,16 +368,29 @@ impl Agent {
                 return Ok(drained);
             }
             self.collect(self.latest.before(SETTLE_NS));
+            // There may be a tenth of a second's work in the ring.
+            if let Some(functions) = &mut self.functions {
+                functions.keep_to_budget(clock::now())?;
+            }
         }
     }
 
     fn drain_slice(&mut self) -> Result<usize, RunError> {
-        let Self { capture, pipeline, targets, functions, fresh, recording, spans, latest, .. } =
-            self;
+        let Self { capture, pipeline, targets, functions, fresh, recording, spans, .. } = self;
+        let (latest, stacks) = (&mut self.latest, &mut self.stacks);
         let mut failed = None;
         let (ring, selection) = capture.split();
         let drained = ring.drain(SLICE, |record| {
             *latest = event::time(record).map_or(*latest, |at| at.max(*latest));
+            if image::is_image(record) {
+                let taken = stacks.as_mut().and_then(|stacks| stacks.taken(record));
+                if let Some(taken) = taken {
+                    let step = Step::Stack(taken);
+                    recording.write(&step);
+                    pipeline.step(&step, spans);
+                }
+                return;
+            }
             let mut decoded = event::decode(record);
             let completed = match (&decoded, functions.as_ref()) {
                 (Ok((_, Event::Hit(hit))), Some(functions)) => functions.complete(record, hit),
@@ -382,6 +409,11 @@ impl Agent {
                 if let (Event::Exit { tgid, .. }, Some(functions)) = (event, functions.as_mut()) {
                     functions.forget(*tgid);
                 }
+                if let (Event::Exit { tgid, .. } | Event::Exec { tgid, .. }, Some(stacks)) =
+                    (event, stacks.as_mut())
+                {
+                    stacks.forget(*tgid);
+                }
                 failed = targets.event(selection, event, &mut announce).err().or(failed.take());
             }
             pipeline.record(decoded);
@@ -393,6 +425,9 @@ impl Agent {
             recording.write(step);
             pipeline.step(step, spans);
         };
+        if let Some(stacks) = stacks {
+            fresh.iter().for_each(|tgid| stacks.look(*tgid));
+        }
         probe(functions, fresh, targets, selection, &mut announce)?;
         Ok(drained)
     }
@@ -497,9 +532,13 @@ impl Agent {
             probe::Counters::default()
         });
         let mut calls = self.pipeline.call_tallies();
-        // Hits tell of those before them; after the last one only the kernel half knows.
-        match self.functions.as_ref().map(Functions::suppressed) {
-            Some(Ok(suppressed)) => calls.suppressed = suppressed,
+        let mut probes_ns = 0;
+        match self.functions.as_ref().map(Functions::counters) {
+            Some(Ok(counters)) => {
+                // Hits tell of those before them; after the last one only the kernel half knows.
+                calls.suppressed = counters.suppressed;
+                probes_ns = counters.cost_ns;
+            }
             Some(Err(error)) => tracing::warn!(%error, "cannot read the functions' counters"),
             None => {}
         }
@@ -507,6 +546,7 @@ impl Agent {
             intake: self.pipeline.intake(),
             tallies: self.pipeline.tallies(),
             calls,
+            probes_ns,
             functions: self.functions.as_ref().map_or(0, Functions::len),
             hooks: self.functions.as_ref().and_then(Functions::hooks).unwrap_or(0),
             detached: self.functions.as_ref().map_or(0, Functions::detached),

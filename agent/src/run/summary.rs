@@ -20,6 +20,8 @@ pub struct Summary {
     pub tallies: Tallies,
     /// What was counted of functions' calls.
     pub calls: CallTallies,
+    /// What the probes of functions have cost their targets, by what a hit costs here.
+    pub probes_ns: u64,
     /// Functions that are probed.
     pub functions: usize,
     /// Places where exceptions are watched.
@@ -116,6 +118,7 @@ impl Summary {
             ("remora_function_hits_unknown_total", self.calls.unknown),
             ("remora_exceptions_outside_spans_total", self.calls.homeless),
             ("remora_exceptions_control_flow_total", self.calls.control_flow),
+            ("remora_function_probes_cpu_ns_total", self.probes_ns),
             ("remora_functions_probed", self.functions as u64),
             ("remora_exception_hooks", self.hooks as u64),
             ("remora_functions_detached_total", self.detached),

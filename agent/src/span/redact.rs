@@ -156,7 +156,8 @@ fn is_secret(key: &str) -> bool {
     if key.contains('%') { is_secret_key(&unescape(key)) } else { is_secret_key(key) }
 }
 
-fn unescape(text: &str) -> String {
+/// Reads percent escapes; what is none stays.
+pub(crate) fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, behind)) = rest.split_first() {

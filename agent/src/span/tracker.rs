@@ -22,6 +22,7 @@ use crate::event::{Event, Io, Outcome, Socket};
 use crate::function::facts::FunctionFacts;
 use crate::platform::clock::{MonoNs, WallOffset};
 use crate::protocol::{self, Direction, End, ExchangeNo, http1};
+use crate::stack::Taken;
 
 /// Most exchanges open or waiting at one time; more are not begun, and counted. Tests come to the
 /// bound sooner.
@@ -113,6 +114,11 @@ impl Tracker {
         self.calls.function(facts);
     }
 
+    /// Announces the stack of a record to come.
+    pub fn taken(&mut self, taken: &Arc<Taken>) {
+        self.calls.taken(taken);
+    }
+
     /// What was counted of calls.
     pub fn call_tallies(&self) -> CallTallies {
         self.calls.tallies()
@@ -175,8 +181,8 @@ impl Tracker {
                 self.calls.thread(task, *at, None, &mut self.state);
                 self.state.tasks.forget(task);
             }
-            Event::Signal { task, at, number, .. } => {
-                self.calls.signal(*task, *at, *number, &mut self.state);
+            Event::Signal { task, tid, at, number, .. } => {
+                self.calls.signal((*task, *tid), *at, *number, &mut self.state);
             }
             Event::ThreadExit { tgid, tid, at, status } => {
                 let kind = agent_common::task_kind::THREAD;

@@ -8,4 +8,5 @@ mod hazards;
 mod numbers;
 mod places;
 mod scene;
+mod stacks;
 mod strain;

@@ -7,7 +7,9 @@ mod scene;
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use agent_common::function::{
     CHUNKS_MAX, Chunk, Op, chunk_status, compare, hit_flags, op, register,
@@ -15,12 +17,18 @@ use agent_common::function::{
 use agent_common::{kind, task_kind};
 use remora::function::FunctionNo;
 use remora::function::site::SiteKind;
+use remora::probe::Until;
 use remora::probe::function::{HitCosts, Point};
 use remora_tests::is_root;
 use scene::{Program, Scene, point, wait};
 
 /// Says that this process is the agent, and what it is to probe.
 const AGENT: &str = "REMORA_TEST_AGENT";
+
+/// The program and what sees it, if that can be.
+fn started() -> Option<(Program, Scene)> {
+    is_root().then(|| (Program::start(), Scene::start()))
+}
 
 fn op(code: u8, a: u8, b: u16, imm: i32) -> Op {
     Op { code, a, b, imm }
@@ -41,11 +49,7 @@ fn probed_program() {
 
 #[test]
 fn entry_and_return_are_told() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
+    let Some((mut program, mut scene)) = started() else { return };
     let entry = program.point("probed", SiteKind::Entry, &[]);
     let end = program.point("probed_return", SiteKind::Return, &value(1, register::RAX));
     let sites = scene.attach(&program, &[entry, end]);
@@ -73,11 +77,7 @@ fn entry_and_return_are_told() {
 /// What every op appends, of one call.
 #[test]
 fn every_op_says_what_is_there() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
+    let Some((mut program, mut scene)) = started() else { return };
     let ops = [
         &value(1, register::RDI)[..],
         &value(2, register::RSI),
@@ -149,11 +149,7 @@ fn every_op_says_what_is_there() {
 
 #[test]
 fn comparisons_hold_where_they_should() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
+    let Some((mut program, mut scene)) = started() else { return };
     // rsi is -5; each op that holds leaves out the byte that says it does not.
     let cases = [
         (compare::EQ, -5, true),
@@ -190,11 +186,7 @@ fn comparisons_hold_where_they_should() {
 
 #[test]
 fn what_cannot_be_read_is_said_to_be_so() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
+    let Some((mut program, mut scene)) = started() else { return };
     let pointer = op(op::REGISTER, 1, 0, 0);
     let other = op(op::REGISTER, 2, 0, 0);
     let ops = [
@@ -225,11 +217,7 @@ fn what_cannot_be_read_is_said_to_be_so() {
 
 #[test]
 fn a_record_that_is_full_says_so() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
+    let Some((mut program, mut scene)) = started() else { return };
     let page = [op(op::REGISTER, 1, 0, 0), op(op::ADD, 0, 0, -2000)];
     let copy = |chunk: i32| [op(op::CHUNK, 0, 0, chunk), op(op::COPY, 0, 0, 1500)];
     let ops = [&page[..], &copy(1), &copy(2), &copy(3), &value(4, register::RDI)].concat();
@@ -247,11 +235,7 @@ fn a_record_that_is_full_says_so() {
 
 #[test]
 fn a_condition_decides_what_is_told() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
+    let Some((mut program, mut scene)) = started() else { return };
     let condition = [
         op(op::REGISTER, register::RDI, 0, 0),
         op(op::SKIP_IF, compare::GE_SIGNED, 1, 90),
@@ -270,11 +254,7 @@ fn a_condition_decides_what_is_told() {
 
 #[test]
 fn a_stack_is_told_from_the_top() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
+    let Some((mut program, mut scene)) = started() else { return };
     let ops = [op(op::CHUNK, 0, 0, 1), op(op::STACK, 0, 0, 16)];
     scene.attach(&program, &[program.point("probed", SiteKind::Entry, &ops)]);
     scene.select(&program);
@@ -287,15 +267,8 @@ fn a_stack_is_told_from_the_top() {
 
 #[test]
 fn recursion_is_told_by_the_stack_pointer() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
-    let entry = program.point("depth", SiteKind::Entry, &value(1, register::RDI));
-    let end = program.point("depth_return", SiteKind::Return, &value(1, register::RAX));
-    scene.attach(&program, &[entry, end]);
-    scene.select(&program);
+    let Some((mut program, mut scene)) = started() else { return };
+    scene.probe(&program, "depth", &value(1, register::RDI), &value(1, register::RAX));
     assert_eq!(program.number("depth 200"), 20_100);
     let told = scene.drain();
     assert_eq!(told.len(), 402);
@@ -310,11 +283,7 @@ fn recursion_is_told_by_the_stack_pointer() {
 
 #[test]
 fn threads_children_and_new_programs_are_told_apart() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
+    let Some((mut program, mut scene)) = started() else { return };
     let ops = value(1, register::RDI);
     let point = program.point("probed", SiteKind::Entry, &ops);
     let points = std::slice::from_ref(&point);
@@ -360,11 +329,7 @@ fn threads_children_and_new_programs_are_told_apart() {
 
 #[test]
 fn a_refused_instruction_does_not_lose_the_others() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
+    let Some((mut program, mut scene)) = started() else { return };
     if !scene.attaches_at_once() {
         return;
     }
@@ -450,15 +415,8 @@ fn a_full_ring_is_counted() {
 
 #[test]
 fn a_rate_suppresses_calls_whole() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
-    let entry = program.point("depth", SiteKind::Entry, &value(1, register::RDI));
-    let end = program.point("depth_return", SiteKind::Return, &value(1, register::RAX));
-    scene.attach(&program, &[entry, end]);
-    scene.select(&program);
+    let Some((mut program, mut scene)) = started() else { return };
+    scene.probe(&program, "depth", &value(1, register::RDI), &value(1, register::RAX));
     scene.probes.set_rate(FunctionNo(0), 100).expect("it is known");
     // More than a window can take, however slow this is.
     assert_eq!(program.number("depth 5000"), 12_502_500);
@@ -483,15 +441,8 @@ fn a_rate_suppresses_calls_whole() {
 
 #[test]
 fn a_budget_suppresses_calls_and_counts_them() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
-    let entry = program.point("probed", SiteKind::Entry, &value(1, register::RDI));
-    let end = program.point("probed_return", SiteKind::Return, &[]);
-    scene.attach(&program, &[entry, end]);
-    scene.select(&program);
+    let Some((mut program, mut scene)) = started() else { return };
+    scene.probe(&program, "probed", &value(1, register::RDI), &[]);
     // A hit is taken to cost a microsecond: some 134 hits a window.
     scene.probes.set_budget(program.id(), 1_000_000).expect("room for one");
     assert_eq!(program.number("times 5000"), 12_502_500);
@@ -516,12 +467,41 @@ fn a_budget_suppresses_calls_and_counts_them() {
 }
 
 #[test]
+fn what_costs_a_gross_lot_wakes_the_reader() {
+    let Some((mut program, mut scene)) = started() else { return };
+    scene.probe(&program, "probed", &[], &[]);
+    // Some 134 hits a window; four times as many are gross.
+    scene.probes.set_budget(program.id(), 1_000_000).expect("room for one");
+    program.run("times 100");
+    assert_eq!(scene.probes.take_alarm().expect("it is there"), None);
+    assert_eq!(scene.drain().len() % 2, 0);
+    scene.capture.rouse().expect("it is there");
+    let (ended, writer) = std::io::pipe().expect("a pipe");
+    std::thread::scope(|scope| {
+        let (woken, waiting) = std::sync::mpsc::channel::<()>();
+        let program = &mut program;
+        scope.spawn(move || {
+            program.run("times 20000");
+            // Ended by the waiter, or too late: then the pipe is what wakes it.
+            let _ = waiting.recv_timeout(Duration::from_secs(20));
+            drop(writer);
+        });
+        let too_late = scene.capture.wait(Until::Woken, [Some(ended.as_fd())], None);
+        assert!(!too_late.expect("it waits"), "the kernel half has woken nobody");
+        drop(woken);
+    });
+    assert!(scene.probes.take_alarm().expect("it is there").is_some());
+    assert_eq!(scene.probes.take_alarm().expect("it is there"), None, "once");
+    let all = scene.probes.all_counters(3).expect("they are known");
+    let each = [0, 1, 2].map(|number| scene.probes.counters(FunctionNo(number)).expect("known"));
+    assert_eq!(all, each);
+    assert_eq!(all[0].cost_ns, 2 * 20_100 * 1000);
+    assert!(all[0].suppressed > 0 && all[1].told == 0);
+}
+
+#[test]
 fn a_function_goes_and_the_others_stay() {
-    if !is_root() {
-        return;
-    }
-    let mut program = Program::start();
-    let mut scene = Scene::start();
+    let Some((mut program, mut scene)) = started() else { return };
     let of = |number: u32, point: Point| Point { function: FunctionNo(number), ..point };
     let points = [
         of(0, program.point("probed", SiteKind::Entry, &[])),

@@ -251,6 +251,14 @@ impl Scene {
         told
     }
 
+    /// Has the calls of one of its functions told: what is read at its entry, and at its return.
+    pub(crate) fn probe(&mut self, program: &Program, name: &str, entry: &[Op], end: &[Op]) {
+        let entry = program.point(name, SiteKind::Entry, entry);
+        let end = program.point(&format!("{name}_return"), SiteKind::Return, end);
+        self.attach(program, &[entry, end]);
+        self.select(program);
+    }
+
     /// Attaches points that the kernel takes to the program.
     pub(crate) fn attach(&mut self, program: &Program, points: &[Point]) -> Vec<u32> {
         let attached = self.probes.attach(&program.file(), Some(program.id()), points);

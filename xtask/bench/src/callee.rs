@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use remora::probe::function::selftest::file_offsets;
 
 use crate::sys;
 
@@ -52,30 +53,20 @@ pub(crate) struct Places {
 /// Where the functions are.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn places() -> Result<Places> {
-    let maps = std::fs::read_to_string("/proc/self/maps").context("no /proc/self/maps")?;
-    let offset = |address: u64| {
-        let found = maps.lines().find_map(|line| file_offset(line, address));
-        found.context("this program's code is not in /proc/self/maps")
-    };
-    Ok(Places {
-        entry: offset(remora_bench_called as *const () as u64)?,
-        end: offset(remora_bench_called_return as *const () as u64)?,
-        many: offset(remora_bench_many as *const () as u64)?,
-    })
+    let addresses = [
+        remora_bench_called as *const () as u64,
+        remora_bench_called_return as *const () as u64,
+        remora_bench_many as *const () as u64,
+    ];
+    let offsets =
+        file_offsets(addresses).context("this program's code is not in /proc/self/maps")?;
+    let [entry, end, many] = offsets;
+    Ok(Places { entry, end, many })
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn places() -> Result<Places> {
     bail!("functions are not measured on this architecture")
-}
-
-fn file_offset(line: &str, address: u64) -> Option<u64> {
-    let mut words = line.split_whitespace();
-    let (from, to) = words.next()?.split_once('-')?;
-    let number = |text| u64::from_str_radix(text, 16).ok();
-    let (from, to) = (number(from)?, number(to)?);
-    let offset = number(words.nth(1)?)?;
-    (from..to).contains(&address).then(|| address - from + offset)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -99,9 +90,12 @@ pub(crate) struct Callee {
 impl Callee {
     /// Starts one on the first CPU.
     pub(crate) fn start() -> Result<Self> {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("callee");
-        sys::pinned(&mut command, 0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self::of(Command::new("/proc/self/exe").arg("callee"))
+    }
+
+    /// As [`start`](Self::start), another program that does as [`serve`] does.
+    pub(crate) fn of(command: &mut Command) -> Result<Self> {
+        sys::pinned(command, 0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start the callee")?;
         let commands = child.stdin.take().context("stdin is a pipe")?;
         let answers = BufReader::new(child.stdout.take().context("stdout is a pipe")?);

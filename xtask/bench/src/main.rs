@@ -23,7 +23,6 @@ mod socket;
 mod start;
 mod statistics;
 mod sys;
-mod uprobe;
 mod verdicts;
 
 use std::path::PathBuf;

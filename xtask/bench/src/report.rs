@@ -29,6 +29,7 @@ impl Target {
 pub(crate) enum Unit {
     /// A ratio to what stands in the row's name.
     Times,
+    Percent,
     Ns,
     Ms,
     Mb,
@@ -44,6 +45,7 @@ impl Unit {
         match self {
             _ if value.is_nan() => "–".to_owned(),
             Self::Times => format!("{value:.3}×"),
+            Self::Percent => format!("{value:.2} %"),
             Self::Ns => format!("{value:.0} ns"),
             Self::Ms => format!("{value:.0} ms"),
             Self::Mb => format!("{value:.1} MB"),

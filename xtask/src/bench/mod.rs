@@ -29,7 +29,8 @@ pub(crate) struct Options {
     /// Measure this agent instead of building one
     #[arg(long, value_name = "PATH")]
     remora: Option<PathBuf>,
-    /// Measure only these servers (overhead): nginx, go, node, java, python, proxy
+    /// Measure only these servers (overhead): nginx, go, node, java, python, proxy; or only these parts
+    /// (functions): call, languages, budget
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// How often each phase is repeated
@@ -92,12 +93,31 @@ struct Settings<'a> {
 const SERVERS: [(&str, &str); 3] =
     [("go", "golang-go"), ("node", "nodejs"), ("javac", "default-jdk-headless")];
 
-/// Installs what the servers need. What cannot be had is left out of the measurement, which says so.
-fn servers() {
+/// What `functions` compiles with, compares with, and probes, with the package that has each.
+const FUNCTIONS: [(&str, &str); 4] =
+    [("go", "golang-go"), ("c++", "g++"), ("strip", "binutils"), ("bpftrace", "bpftrace")];
+
+/// The packages of programs that are missing.
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
     let elsewhere = |program| program == "go" && Path::new("/usr/local/go/bin/go").is_file();
     let there = |program| command::has(program) || elsewhere(program);
-    let missing = SERVERS.iter().filter(|(program, _)| !there(program));
-    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    let missing = programs.iter().filter(|(program, _)| !there(program));
+    missing.map(|(_, package)| *package).collect()
+}
+
+/// Installs what `functions` needs. What cannot be had is not measured, which the table says.
+fn for_functions() {
+    let packages = missing(&FUNCTIONS);
+    let installed = if packages.is_empty() { Ok(()) } else { setup::apt(&packages) };
+    // nginx, which must not begin to serve.
+    if let Err(error) = installed.and_then(|()| setup::for_demo()) {
+        println!("setup: {error:#}");
+    }
+}
+
+/// Installs what the servers need. What cannot be had is left out of the measurement, which says so.
+fn servers() {
+    let mut packages = missing(&SERVERS);
     let venv = ["-c", "import ensurepip, venv"];
     if command::output(Command::new("python3").args(venv)).is_none() {
         packages.push("python3-venv");
@@ -128,7 +148,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         settings.pipeline = Some(built.join("pipeline"));
     }
     if wants(Which::Functions) {
-        build::ebpf(root)?;
+        for_functions();
     }
     if !matches!(options.which, Which::Pipeline | Which::Functions) {
         setup::for_tests(root)?;
@@ -136,6 +156,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
             servers();
         }
         settings.floors = Some(build::ebpf_object(root, "floor")?);
+    }
+    if options.which != Which::Pipeline {
         settings.agent = Some(match &options.remora {
             Some(path) => path.clone(),
             None => build::run(root, true)?,

@@ -265,7 +265,7 @@ pub fn parse_headers(name: &str, text: &str) -> Result<Vec<(String, String)>, Co
     pairs
         .map(|pair| match pair.split_once('=') {
             Some((key, value)) if !key.trim().is_empty() => {
-                Ok((key.trim().to_ascii_lowercase(), unescape(value.trim())))
+                Ok((key.trim().to_ascii_lowercase(), redact::unescape(value.trim())))
             }
             _ => Err(ConfigError::Value {
                 name: name.to_owned(),
@@ -275,25 +275,6 @@ pub fn parse_headers(name: &str, text: &str) -> Result<Vec<(String, String)>, Co
             }),
         })
         .collect()
-}
-
-fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, behind)) = rest.split_first() {
-        let digit = |at: usize| behind.get(at).and_then(|byte| (*byte as char).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push((high * 16 + low) as u8);
-                rest = behind.get(2..).unwrap_or_default();
-            }
-            _ => {
-                bytes.push(first);
-                rest = behind;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::inspect::elf::Module;
 const UNDEFINED: u16 = 0;
 
 /// Where a symbol of data lies.
-pub(super) fn symbol(module: &Module, name: &str) -> Option<VirtAddr> {
+pub(crate) fn symbol(module: &Module, name: &str) -> Option<VirtAddr> {
     [".symtab", ".dynsym"].iter().find_map(|section| find(module, section, name))
 }
 

@@ -9,7 +9,8 @@ mod chunks;
 mod code;
 mod cold;
 mod cpp;
-mod data;
+pub(crate) mod data;
+mod frames;
 mod golang;
 mod java;
 mod php;
@@ -20,7 +21,7 @@ mod rust;
 mod tests;
 mod v8;
 
-use agent_common::function::{OPS_MAX, Op};
+use agent_common::function::{OPS_MAX, Op, op};
 use serde::{Deserialize, Serialize};
 
 use super::site::{Site, SiteKind};
@@ -211,8 +212,18 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
             }
         };
         let seen = Surroundings { module, index, site };
-        let code = code(kind, function, seen).filter(|(ops, _)| ops.len() <= OPS_MAX);
-        if let Some((ops, decode)) = code {
+        let code = code(kind, function, seen).filter(|(ops, _)| ops.len() < OPS_MAX);
+        if let Some((mut ops, decode)) = code {
+            if has_native_stack(decode) {
+                // First, because a read that fails leaves out what follows.
+                ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
+            }
+            if decode == Decode::Python
+                && let Some(frames) = frames::code(module)
+                && ops.len() + frames.len() <= OPS_MAX
+            {
+                ops.splice(0..0, frames);
+            }
             let in_goroutine = matches!(
                 decode,
                 Decode::GoPanic | Decode::GoFatal | Decode::GoUncaught | Decode::GoServer
@@ -232,6 +243,11 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
     }
     found.hooks.extend(ruby::hooks(module));
     found
+}
+
+/// Whether the stack of an exception is the machine's own.
+fn has_native_stack(decode: Decode) -> bool {
+    matches!(decode, Decode::Cpp | Decode::RustPanic | Decode::GoPanic | Decode::GoFatal)
 }
 
 /// Those of a module's functions that catch for a runtime, as its hook sees them.

@@ -2,8 +2,10 @@
 //! bytecode, and what that wrote read back. Pure. A value that cannot be had is [`Value::Unavailable`]
 //! with its reason, never a number that looks like one.
 
+mod chunks;
 mod compile;
 mod emit;
+mod interface;
 #[cfg(test)]
 mod interpret;
 mod kinds;
@@ -11,6 +13,7 @@ mod reader;
 mod show;
 #[cfg(test)]
 mod tests;
+mod text;
 pub mod usdt;
 
 use std::fmt;

@@ -257,6 +257,11 @@ impl Index {
         self.imports.target(slot)
     }
 
+    /// Whether Go's own table was read.
+    pub fn has_go_table(&self) -> bool {
+        self.symbols.iter().any(|raw| raw.origin == Origin::GoTable)
+    }
+
     /// Where a Go function goes on after a recovered panic, and how many bytes its frame has there.
     pub fn recovery(&self, function: VirtAddr) -> Option<(VirtAddr, u32)> {
         self.recoveries.get(&function.0).map(|(at, frame)| (VirtAddr(*at), *frame))
@@ -339,7 +344,7 @@ impl Index {
     }
 
     /// Where Go's text begins: not at the section's start in a program with C code.
-    fn go_text(&self, module: &Module) -> Option<VirtAddr> {
+    pub fn go_text(&self, module: &Module) -> Option<VirtAddr> {
         let runtime = self.symbols.iter().find(|raw| self.linkage(raw) == Some("runtime.text"));
         match runtime {
             Some(raw) => Some(VirtAddr(raw.address)),

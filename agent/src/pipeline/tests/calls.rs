@@ -1,6 +1,7 @@
 //! What lies within what, when functions are probed.
 
 use agent_common::function::Hit;
+use agent_common::function::site_number::PLACE_BITS;
 use agent_common::task_kind;
 use expect_test::{Expect, expect};
 
@@ -111,6 +112,37 @@ fn calls_within_a_request_and_calls_made_by_them() {
                 app f3() (stack exact)
         "#]],
     );
+}
+
+#[test]
+fn a_hit_that_comes_late_is_none_of_whoever_has_its_place_by_now() {
+    let mut scene = scene();
+    let (old, new) = (0, 1 << PLACE_BITS);
+    scene.enter(APP, old, sp(1));
+    scene.leave(APP, old, sp(1));
+    let site = |kind, place| SiteFacts { number: new | place, kind, into: None, reader: None };
+    let facts = FunctionFacts {
+        number: 0,
+        name: "heir".to_owned(),
+        module: "other".to_owned(),
+        source: None,
+        role: CALL,
+        sites: vec![site(SiteKind::Entry, 0), site(SiteKind::Return, 1)],
+    };
+    scene.step(&Step::Function(Arc::new(facts)));
+    // One of the old function's, and one of the new one's.
+    scene.enter(OTHER, old, sp(1));
+    scene.leave(OTHER, old, sp(1));
+    scene.hit(OTHER, new, sp(1), 0);
+    scene.hit(OTHER, new | 1, sp(1), 0);
+    check(
+        &mut scene,
+        expect![[r#"
+            app f0()
+            app heir()
+        "#]],
+    );
+    assert_eq!(scene.pipeline.call_tallies().unknown, 2);
 }
 
 #[test]

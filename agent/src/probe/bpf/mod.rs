@@ -13,6 +13,7 @@ const MAP_UPDATE_ELEM: libc::c_int = 2;
 const MAP_DELETE_ELEM: libc::c_int = 3;
 const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const MAP_FREEZE: libc::c_int = 22;
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const MAP_UPDATE_BATCH: libc::c_int = 26;
 
 /// Calls bpf(2); what it returned.
@@ -185,28 +186,30 @@ fn element(
     unsafe { call(cmd, &mut attr) }.map(drop)
 }
 
+/// What the calls that take many values at once are given.
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
 /// Writes values of an array, each at the index with the same place in `keys`.
 pub(super) fn update_array<V: Plain>(
     map: BorrowedFd<'_>,
     keys: &[u32],
     values: &[V],
 ) -> io::Result<()> {
-    #[repr(C)]
-    struct Attr {
-        in_batch: u64,
-        out_batch: u64,
-        keys: u64,
-        values: u64,
-        count: u32,
-        map_fd: u32,
-        elem_flags: u64,
-        flags: u64,
-    }
     let count = keys.len().min(values.len());
     if count == 0 {
         return Ok(());
     }
-    let mut attr = Attr {
+    let mut attr = Batch {
         in_batch: 0,
         out_batch: 0,
         keys: keys.as_ptr() as u64,
@@ -218,6 +221,37 @@ pub(super) fn update_array<V: Plain>(
     };
     // SAFETY: as many keys and values as we say, both outlive the call.
     unsafe { call(MAP_UPDATE_BATCH, &mut attr) }.map(drop)
+}
+
+/// Reads the values of an array from index `first` on, of which each takes `size` of `values` (for an
+/// array with a value for each CPU: as many as there are of these). Needs Linux 5.13 for the latter.
+pub(super) fn lookup_array<V: Plain>(
+    map: BorrowedFd<'_>,
+    first: u32,
+    values: &mut [V],
+    size: usize,
+) -> io::Result<()> {
+    let count = values.len() / size.max(1);
+    let mut keys = vec![0u32; count];
+    // The one before is where the last call has ended.
+    let (before, mut last) = (first.wrapping_sub(1), 0u32);
+    let mut attr = Batch {
+        in_batch: if first == 0 { 0 } else { (&raw const before) as u64 },
+        out_batch: (&raw mut last) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: count as u32,
+        map_fd: number(map),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: there is room for as many keys and values as we say; both outlive the call.
+    match unsafe { call(MAP_LOOKUP_BATCH, &mut attr) } {
+        // It says so at the array's end, where all there is has been read.
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ if attr.count as usize == count => Ok(()),
+        _ => Err(io::Error::other("the array is shorter")),
+    }
 }
 
 /// Makes a map read-only for user space, so that the verifier takes its values for constants.

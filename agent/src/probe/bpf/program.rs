@@ -68,6 +68,7 @@ pub(in crate::probe) fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
 }
 
 /// Records that say what lies where in a program.
+#[derive(Default)]
 pub(in crate::probe) struct Records<'a> {
     pub(in crate::probe) bytes: &'a [u8],
     pub(in crate::probe) size: usize,
@@ -81,7 +82,8 @@ pub(in crate::probe) struct Load<'a> {
     /// Eight bytes each.
     pub(in crate::probe) instructions: &'a [u8],
     pub(in crate::probe) license: &'a CStr,
-    pub(in crate::probe) types: BorrowedFd<'a>,
+    /// What it was compiled from; a program of no object has none.
+    pub(in crate::probe) types: Option<BorrowedFd<'a>>,
     pub(in crate::probe) functions: Records<'a>,
     pub(in crate::probe) lines: Records<'a>,
 }
@@ -147,7 +149,7 @@ pub(in crate::probe) fn load(load: &Load<'_>) -> Result<OwnedFd, Refused> {
         prog_name: short_name(load.name),
         prog_ifindex: 0,
         expected_attach_type,
-        prog_btf_fd: number(load.types),
+        prog_btf_fd: load.types.map_or(0, number),
         func_info_rec_size: load.functions.size as u32,
         func_info: load.functions.bytes.as_ptr() as u64,
         func_info_cnt: load.functions.count as u32,

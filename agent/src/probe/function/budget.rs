@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::function::FunctionNo;
 
-/// Parts of its limit that a target may cost before it is acted upon at once; short of that, it must be
+/// Times its limit that a target may cost before it is acted upon at once; short of that, it must be
 /// above the limit twice in a row, so that one busy second costs no function.
-const GROSS: u64 = 4;
+const GROSS: u64 = agent_common::function::BUDGET_GROSS;
 
 /// What may stay when something goes, in parts of the limit (numerator, denominator): below it, so that
 /// the rest does not go bit by bit.
@@ -36,6 +36,15 @@ pub struct TooDear {
     pub function: FunctionNo,
     /// What its probes have cost in a second.
     pub ns_per_second: u64,
+}
+
+/// Why costs are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It is time to.
+    Due,
+    /// The kernel half says that a target costs a gross lot.
+    Alarmed,
 }
 
 /// Keeps one target within its limit.
@@ -69,7 +78,9 @@ impl Throttle {
 
     /// What should be detached, after an interval in which the target's functions have cost `spent`:
     /// the hottest first, as few as do.
-    pub fn decide(&mut self, interval: Duration, spent: &[Spent]) -> Vec<TooDear> {
+    ///
+    /// An alarm's interval is from when the target began to cost what it does.
+    pub fn decide(&mut self, look: Look, interval: Duration, spent: &[Spent]) -> Vec<TooDear> {
         let interval_ns = interval.as_nanos().max(1);
         let a_second = |cost_ns: u64| {
             u64::try_from(u128::from(cost_ns) * 1_000_000_000 / interval_ns).unwrap_or(u64::MAX)
@@ -83,7 +94,8 @@ impl Throttle {
             .collect();
         let mut sum = there.iter().fold(0u64, |sum, dear| sum.saturating_add(dear.ns_per_second));
         let is_above = sum > self.limit_ns_per_second;
-        let is_gross = sum > self.limit_ns_per_second.saturating_mul(GROSS);
+        let is_gross =
+            look == Look::Alarmed || sum > self.limit_ns_per_second.saturating_mul(GROSS);
         let acts = is_gross || (is_above && self.was_above);
         self.was_above = is_above && !acts;
         if !acts {
@@ -123,7 +135,7 @@ mod tests {
     }
 
     fn goes(throttle: &mut Throttle, interval: Duration, costs_ms: &[u64]) -> Vec<u32> {
-        let dear = throttle.decide(interval, &spent(costs_ms));
+        let dear = throttle.decide(Look::Due, interval, &spent(costs_ms));
         dear.into_iter().map(|dear| dear.function.0).collect()
     }
 
@@ -157,6 +169,18 @@ mod tests {
         for _ in 0..3 {
             assert!(goes(&mut throttle, SECOND, &[1, 400, 1, 90]).is_empty());
         }
+    }
+
+    #[test]
+    fn an_alarm_is_not_waited_upon() {
+        let mut throttle = Throttle::new(0.02);
+        // 11 ms of 100: what a window may cost is not so much a second, but the window is not over.
+        let spent = spent(&[8, 3, 0]);
+        let dear = throttle.decide(Look::Alarmed, Duration::from_millis(150), &spent);
+        let gone: Vec<u32> = dear.iter().map(|dear| dear.function.0).collect();
+        assert_eq!(gone, [0, 1]);
+        // Nobody has spent anything since.
+        assert!(throttle.decide(Look::Alarmed, SECOND, &[]).is_empty());
     }
 
     #[test]

@@ -10,7 +10,9 @@
 //! once for those that were not selected: right for a program of which only traced processes run, wrong
 //! for a library that many share.
 
+mod attached;
 pub mod budget;
+pub mod empty;
 mod error;
 pub(crate) mod exercise;
 mod link;
@@ -20,15 +22,14 @@ pub mod selftest;
 mod sites;
 mod uprobe;
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::{CStr, CString, OsStr};
+use std::collections::HashMap;
+use std::ffi::CString;
 use std::io;
+use std::ops::AddAssign;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use agent_common::function::cookie::{GENERATION_SHIFT, LINK_SHIFT, SILENT};
 use agent_common::function::site_number::PLACE_BITS;
 use agent_common::function::{
     self as wire, BUDGET_WINDOW_SHIFT, Counts, RATE_WINDOW_SHIFT, hit_flags,
@@ -38,7 +39,7 @@ use agent_common::task_kind;
 pub use self::error::FunctionError;
 pub use self::point::{HitCosts, Point, TaskSource};
 
-use self::link::{Closer, Closing, Linked, Places};
+use self::link::{Closer, Closing};
 use self::loader::{Attach, Loaded};
 use self::selftest::SelfTest;
 use self::sites::{Block, Sites};
@@ -49,6 +50,7 @@ use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
 use crate::function::numbers::Numbers;
 use crate::function::site::SiteKind;
+use crate::platform::clock::MonoNs;
 use crate::platform::cpus;
 
 /// Sizes of maps, which the kernel fills with zeroes at start.
@@ -150,6 +152,30 @@ pub struct FunctionCounters {
     pub cost_ns: u64,
 }
 
+impl FunctionCounters {
+    /// Of all CPUs.
+    fn sum(counts: &[Counts]) -> Self {
+        let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum();
+        Self {
+            told: sum(|counts| counts.told),
+            suppressed: sum(|counts| counts.suppressed),
+            lost: sum(|counts| counts.lost),
+            dropped: sum(|counts| counts.dropped),
+            cost_ns: sum(|counts| counts.cost_ns),
+        }
+    }
+}
+
+impl AddAssign for FunctionCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.told += other.told;
+        self.suppressed += other.suppressed;
+        self.lost += other.lost;
+        self.dropped += other.dropped;
+        self.cost_ns += other.cost_ns;
+    }
+}
+
 /// The program, its links and its maps.
 #[derive(Debug)]
 pub struct FunctionProbes {
@@ -209,6 +235,7 @@ const CODE: &str = "CODE";
 const FUNCTIONS: &str = "FUNCTIONS";
 const COUNTS: &str = "FUNCTION_COUNTS";
 const BUDGETS: &str = "FUNCTION_BUDGETS";
+const ALARM: &str = "FUNCTION_ALARM";
 
 impl FunctionProbes {
     /// Loads the program beside the capture programs: its records come out of `capture`'s ring, and
@@ -347,238 +374,48 @@ impl FunctionProbes {
         written.map_err(|source| unusable(map, source))
     }
 
-    /// Attaches sites that were written; those that the kernel refuses are told once.
-    pub fn attach_set(
-        &mut self,
-        set: SitesNo,
-        file: &Path,
-        tgid: Option<u32>,
-    ) -> Result<(LinkNo, Vec<(usize, io::Error)>), FunctionError> {
-        let path = CString::new(file.as_os_str().as_bytes()).map_err(FunctionError::Path)?;
-        self.reap();
-        let places = self.sets.get(&set).map(|set| Arc::clone(&set.places)).unwrap_or_default();
-        self.has_room(places.len())?;
-        // Seen by one thread only, a probe would lie; in all processes it slows those that share the file.
-        let tgid = if self.test.sees_threads { tgid } else { None };
-        let most = self.limits.links as usize;
-        let number = self.numbers.take(1).ok_or(FunctionError::TooMany {
-            what: "links",
-            wanted: most + 1,
-            most,
-        })?;
-        let link = LinkNo(number.start);
-        let generation = 0;
-        let linked = self
-            .set_live(link, generation)
-            .and_then(|()| self.link(link, &path, tgid, &places, generation));
-        let linked = match linked {
-            Ok(linked) => linked,
-            Err(error) => {
-                self.numbers.give_back(number);
-                return Err(error);
-            }
-        };
-        // What was refused once is not tried again.
-        let places = if linked.refused.is_empty() {
-            places
-        } else {
-            let refused: HashSet<usize> = linked.refused.iter().map(|(index, _)| *index).collect();
-            let stay = places.iter().enumerate().filter(|(index, _)| !refused.contains(index));
-            stay.map(|(_, place)| *place).collect()
-        };
-        if let Some(set) = self.sets.get_mut(&set) {
-            set.places = Arc::clone(&places);
-            set.links += 1;
-        }
-        let fds = linked.links;
-        self.links.insert(link, Link { fds, path, tgid, set, places, generation });
-        Ok((link, linked.refused))
-    }
-
-    /// Frees sites when their last link is closed; from then on other sites have their places.
-    /// [`take_freed`](Self::take_freed) tells when that is.
-    pub fn free(&mut self, set: SitesNo) {
-        if let Some(known) = self.sets.get_mut(&set) {
-            known.is_wanted = false;
-            self.free_unused(set);
-        }
-    }
-
-    /// Sites that were freed and that nothing hits any more.
-    pub fn take_freed(&mut self) -> Vec<SitesNo> {
-        self.reap();
-        std::mem::take(&mut self.freed)
-    }
-
-    /// How many numbers are in use.
-    pub fn in_use(&self) -> InUse {
-        InUse { sites: self.sites.used(), links: self.numbers.used() }
-    }
-
-    /// Takes in which links are closed.
-    fn reap(&mut self) {
-        while let Some(link) = self.closer.closed() {
-            self.gone(link);
-        }
-    }
-
-    /// Nothing hits the probes of a link any more.
-    fn gone(&mut self, link: LinkNo) {
-        self.numbers.give_back(link.0..link.0 + 1);
-        if let Some(set) = self.closing.remove(&link) {
-            if let Some(known) = self.sets.get_mut(&set) {
-                known.links -= 1;
-            }
-            self.free_unused(set);
-        }
-    }
-
-    fn free_unused(&mut self, set: SitesNo) {
-        if let Some(known) = self.sets.get(&set)
-            && !known.is_wanted
-            && known.links == 0
-            && let Some(known) = self.sets.remove(&set)
-        {
-            self.sites.give_back(known.block);
-            self.freed.push(set);
-        }
-    }
-
-    /// Takes the probes of some functions out of all links of these sites, and of those to come.
-    ///
-    /// Takes as long as attaching what stays.
-    pub fn take_out(
-        &mut self,
-        set: SitesNo,
-        functions: &HashSet<FunctionNo>,
-    ) -> Result<(), FunctionError> {
-        let Some(known) = self.sets.get_mut(&set) else { return Ok(()) };
-        let stays = |place: &&Place| !functions.contains(&place.function);
-        known.places = known.places.iter().filter(stays).copied().collect();
-        let links =
-            self.links.iter().filter(|(_, link)| link.set == set).map(|(number, _)| *number);
-        let links: Vec<LinkNo> = links.collect();
-        let mut result = Ok(());
-        for link in links {
-            if let Err(error) = self.detach_functions(link, functions) {
-                // Its process may have just ended. If not, no probe is better than one too many.
-                self.detach(link);
-                result = Err(error);
-            }
-        }
-        result
-    }
-
-    /// Takes the probes of some functions out of a link. The others stay as they are: a link without
-    /// them is made before this one goes, and each hit is told once.
-    ///
-    /// Takes as long as attaching what stays.
-    pub fn detach_functions(
-        &mut self,
-        link: LinkNo,
-        functions: &HashSet<FunctionNo>,
-    ) -> Result<(), FunctionError> {
-        let Some(known) = self.links.get(&link) else { return Ok(()) };
-        let stays = |place: &&Place| !functions.contains(&place.function);
-        let places: Arc<[Place]> = known.places.iter().filter(stays).copied().collect();
-        if places.is_empty() {
-            self.detach(link);
-            return Ok(());
-        }
-        if places.len() == known.places.len() {
-            return Ok(());
-        }
-        let generation = known.generation ^ 1;
-        let linked = self.link(link, &known.path, known.tgid, &places, generation)?;
-        // From here on the new one is told, and the old one is not.
-        self.set_live(link, generation)?;
-        if let Some(known) = self.links.get_mut(&link) {
-            known.places = places;
-            known.generation = generation;
-            let old = std::mem::replace(&mut known.fds, linked.links);
-            self.closer.close(Closing { links: old, ..Closing::default() });
-        }
-        Ok(())
-    }
-
-    fn has_room(&self, points: usize) -> Result<(), FunctionError> {
-        let Some(most) = self.points_max() else { return Ok(()) };
-        let there: usize = self.links.values().map(|link| link.places.len()).sum();
-        within("probes (this kernel attaches them one by one)", there + points, most)
-    }
-
-    /// Says which generation of a link is told.
-    fn set_live(&self, link: LinkNo, generation: u32) -> Result<(), FunctionError> {
-        let map = self.loaded.maps.fd(LINKS)?;
-        bpf::update(map, &link.0, &[generation]).map_err(|source| unusable(LINKS, source))
-    }
-
-    fn link(
-        &self,
-        link: LinkNo,
-        path: &CStr,
-        tgid: Option<u32>,
-        places: &[Place],
-        generation: u32,
-    ) -> Result<Linked, FunctionError> {
-        let of_link = u64::from(link.0) << LINK_SHIFT | u64::from(generation) << GENERATION_SHIFT;
-        let offsets: Vec<u64> = places.iter().map(|place| place.offset).collect();
-        let cookies: Vec<u64> =
-            places.iter().map(|place| u64::from(place.site.0) | of_link).collect();
-        let semaphores: Vec<u64> = if places.iter().any(|place| place.semaphore != 0) {
-            places.iter().map(|place| place.semaphore).collect()
-        } else {
-            Vec::new()
-        };
-        let (offsets, cookies, semaphores) = (&offsets[..], &cookies[..], &semaphores[..]);
-        let places = Places { path, tgid, offsets, cookies, semaphores };
-        link::attach(self.loaded.program.as_fd(), self.loaded.attach, places).map_err(|source| {
-            let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
-            FunctionError::Attach { path, source }
-        })
-    }
-
-    /// Detaches what one [`attach`](Self::attach) has attached, soon: a thread does it. Nothing more of it
-    /// is told from here on.
-    pub fn detach(&mut self, link: LinkNo) {
-        self.detach_before(link, None);
-    }
-
-    /// As [`detach`](Self::detach); `behind` is closed when the probes are gone.
-    pub fn detach_before(&mut self, link: LinkNo, behind: Option<OwnedFd>) {
-        if let Some(known) = self.links.remove(&link) {
-            if let Err(error) = self.set_live(link, SILENT) {
-                tracing::warn!(%error, "what is detached is told until it is gone");
-            }
-            self.closing.insert(link, known.set);
-            self.closer.close(Closing { links: known.fds, last_of: Some(link), behind });
-        }
-    }
-
-    /// Waits until everything that was detached is gone.
-    pub fn wait_for_detached(&mut self) {
-        while !self.closing.is_empty() {
-            match self.closer.wait() {
-                Some(link) => self.gone(link),
-                // The thread is gone, and what it had with it.
-                None => return,
-            }
-        }
-    }
-
     /// What this function's probes have counted.
     pub fn counters(&self, function: FunctionNo) -> Result<FunctionCounters, FunctionError> {
         let mut counts = vec![Counts::default(); self.cpus];
         let map = self.loaded.maps.fd(COUNTS)?;
         bpf::lookup(map, &function.0, &mut counts).map_err(|source| unusable(COUNTS, source))?;
-        let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum();
-        Ok(FunctionCounters {
-            told: sum(|counts| counts.told),
-            suppressed: sum(|counts| counts.suppressed),
-            lost: sum(|counts| counts.lost),
-            dropped: sum(|counts| counts.dropped),
-            cost_ns: sum(|counts| counts.cost_ns),
-        })
+        Ok(FunctionCounters::sum(&counts))
+    }
+
+    /// As [`counters`](Self::counters), of the first `count` functions.
+    pub fn all_counters(&self, count: u32) -> Result<Vec<FunctionCounters>, FunctionError> {
+        /// Functions asked for at a time.
+        const STEP: usize = 512;
+        let map = self.loaded.maps.fd(COUNTS)?;
+        let count = count.min(self.limits.functions);
+        let mut all = Vec::with_capacity(count as usize);
+        while all.len() < count as usize {
+            let (first, step) = (all.len() as u32, STEP.min(count as usize - all.len()));
+            let mut counts = vec![Counts::default(); self.cpus * step];
+            match bpf::lookup_array(map, first, &mut counts, self.cpus) {
+                Ok(()) => all.extend(counts.chunks(self.cpus).map(FunctionCounters::sum)),
+                // Older kernels tell of one at a time.
+                Err(_) => {
+                    let some = (first..count).take(step);
+                    let some = some.map(|number| self.counters(FunctionNo(number)));
+                    all.extend(some.collect::<Result<Vec<_>, _>>()?);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// When a process began to spend [so much more](wire::BUDGET_GROSS) than its budget that the kernel
+    /// half has woken the reader; once.
+    pub fn take_alarm(&mut self) -> Result<Option<MonoNs>, FunctionError> {
+        let (map, mut began) = (self.loaded.maps.fd(ALARM)?, [0u64]);
+        let taken = bpf::lookup(map, &0u32, &mut began);
+        let taken = taken.and_then(|()| match began {
+            [0] => Ok(()),
+            _ => bpf::update(map, &0u32, &[0u64]),
+        });
+        taken.map_err(|source| unusable(ALARM, source))?;
+        Ok(began.into_iter().find(|began| *began != 0).map(MonoNs))
     }
 
     /// Limits what hits may cost a process before calls are not told any more; 0 takes the limit away.

@@ -3,8 +3,11 @@
 use agent_common::function::Op;
 
 use crate::function::FunctionNo;
+use crate::function::plan::{Code, Planned};
 use crate::function::site::{CostClass, Site};
 use crate::inspect::address::FileOffset;
+use crate::inspect::demangle::Language;
+use crate::inspect::runtime::Goroutines;
 
 /// What a hit costs the target on this host, nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,4 +59,29 @@ pub struct Point {
     pub semaphore: Option<FileOffset>,
     /// How the task is found.
     pub task: TaskSource,
+}
+
+impl Point {
+    /// The probes of a function, under this number: its entry's, then those of its ends in their order.
+    pub fn all_of(
+        planned: &Planned,
+        function: FunctionNo,
+        goroutines: Option<Goroutines>,
+    ) -> impl Iterator<Item = Self> {
+        let task = match (planned.language, goroutines) {
+            (Language::Go, Some(at)) => TaskSource::Goroutine { id_offset: at.goid_offset },
+            _ => TaskSource::Thread,
+        };
+        let point = move |site, code: &Code| Self {
+            site,
+            ops: code.ops.clone(),
+            function,
+            semaphore: None,
+            task,
+        };
+        let entry = point(planned.placement.entry, &planned.entry);
+        let ends = planned.placement.ends.iter();
+        let ends = ends.map(move |end| point(*end, planned.end_code(end.kind)));
+        std::iter::once(entry).chain(ends)
+    }
 }

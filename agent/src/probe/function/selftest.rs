@@ -216,10 +216,10 @@ fn point(offset: u64, ops: &[Op]) -> Point {
     Point { site, ops: ops.to_vec(), function, semaphore: None, task }
 }
 
-/// Where this program's code lies in its file.
-fn file_offsets(addresses: [u64; 4]) -> Option<[u64; 4]> {
+/// Where code of this program lies in its file.
+pub fn file_offsets<const N: usize>(addresses: [u64; N]) -> Option<[u64; N]> {
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let mut offsets = [0; 4];
+    let mut offsets = [0; N];
     for (address, offset) in addresses.into_iter().zip(&mut offsets) {
         *offset = maps.lines().find_map(|line| file_offset(line, address))?;
     }

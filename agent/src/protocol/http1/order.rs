@@ -5,8 +5,10 @@
 //! therefore shifts every later answer by one, unless the sender waits for each answer, as nearly
 //! all do. So a connection that was seen to pipeline is given up at its first loss.
 
+use super::ending::Settled;
 use super::head;
-use super::{Connection, Missing, Phase, Settled, Sink};
+use super::missing::Missing;
+use super::{Connection, Phase, Sink};
 use crate::protocol::{Direction, End, Event, ExchangeNo};
 
 /// Fewer bytes hold no response.

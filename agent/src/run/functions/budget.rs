@@ -4,16 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::time::Duration;
 
+use super::file::File;
 use super::numbered::Numbered;
 use super::{Functions, FunctionsError, list};
 use crate::function::FunctionNo;
 use crate::platform::clock::{self, MonoNs};
-use crate::probe::function::budget::{Spent, Throttle, TooDear};
-use crate::probe::function::{FunctionError, FunctionProbes};
+use crate::probe::function::budget::{Look, Spent, Throttle, TooDear};
+use crate::probe::function::{FunctionCounters, FunctionError, FunctionProbes};
 
 /// How often costs are looked at, while there are no more than [`LOOKS`] functions.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-const LOOKS: u32 = 500;
+const LOOKS: u32 = 2000;
 
 /// What is watched.
 pub(super) struct Watch {
@@ -28,8 +29,8 @@ pub(super) struct Watch {
     gone: HashSet<u32>,
     /// How many were, those of forgotten files included.
     detached: u64,
-    /// Calls of functions of forgotten files that were not told.
-    suppressed: u64,
+    /// What those of forgotten files have counted.
+    forgotten: FunctionCounters,
 }
 
 impl Watch {
@@ -41,13 +42,18 @@ impl Watch {
             costs: HashMap::new(),
             gone: HashSet::new(),
             detached: 0,
-            suppressed: 0,
+            forgotten: FunctionCounters::default(),
         }
     }
 
     /// How many are watched.
     pub(super) fn len(&self) -> usize {
         self.costs.len()
+    }
+
+    /// All of them have numbers below this.
+    fn numbers(&self) -> u32 {
+        self.costs.keys().chain(&self.gone).max().map_or(0, |last| last + 1)
     }
 
     /// Whether this one is.
@@ -71,7 +77,7 @@ impl Watch {
         for number in numbers {
             self.costs.remove(&number);
             self.gone.remove(&number);
-            self.suppressed += probes.reset(FunctionNo(number))?.suppressed;
+            self.forgotten += probes.reset(FunctionNo(number))?;
         }
         Ok(())
     }
@@ -83,12 +89,14 @@ impl Functions {
         self.watch.detached
     }
 
-    /// Calls that were not told because a budget or a rate was used up, the latest included. A syscall
-    /// for every function.
-    pub(in crate::run) fn suppressed(&self) -> Result<u64, FunctionsError> {
-        let mut sum = self.watch.suppressed;
-        for number in self.watch.costs.keys().chain(&self.watch.gone) {
-            sum += self.probes.counters(FunctionNo(*number))?.suppressed;
+    /// What the probes of functions have counted so far, those of forgotten files included.
+    pub(in crate::run) fn counters(&self) -> Result<FunctionCounters, FunctionsError> {
+        let watch = &self.watch;
+        let mut sum = watch.forgotten;
+        for (number, counters) in (0..).zip(self.probes.all_counters(watch.numbers())?) {
+            if watch.costs.contains_key(&number) || watch.gone.contains(&number) {
+                sum += counters;
+            }
         }
         Ok(sum)
     }
@@ -96,31 +104,38 @@ impl Functions {
     /// Takes away the probes of functions whose calls cost their targets more than they may.
     pub(in crate::run) fn keep_to_budget(&mut self, now: MonoNs) -> Result<(), FunctionsError> {
         let watch = &mut self.watch;
-        let interval = Duration::from_nanos(now.since(watch.looked));
-        // A look takes a syscall for every function.
+        if watch.budget_ns == 0 || watch.costs.is_empty() {
+            return Ok(());
+        }
+        let alarm = self.probes.take_alarm()?;
+        let look = if alarm.is_some() { Look::Alarmed } else { Look::Due };
+        let since = watch.looked.max(alarm.unwrap_or_default());
+        let interval = Duration::from_nanos(now.since(since));
+        // A look reads what every CPU has counted for every function.
         let rest = LOOK_EVERY * (1 + watch.costs.len() as u32 / LOOKS);
-        if watch.budget_ns == 0 || watch.costs.is_empty() || interval < rest {
+        if look == Look::Due && interval < rest {
             return Ok(());
         }
         watch.looked = now;
+        let counters = self.probes.all_counters(watch.numbers())?;
         let mut spent = Vec::with_capacity(watch.costs.len());
         for (number, before) in &mut watch.costs {
-            let function = FunctionNo(*number);
-            let cost_ns = self.probes.counters(function)?.cost_ns;
+            let cost_ns = counters.get(*number as usize).map_or(0, |counters| counters.cost_ns);
             let before = std::mem::replace(before, cost_ns);
-            spent.push(Spent { function, cost_ns: cost_ns.saturating_sub(before) });
+            let cost_ns = cost_ns.saturating_sub(before);
+            spent.push(Spent { function: FunctionNo(*number), cost_ns });
         }
         if self.processes.is_empty() {
             // It was spent by who has ended.
             return Ok(());
         }
         watch.throttle.limit(watch.budget_ns.saturating_mul(self.processes.len() as u64));
-        let dear = watch.throttle.decide(interval, &spent);
+        let dear = watch.throttle.decide(look, interval, &spent);
         if dear.is_empty() {
             return Ok(());
         }
         let gone: HashSet<FunctionNo> = dear.iter().map(|dear| dear.function).collect();
-        for numbered in self.files.values().filter_map(|file| file.numbered.as_ref()) {
+        for numbered in self.files.values().filter_map(File::numbered) {
             if gone.iter().all(|FunctionNo(number)| !numbered.numbers.contains(number)) {
                 continue;
             }
@@ -146,7 +161,7 @@ impl Functions {
     }
 
     fn name(&self, function: FunctionNo) -> Option<&str> {
-        let mut numbered = self.files.values().filter_map(|file| file.numbered.as_ref());
+        let mut numbered = self.files.values().filter_map(File::numbered);
         numbered.find_map(|numbered| Numbered::name(numbered, function))
     }
 }

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::Waiting;
 use super::lease::Lease;
@@ -61,8 +60,6 @@ impl From<&Metadata> for Version {
 pub(super) struct File {
     pub(super) version: Version,
     pub(super) content: Content,
-    /// The numbers of what is probed of it, once it has been.
-    pub(super) numbered: Option<Numbered>,
     /// The processes that run it.
     pub(super) users: HashSet<Tgid>,
     /// What is attached in all of them, if it is, and what keeps the file as it is meanwhile.
@@ -75,7 +72,20 @@ pub(super) enum Content {
     Unknown(Vec<Waiting>),
     /// There is nothing to probe, or it cannot be.
     Nothing,
-    Found(Arc<Found>),
+    /// This can be probed.
+    Found(Found),
+    /// This has numbers and sites.
+    Numbered(Numbered),
+}
+
+impl File {
+    /// What has numbers of it.
+    pub(super) fn numbered(&self) -> Option<&Numbered> {
+        match &self.content {
+            Content::Numbered(numbered) => Some(numbered),
+            _ => None,
+        }
+    }
 }
 
 /// A file that a process runs code of.

@@ -4,23 +4,23 @@
 //! A file is probed while a process runs it, and no longer: with none, it may be written anew, and a probe
 //! would then stand anywhere. What was found in it is remembered for a while, with its numbers.
 
+mod attached;
 mod budget;
 mod file;
 mod lease;
 mod numbered;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use budget::Watch;
 use file::{Content, File};
 pub(crate) use file::{FileId, Mapped, Version, mapped};
-use lease::Lease;
 use numbered::Numbered;
 
 use super::exceptions::Cold;
-use super::planner::{self, Answer, Found, Planner};
+use super::planner::{self, Answer, Planner};
 use super::tracepoints::TracepointGlobs;
 use crate::discover::maps::file_name;
 use crate::event::Hit;
@@ -33,15 +33,11 @@ use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::platform::clock::{self, MonoNs};
 use crate::probe::function::selftest::{self, SelfTest, SelfTestError};
-use crate::probe::function::{FunctionError, FunctionProbes, InUse, Limits, LinkNo, Need, SitesNo};
+use crate::probe::function::{FunctionError, FunctionProbes, InUse, Limits, LinkNo, SitesNo};
 use crate::probe::{Capture, CaptureError, Selection};
 
 /// How many functions a message names.
 const NAMED: usize = 5;
-
-/// Most files that are remembered though no process runs them, and most that is probed of all of them.
-const RESTING_MAX: usize = 64;
-const RESTING_NUMBERS_MAX: u32 = 1 << 14;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -94,7 +90,7 @@ pub(super) struct Functions {
     /// Of functions, hooks and tracepoints.
     numbers: Numbers,
     /// Numbers that are free when the probes of these sites are gone.
-    leaving: HashMap<SitesNo, std::ops::Range<u32>>,
+    leaving: HashMap<SitesNo, Range<u32>>,
     /// Hooks of which hits may lack something, by their sites.
     cold: HashMap<SiteNo, (SitesNo, Cold), foldhash::fast::RandomState>,
     /// Processes that are probed.
@@ -195,14 +191,14 @@ impl Functions {
     }
 
     fn exceptions(&self) -> usize {
-        let numbered = self.files.values().filter_map(|file| file.numbered.as_ref());
+        let numbered = self.files.values().filter_map(File::numbered);
         let hooks = numbered.flat_map(Numbered::hooks);
         hooks.filter(|number| self.watch.has(FunctionNo(*number))).count()
     }
 
     /// How many static tracepoints are probed.
     pub(super) fn tracepoints(&self) -> usize {
-        let numbered = self.files.values().filter_map(|file| file.numbered.as_ref());
+        let numbered = self.files.values().filter_map(File::numbered);
         let tracepoints = numbered.flat_map(Numbered::tracepoints);
         tracepoints.filter(|number| self.watch.has(FunctionNo(*number))).count()
     }
@@ -214,12 +210,8 @@ impl Functions {
 
     /// Patterns of which nothing was found.
     pub(super) fn unmatched(&self) -> Vec<&str> {
-        let found = self.files.values().filter_map(|file| match &file.content {
-            Content::Found(found) => Some(&found.plan.functions),
-            _ => None,
-        });
-        let found: HashSet<&str> =
-            found.flatten().map(|function| function.pattern.text()).collect();
+        let numbered = self.files.values().filter_map(File::numbered);
+        let found: HashSet<&str> = numbered.flat_map(Numbered::patterns).collect();
         self.wishes.patterns.texts().filter(|text| !found.contains(text)).collect()
     }
 
@@ -346,30 +338,6 @@ impl Functions {
         }
     }
 
-    /// Makes room for so much, if nothing is numbered yet; whether it did.
-    fn grow(&mut self, need: Need) -> bool {
-        let limits = self.probes.limits().with_room(need);
-        if self.numbers.used() > 0 {
-            return false;
-        }
-        let grown = self.probes.grow(limits).and_then(|grown| {
-            self.probes.set_default_budget(self.wishes.budget_ns)?;
-            Ok(grown)
-        });
-        match grown {
-            Ok(true) => {
-                tracing::info!(?limits, "room for more functions");
-                self.numbers = Numbers::below(limits.functions);
-                true
-            }
-            Ok(false) => false,
-            Err(error) => {
-                tracing::warn!(%error, "no room for more functions");
-                false
-            }
-        }
-    }
-
     /// Probes a file in a process, at once if it is known what there is in it.
     fn module(
         &mut self,
@@ -399,7 +367,7 @@ impl Functions {
         let file = self.files.entry(module.id).or_insert_with(|| {
             self.planner.ask(&module, open, version, root, goroutines.is_some());
             let content = Content::Unknown(Vec::new());
-            File { version, content, numbered: None, users: HashSet::new(), everywhere: None }
+            File { version, content, users: HashSet::new(), everywhere: None }
         });
         if file.users.is_empty() {
             self.resting.retain(|resting| *resting != module.id);
@@ -408,9 +376,8 @@ impl Functions {
         match &mut file.content {
             Content::Unknown(waiting) => waiting.push(Waiting { tgid, module, reach }),
             Content::Nothing => {}
-            Content::Found(found) => {
-                let found = Arc::clone(found);
-                self.attach(&found, tgid, &module, reach, announce);
+            Content::Found(_) | Content::Numbered(_) => {
+                self.attach(tgid, &module, reach, announce);
             }
         }
     }
@@ -429,7 +396,7 @@ impl Functions {
         }
         let waiting = std::mem::take(waiting);
         let found = match found {
-            Ok(found) => Arc::new(found),
+            Ok(found) => found,
             Err(error) => {
                 tracing::warn!(module = module.name, %error, "cannot look for functions");
                 file.content = Content::Nothing;
@@ -442,230 +409,20 @@ impl Functions {
         tell_refused(&module, &found.plan);
         file.content = match numbered::count(&found) {
             0 => Content::Nothing,
-            _ => Content::Found(Arc::clone(&found)),
+            _ => Content::Found(found),
         };
         for Waiting { tgid, module, reach } in waiting {
             let process = self.processes.get(&tgid);
             if process.is_some_and(|process| process.seen.contains(&module.id)) {
-                self.attach(&found, tgid, &module, reach, announce);
+                self.attach(tgid, &module, reach, announce);
             }
         }
-    }
-
-    /// Attaches what was found in a file for a process that runs it. That it cannot be is no reason to end
-    /// all: the process may be gone, or there are too many.
-    fn attach(
-        &mut self,
-        found: &Arc<Found>,
-        tgid: Tgid,
-        module: &Mapped,
-        reach: Reach,
-        announce: &mut dyn FnMut(&Step<'_>),
-    ) {
-        let name = &module.name;
-        let Some(file) = self.files.get(&module.id) else { return };
-        if file.everywhere.is_some() || numbered::count(found) == 0 {
-            return;
-        }
-        if Version::of(&module.open) != Some(file.version) {
-            // Unless it is only gone with its process.
-            if module.open.exists() {
-                tracing::warn!(module = name, "not probed: the file has changed while it runs");
-            }
-            return;
-        }
-        let goroutines = self.processes.get(&tgid).and_then(|process| process.goroutines);
-        let sites = match self.sites(found, module, goroutines, announce) {
-            Ok(sites) => sites,
-            Err(error) => {
-                tracing::warn!(module = name, %error, "functions are not probed");
-                return;
-            }
-        };
-        let lease = match reach {
-            Reach::Everywhere => std::fs::File::open(&module.open).and_then(Lease::take),
-            Reach::Alone => Err(std::io::ErrorKind::Unsupported.into()),
-        };
-        let (lease, scope) = match lease {
-            Ok(lease) => {
-                // What is told of all is not to be told of some twice.
-                self.detach_alone(module.id);
-                (Some(lease), None)
-            }
-            // On these kernels every probe is one of all processes.
-            Err(error) if !self.trust.sees_threads => {
-                tracing::warn!(module = name, %error, "not probed: the file may be written while it is");
-                return;
-            }
-            Err(error) => {
-                tracing::debug!(module = name, %error, "each process has probes of its own");
-                (None, Some(tgid.0))
-            }
-        };
-        let (link, refused) = match self.probes.attach_set(sites, &module.open, scope) {
-            Ok(attached) => attached,
-            Err(error) => {
-                tracing::warn!(module = name, %error, "functions are not probed");
-                return;
-            }
-        };
-        for (index, error) in refused {
-            tracing::warn!(module = name, probe = index, %error, "the kernel refuses a probe");
-        }
-        let numbered = self.files.get(&module.id).and_then(|file| file.numbered.as_ref());
-        if let Some(numbered) = numbered {
-            self.watch.add(numbered.numbers.clone());
-        }
-        match (lease, self.processes.get_mut(&tgid), self.files.get_mut(&module.id)) {
-            (Some(lease), _, Some(file)) => file.everywhere = Some((link, lease)),
-            (None, Some(process), _) => process.links.push((module.id, link)),
-            // Not reached: both are there above.
-            _ => self.probes.detach(link),
-        }
-        tracing::info!(
-            module = name,
-            pid = tgid.0,
-            functions = found.plan.functions.len(),
-            "functions are probed"
-        );
-    }
-
-    fn detach_alone(&mut self, id: FileId) {
-        for process in self.processes.values_mut() {
-            for (_, link) in process.links.extract_if(.., |(file, _)| *file == id) {
-                self.probes.detach(link);
-            }
-        }
-    }
-
-    /// The sites of a file, which have their numbers from when they are attached first until the file is
-    /// forgotten.
-    fn sites(
-        &mut self,
-        found: &Arc<Found>,
-        module: &Mapped,
-        goroutines: Option<Goroutines>,
-        announce: &mut dyn FnMut(&Step<'_>),
-    ) -> Result<SitesNo, FunctionError> {
-        let numbered = self.files.get(&module.id).and_then(|file| file.numbered.as_ref());
-        if let Some(numbered) = numbered {
-            return Ok(numbered.sites);
-        }
-        let (numbers, sites, written) = loop {
-            self.give_back_numbers();
-            let error = match self.number(found, goroutines) {
-                Ok(numbered) => break numbered,
-                Err(error) => error,
-            };
-            // A file that nobody runs makes room.
-            match self.resting.front().copied() {
-                Some(oldest) => self.drop_file(oldest),
-                None if self.grow(numbered::need(std::iter::once(&**found))) => {}
-                None => return Err(error),
-            }
-        };
-        numbered::announce(found, numbers.start, &module.name, &written, announce);
-        self.cold.extend(numbered::cold(found, module.id, sites, &written));
-        if let Some(file) = self.files.get_mut(&module.id) {
-            file.numbered = Some(Numbered { found: Arc::clone(found), numbers, sites });
-        }
-        Ok(sites)
-    }
-
-    fn number(
-        &mut self,
-        found: &Found,
-        goroutines: Option<Goroutines>,
-    ) -> Result<(std::ops::Range<u32>, SitesNo, Vec<SiteNo>), FunctionError> {
-        let count = numbered::count(found);
-        let numbers = self.numbers.take(count).ok_or_else(|| FunctionError::TooMany {
-            what: "functions",
-            wanted: self.numbers.used() as usize + count,
-            most: self.numbers.most() as usize,
-        })?;
-        let (points, rates) = numbered::points(found, numbers.start, goroutines);
-        let written = self.probes.write(&points).and_then(|(sites, written)| {
-            for (number, rate) in rates {
-                if let Err(error) = self.probes.set_rate(number, rate) {
-                    self.probes.free(sites);
-                    return Err(error);
-                }
-            }
-            Ok((numbers.clone(), sites, written))
-        });
-        if written.is_err() {
-            self.numbers.give_back(numbers);
-        }
-        written
-    }
-
-    /// Takes the probes of a file away, unless a process runs it.
-    fn rest(&mut self, id: FileId) {
-        let Some(file) = self.files.get_mut(&id).filter(|file| file.users.is_empty()) else {
-            return;
-        };
-        if let Some((link, lease)) = file.everywhere.take() {
-            self.probes.detach_before(link, Some(lease.into_file().into()));
-        }
-        self.resting.retain(|resting| *resting != id);
-        self.resting.push_back(id);
-        let numbers = |id: &FileId| {
-            let numbered = self.files.get(id).and_then(|file| file.numbered.as_ref());
-            numbered.map_or(0, |numbered| numbered.numbers.len() as u32)
-        };
-        let mut sum: u32 = self.resting.iter().map(numbers).sum();
-        let mut excess = 0;
-        for (index, resting) in self.resting.iter().enumerate() {
-            if sum <= RESTING_NUMBERS_MAX && self.resting.len() - index <= RESTING_MAX {
-                break;
-            }
-            sum -= numbers(resting);
-            excess = index + 1;
-        }
-        let oldest: Vec<FileId> = self.resting.iter().take(excess).copied().collect();
-        oldest.into_iter().for_each(|id| self.drop_file(id));
     }
 
     /// A hit's record with what it lacks, if it lacks something that can be read now.
     pub(super) fn complete(&self, record: &[u8], hit: &Hit<'_>) -> Option<Vec<u8>> {
         let (_, cold) = self.cold.get(&hit.site)?;
         cold.complete(record, hit)
-    }
-
-    /// Takes the probes out of the files that somebody wants to write: no process runs them any more, though
-    /// that may not have been told yet.
-    pub(super) fn give_up_leases(&mut self) {
-        for file in self.files.values_mut() {
-            if let Some((link, lease)) = file.everywhere.take_if(|(_, lease)| lease.is_wanted()) {
-                self.probes.detach_before(link, Some(lease.into_file().into()));
-            }
-        }
-    }
-
-    /// Forgets a file that no process runs.
-    fn drop_file(&mut self, id: FileId) {
-        self.resting.retain(|resting| *resting != id);
-        let Some(file) = self.files.remove(&id) else { return };
-        if let Some((link, lease)) = file.everywhere {
-            self.probes.detach_before(link, Some(lease.into_file().into()));
-        }
-        if let Some(numbered) = file.numbered {
-            self.cold.retain(|_, (sites, _)| *sites != numbered.sites);
-            self.leaving.insert(numbered.sites, numbered.numbers);
-            self.probes.free(numbered.sites);
-        }
-    }
-
-    /// Numbers of which the last probe is gone may be given to others.
-    fn give_back_numbers(&mut self) {
-        for sites in self.probes.take_freed() {
-            let Some(numbers) = self.leaving.remove(&sites) else { continue };
-            if let Err(error) = self.watch.forget(numbers.clone(), &mut self.probes) {
-                tracing::warn!(%error, "numbers of functions are not used again");
-                continue;
-            }
-            self.numbers.give_back(numbers);
-        }
     }
 }
 

@@ -12,43 +12,72 @@ use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
 use crate::function::exception;
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
+use crate::function::pattern::Pattern;
 use crate::function::plan::{Code, Planned};
 use crate::function::site::SiteKind;
-use crate::inspect::demangle::Language;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
-use crate::probe::function::{Need, Point, SitesNo, TaskSource};
+use crate::probe::function::{Need, Point, SitesNo};
 use crate::run::exceptions::Cold;
 use crate::run::planner::Found;
 use crate::run::{exceptions, tracepoints};
 
 /// What is probed of a file, by number.
 pub(super) struct Numbered {
-    pub(super) found: Arc<Found>,
     pub(super) numbers: Range<u32>,
     pub(super) sites: SitesNo,
+    /// What the pipeline was told, in the order of the numbers.
+    facts: Vec<Arc<FunctionFacts>>,
+    /// How many of the last ones are tracepoints, and how many before those hooks.
+    tracepoints: u32,
+    hooks: u32,
+    /// Which patterns have asked for them.
+    patterns: Vec<Arc<Pattern>>,
 }
 
 impl Numbered {
+    /// Tells the pipeline what the hits of these sites mean, which are those of [`points`].
+    pub(super) fn new(
+        found: Found,
+        module: &str,
+        (numbers, sites, written): (Range<u32>, SitesNo, Vec<SiteNo>),
+        announce: &mut dyn FnMut(&Step<'_>),
+    ) -> Self {
+        let facts = facts(&found, numbers.start, module, &written);
+        for facts in &facts {
+            announce(&Step::Function(Arc::clone(facts)));
+        }
+        let [tracepoints, hooks] =
+            [found.tracepoints.len(), found.hooks.len()].map(|count| count as u32);
+        let mut patterns: Vec<Arc<Pattern>> = Vec::new();
+        for function in found.plan.functions {
+            if patterns.iter().all(|known| !Arc::ptr_eq(known, &function.pattern)) {
+                patterns.push(function.pattern);
+            }
+        }
+        Self { numbers, sites, facts, tracepoints, hooks, patterns }
+    }
+
     /// Which of its numbers are tracepoints'.
     pub(super) fn tracepoints(&self) -> Range<u32> {
-        let count = self.found.tracepoints.len() as u32;
-        self.numbers.end.saturating_sub(count)..self.numbers.end
+        self.numbers.end.saturating_sub(self.tracepoints)..self.numbers.end
+    }
+
+    /// The patterns of which something was found.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.patterns.iter().map(|pattern| pattern.text())
     }
 
     /// Which of its numbers are hooks'.
     pub(super) fn hooks(&self) -> Range<u32> {
         let end = self.tracepoints().start;
-        end.saturating_sub(self.found.hooks.len() as u32)..end
+        end.saturating_sub(self.hooks)..end
     }
 
     /// What has a number, if it is one of these.
     pub(super) fn name(&self, FunctionNo(number): FunctionNo) -> Option<&str> {
         let index = number.checked_sub(self.numbers.start)? as usize;
-        let functions = self.found.plan.functions.iter().map(|function| function.name.as_str());
-        let hooks = self.found.hooks.iter().map(|hook| hook.name.as_str());
-        let tracepoints = self.found.tracepoints.iter().map(|found| found.name.as_str());
-        functions.chain(hooks).chain(tracepoints).nth(index)
+        self.facts.get(index).map(|facts| facts.name.as_str())
     }
 }
 
@@ -91,21 +120,8 @@ pub(super) fn points(
     let mut rates = Vec::new();
     let mut numbers = first..;
     for (function, number) in found.plan.functions.iter().zip(&mut numbers) {
-        let task = match (function.language, goroutines) {
-            (Language::Go, Some(at)) => TaskSource::Goroutine { id_offset: at.goid_offset },
-            _ => TaskSource::Thread,
-        };
         let number = FunctionNo(number);
-        let point = |site, code: &Code| Point {
-            site,
-            ops: code.ops.clone(),
-            function: number,
-            semaphore: None,
-            task,
-        };
-        points.push(point(function.placement.entry, &function.entry));
-        let ends = function.placement.ends.iter();
-        points.extend(ends.map(|end| point(*end, end_code(function, end.kind))));
+        points.extend(Point::all_of(function, number, goroutines));
         if function.pattern.options.rate > 0 {
             rates.push((number, function.pattern.options.rate));
         }
@@ -121,30 +137,23 @@ pub(super) fn points(
     (points, rates)
 }
 
-/// Tells the pipeline what the hits of these sites mean, which are those of [`points`].
-pub(super) fn announce(
-    found: &Found,
-    first: u32,
-    module: &str,
-    sites: &[SiteNo],
-    announce: &mut dyn FnMut(&Step<'_>),
-) {
+/// What the hits of these sites mean, which are those of [`points`].
+fn facts(found: &Found, first: u32, module: &str, sites: &[SiteNo]) -> Vec<Arc<FunctionFacts>> {
     let mut sites = sites.iter().map(|site| site.0);
     let mut numbers = first..;
+    let mut facts = Vec::with_capacity(count(found));
     for (function, number) in found.plan.functions.iter().zip(&mut numbers) {
-        let facts = facts(found, first, number, function, module, &mut sites);
-        announce(&Step::Function(Arc::new(facts)));
+        facts.push(Arc::new(call(found, first, number, function, module, &mut sites)));
     }
     for (hook, number) in found.hooks.iter().zip(&mut numbers) {
-        let Some(site) = sites.next() else { return };
-        let facts = exceptions::facts(number, hook, site, module);
-        announce(&Step::Function(Arc::new(facts)));
+        let Some(site) = sites.next() else { return facts };
+        facts.push(Arc::new(exceptions::facts(number, hook, site, module)));
     }
     for (tracepoint, number) in found.tracepoints.iter().zip(&mut numbers) {
         let own = sites.by_ref().take(tracepoint.places.len());
-        let facts = tracepoints::facts(number, tracepoint, own, module);
-        announce(&Step::Function(Arc::new(facts)));
+        facts.push(Arc::new(tracepoints::facts(number, tracepoint, own, module)));
     }
+    facts
 }
 
 /// The hooks of which hits may lack something, by the sites that [`points`] has got.
@@ -163,13 +172,7 @@ pub(super) fn cold(
     })
 }
 
-/// What an end reads: a result is there only at a return.
-fn end_code(function: &Planned, kind: SiteKind) -> &Code {
-    static NOTHING: Code = Code { ops: Vec::new(), reader: None };
-    if kind == SiteKind::Return { &function.end } else { &NOTHING }
-}
-
-fn facts(
+fn call(
     found: &Found,
     first: u32,
     number: u32,
@@ -198,7 +201,7 @@ fn facts(
             SiteKind::TailCall => jump.and_then(by_address),
             _ => None,
         };
-        let code = end_code(function, end.kind);
+        let code = function.end_code(end.kind);
         told.extend(sites.next().map(|number| site(number, end.kind, into, code)));
     }
     FunctionFacts {

@@ -64,7 +64,7 @@ pub(super) fn of_signal(number: u32) -> Raised {
 }
 
 /// The attributes of the event, as the semantic conventions name them.
-pub(super) fn attributes(raised: &Raised) -> Attributes {
+pub(super) fn attributes(raised: &Raised, stack: Option<&str>) -> Attributes {
     let mut attributes = Attributes::default();
     if !raised.name.is_empty() {
         attributes.text("exception.type", &raised.name);
@@ -75,6 +75,9 @@ pub(super) fn attributes(raised: &Raised) -> Attributes {
     if let Some(place) = &raised.place {
         attributes.text("code.file.path", &place.file);
         attributes.int("code.line.number", i64::from(place.line));
+    }
+    if let Some(stack) = stack {
+        attributes.text("exception.stacktrace", stack);
     }
     attributes
 }

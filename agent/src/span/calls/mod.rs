@@ -8,10 +8,12 @@ mod exception;
 mod finish;
 mod raises;
 mod stack;
+mod taken;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use agent_common::function::IMAGE_OF_SIGNAL;
 use agent_common::function::site_number::PLACE_MASK;
 
 use super::attributes::Attributes;
@@ -24,16 +26,18 @@ use super::state::State;
 use super::{redact, tasks};
 use crate::event::Hit;
 use crate::event::exit::ExitStatus;
-use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid};
+use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid, Tid};
 use crate::function::exception::{EVENT as EXCEPTION, Raised};
 use crate::function::facts::{FunctionFacts, Role};
 use crate::function::future;
 use crate::function::site::SiteKind;
 use crate::function::value::{Failure, Reader, Value};
 use crate::platform::clock::MonoNs;
+use crate::stack::{Inner, Taken};
 use exception::Raise;
 use raises::Home;
 use stack::{Gone, Stacks, UNWOUND};
+use taken::Waiting;
 
 /// Most calls that are open at one time, over all tasks; entries beyond are counted.
 const OPEN_MAX: usize = 1 << 18;
@@ -148,6 +152,8 @@ pub(super) struct Calls {
     ended: VecDeque<Ended>,
     /// Those that wait for a proof of their place.
     unproved: VecDeque<Ended>,
+    /// Stacks of hits to come.
+    waiting: Waiting,
     /// Room for what one hit ends.
     gone: Vec<Gone>,
     tallies: CallTallies,
@@ -203,6 +209,11 @@ impl Calls {
         !self.ended.is_empty() || !self.unproved.is_empty()
     }
 
+    /// Takes in the stack of a record to come.
+    pub(super) fn taken(&mut self, taken: &Arc<Taken>) {
+        self.waiting.add(taken);
+    }
+
     /// Takes in a hit.
     pub(super) fn hit(&mut self, hit: &Hit<'_>, state: &mut State, sampler: Sampler) {
         self.tallies.suppressed += u64::from(hit.suppressed);
@@ -222,14 +233,18 @@ impl Calls {
         let (function, index) = (Arc::clone(&known.function), known.index);
         let Some(site) = function.facts.sites.get(index) else { return };
         let reader = site.reader.as_ref();
+        let inner = taken::inner(&function.facts.role);
+        let stack = self.waiting.take(hit.at, (hit.tgid, hit.tid), hit.site, inner);
         match site.kind {
-            SiteKind::Entry => self.entry(hit, (&function, reader), state, sampler),
+            SiteKind::Entry => {
+                self.entry(hit, (&function, reader), stack.as_deref(), state, sampler);
+            }
             SiteKind::Return => self.returned(hit, (&function, reader), state),
             SiteKind::TailCall => match site.into {
                 Some(into) => self.jump(hit, &function, into),
                 None => self.returned(hit, (&function, reader), state),
             },
-            SiteKind::Event => self.event(hit, (&function, reader), state),
+            SiteKind::Event => self.event(hit, (&function, reader), stack.as_deref(), state),
         }
     }
 
@@ -237,6 +252,7 @@ impl Calls {
         &mut self,
         hit: &Hit<'_>,
         (function, reader): (&Arc<Function>, Option<&Reader>),
+        stack: Option<&str>,
         state: &mut State,
         sampler: Sampler,
     ) {
@@ -269,6 +285,9 @@ impl Calls {
         let mut attributes = reader.map(|reader| values(reader, hit)).unwrap_or_default();
         if let Some(address) = future::read(hit.chunks) {
             attributes.text("remora.future", &format!("{address:#x}"));
+        }
+        if let Some(stack) = stack {
+            attributes.text("code.stacktrace", stack);
         }
         let frame = Frame {
             function: Arc::clone(function),
@@ -348,6 +367,7 @@ impl Calls {
         &mut self,
         hit: &Hit<'_>,
         (function, reader): (&Arc<Function>, Option<&Reader>),
+        stack: Option<&str>,
         state: &mut State,
     ) {
         let Role::Event { name, decode, catchers } = &function.facts.role else { return };
@@ -407,7 +427,7 @@ impl Calls {
                 raised
             }
         };
-        let mut attributes = exception::attributes(&exception);
+        let mut attributes = exception::attributes(&exception, stack);
         if let Some(reader) = reader {
             attributes.append(&values(reader, hit));
         }
@@ -421,9 +441,16 @@ impl Calls {
     }
 
     /// A signal ends the process of `task` with an error.
-    pub(super) fn signal(&mut self, task: TaskId, at: MonoNs, number: u32, state: &mut State) {
+    pub(super) fn signal(
+        &mut self,
+        (task, tid): (TaskId, Tid),
+        at: MonoNs,
+        number: u32,
+        state: &mut State,
+    ) {
         let raised = exception::of_signal(number);
-        let attributes = exception::attributes(&raised);
+        let stack = self.waiting.take(at, (task.tgid, tid), SiteNo(IMAGE_OF_SIGNAL), Inner::Own);
+        let attributes = exception::attributes(&raised, stack.as_deref());
         let event = SpanEvent { name: EXCEPTION.to_owned(), time: state.wall.wall(at), attributes };
         self.happened(task, event, Some(raised.name), Lasting::ToTheEnd, state);
     }

@@ -139,6 +139,7 @@ impl Tape {
                 Step::Finish(at) => tape.end_slice(Step::Finish(at)),
                 Step::Clock(wall) => tape.entries.push(Entry::Other(Step::Clock(wall))),
                 Step::Function(facts) => tape.entries.push(Entry::Other(Step::Function(facts))),
+                Step::Stack(taken) => tape.entries.push(Entry::Other(Step::Stack(taken))),
                 Step::Process { tgid, resource, multiplexes_tasks } => {
                     let step = Step::Process { tgid, resource, multiplexes_tasks };
                     tape.entries.push(Entry::Other(step));

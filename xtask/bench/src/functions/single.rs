@@ -1,11 +1,6 @@
-//! `functions`: what a call of a probed function costs more, beside empty programs at the same places;
-//! how long thousands of probes take to come and go; and what a process notices that runs the same file
-//! and is not traced.
-//!
-//! Phases alternate. In a round, a phase's figure is its fastest batch, the CPU time of one call; what is
-//! reported is the median over rounds of the difference to the same round's phase with nothing attached.
+//! One function of which every instruction is known: what its probes cost, how long thousands of them
+//! take to come and go, and what a process notices that runs the same file and is not traced.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -14,18 +9,18 @@ use anyhow::{Context, Result, ensure};
 use remora::function::FunctionNo;
 use remora::function::site::{CostClass, Site, SiteKind};
 use remora::inspect::address::{FileOffset, VirtAddr};
-use remora::probe::function::selftest::SelfTest;
-use remora::probe::function::{FunctionProbes, Limits, Point, TaskSource};
-use remora::probe::{Capture, Options};
+use remora::probe::Capture;
+use remora::probe::function::empty::EmptyProgram;
+use remora::probe::function::{FunctionProbes, Point, TaskSource};
 use serde_json::{Value, json};
 
+use super::samples::Samples;
+use super::{BENCH, capture, load};
 use crate::Settings;
 use crate::callee::{self, Callee, MANY, Places};
 use crate::report::{Report, Target, Unit};
-use crate::statistics::{greatest, least, median, order, ratio, spread};
-use crate::uprobe;
+use crate::statistics::{median, order, spread};
 
-const BENCH: &str = "functions";
 /// Over an empty program on the same instruction.
 const ENTRY_TARGET: f64 = 1.25;
 /// Over empty programs on entry and return.
@@ -116,8 +111,7 @@ fn points(phase: Phase, places: Places) -> Vec<Point> {
     points
 }
 
-/// Records of a batch fit into the ring.
-const RING_BYTES: u32 = 1 << 24;
+/// Its records fit into the ring.
 const BATCH: u64 = 10_000;
 
 struct Bench<'a> {
@@ -125,29 +119,20 @@ struct Bench<'a> {
     places: Places,
     subject: Callee,
     other: Callee,
-    empty: OwnedFd,
+    empty: EmptyProgram,
     capture: Capture,
     probes: FunctionProbes,
 }
 
-#[derive(Default)]
 struct Results {
-    /// Round, phase and its batches.
-    phases: Vec<(usize, Phase, Vec<f64>)>,
+    phases: Samples<Phase>,
     attach_ms: Vec<f64>,
     detach_ms: Vec<f64>,
 }
 
 pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     println!("functions: one call of a probed function");
-    let options = Options {
-        source: None,
-        ring_bytes: RING_BYTES,
-        processes_max: 64,
-        payload_limit: 64,
-        rules: false,
-    };
-    let mut capture = Capture::start(&options).context("cannot load the capture programs")?;
+    let mut capture = capture()?;
     let begun = Instant::now();
     let probes = load(&capture)?;
     let load_ms = begun.elapsed().as_secs_f64() * 1000.0;
@@ -156,16 +141,18 @@ pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     for pid in [subject.pid(), other.pid()] {
         capture.selection().select_functions(pid)?;
     }
-    let (places, empty) = (callee::places()?, uprobe::load_empty()?);
+    let (places, empty) = (callee::places()?, EmptyProgram::load()?);
     let mut bench = Bench { settings, places, subject, other, empty, capture, probes };
     let rounds = settings.rounds(9);
-    let mut results = Results::default();
+    let nothing = [Phase::Nothing, Phase::NothingAgain];
+    let mut results =
+        Results { phases: Samples::new(nothing), attach_ms: Vec::new(), detach_ms: Vec::new() };
     for round in 0..rounds {
         println!("  round {} of {rounds}", round + 1);
         for at in order(Phase::ALL.len(), round) {
             let phase = Phase::ALL.get(at).copied().unwrap_or(Phase::Nothing);
             let batches = bench.phase(phase).with_context(|| format!("phase {phase:?}"))?;
-            results.phases.push((round, phase, batches));
+            results.phases.push(round, phase, batches);
         }
         bench.come_and_go(&mut results)?;
     }
@@ -176,11 +163,6 @@ pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn load(capture: &Capture) -> Result<FunctionProbes> {
-    FunctionProbes::load(capture, Limits::default(), &SelfTest::ASSUMED)
-        .context("cannot load the program of function probes")
-}
-
 impl Bench<'_> {
     fn phase(&mut self, phase: Phase) -> Result<Vec<f64>> {
         let (subject, Places { entry, end, .. }) = (self.subject.pid(), self.places);
@@ -188,11 +170,11 @@ impl Bench<'_> {
         match phase {
             Phase::Nothing | Phase::NothingAgain => self.measure(0),
             Phase::EmptyEntry => {
-                let _attached = uprobe::attach(&self.empty, file, subject, &[entry])?;
+                let _attached = self.empty.attach(file, subject, &[entry])?;
                 self.measure(0)
             }
             Phase::EmptySpan => {
-                let _attached = uprobe::attach(&self.empty, file, subject, &[entry, end])?;
+                let _attached = self.empty.attach(file, subject, &[entry, end])?;
                 self.measure(0)
             }
             Phase::Entry | Phase::Span | Phase::SpanOfValues | Phase::Other => {
@@ -251,44 +233,17 @@ impl Bench<'_> {
 }
 
 impl Results {
-    /// The fastest batch in each round of a phase.
-    fn fastest(&self, phase: Phase) -> Vec<f64> {
-        let phases = self.phases.iter().filter(|(_, of, _)| *of == phase);
-        phases.map(|(.., batches)| least(batches.iter().copied())).collect()
-    }
-
-    /// A call with nothing attached, round by round: the mean of the two such phases.
-    fn nothing(&self) -> Vec<f64> {
-        let again = self.fastest(Phase::NothingAgain);
-        self.fastest(Phase::Nothing).iter().zip(again).map(|(one, two)| (one + two) / 2.0).collect()
-    }
-
-    /// What a phase adds to a call, round by round.
-    fn added(&self, phase: Phase) -> Vec<f64> {
-        self.fastest(phase)
-            .iter()
-            .zip(self.nothing())
-            .map(|(with, without)| with - without)
-            .collect()
-    }
-
-    /// The most that two phases of a round differ with nothing attached: less cannot be measured.
-    fn noise(&self) -> f64 {
-        let again = self.fastest(Phase::NothingAgain);
-        greatest(self.fastest(Phase::Nothing).iter().zip(again).map(|(one, two)| (one - two).abs()))
-    }
-
-    /// What a phase adds over what its floor adds, round by round.
-    fn over(&self, phase: Phase, floor: Phase) -> Vec<f64> {
-        let (added, floors) = (self.added(phase), self.added(floor));
-        added.iter().zip(floors).map(|(added, floor)| ratio(*added, floor, 0.0)).collect()
-    }
-
     fn report(&self, report: &mut Report) {
-        let note = format!("CPU time; two such phases differ by {:.1}", self.noise());
-        report.tell(BENCH, "a call, nothing attached", median(self.nothing()), Unit::Ns, note);
+        let note = format!("CPU time; two such phases differ by {:.1}", self.phases.noise());
+        report.tell(
+            BENCH,
+            "a call, nothing attached",
+            median(self.phases.nothing()),
+            Unit::Ns,
+            note,
+        );
         for phase in Phase::ALL.into_iter().filter(|phase| !phase.is_nothing()) {
-            let added = self.added(phase);
+            let added = self.phases.added(phase);
             let note = spread(&added);
             report.tell(BENCH, format!("added by {}", phase.name()), median(added), Unit::Ns, note);
         }
@@ -306,14 +261,14 @@ impl Results {
                 "a span with four arguments and its result, over empty programs on entry and return",
             ),
         ] {
-            let over = self.over(phase, floor);
+            let over = self.phases.over(phase, floor);
             let note = spread(&over);
             report.judge(BENCH, what, median(over), Unit::Times, Target::Most(target), note);
         }
-        let noise = self.noise().max(1.0);
+        let noise = self.phases.noise().max(1.0);
         let what = "added to a process that runs the same file and is not traced";
         let note = "target: what two untraced phases differ by";
-        let added = median(self.added(Phase::Other));
+        let added = median(self.phases.added(Phase::Other));
         report.judge(BENCH, what, added, Unit::Ns, Target::Most(noise), note);
         for (what, samples, target) in [
             ("attaching to 10,000 functions, entry and return", &self.attach_ms, ATTACH_MS),
@@ -325,11 +280,8 @@ impl Results {
     }
 
     fn json(&self) -> Value {
-        let phases = self.phases.iter().map(|(round, phase, batches)| {
-            json!({ "round": round, "phase": phase.name(), "cpu_ns": batches })
-        });
         json!({
-            "phases": phases.collect::<Vec<_>>(),
+            "phases": self.phases.json(Phase::name),
             "attach_ms": self.attach_ms,
             "detach_ms": self.detach_ms,
         })
