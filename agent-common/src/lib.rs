@@ -100,6 +100,25 @@ pub mod task_kind {
     pub const NODE_ASYNC: u8 = 4;
     /// A Java virtual thread.
     pub const VIRTUAL_THREAD: u8 = 5;
+    /// The thread is the task, and sends for a request of nginx's: [`Io::task`](super::Io::task) is the
+    /// socket that the request came by, or 0 for one that is not known; [`Io::task_flags`](super::Io::task_flags) and
+    /// [`Io::task_seq`](super::Io::task_seq) say more.
+    pub const NGINX_REQUEST: u8 = 6;
+}
+
+/// Bits of [`Io::task_flags`] where [`Io::task_kind`] is [`task_kind::GOROUTINE`].
+pub mod goroutine_flags {
+    /// It has not done the operation itself: it waits for the client of Go's `net/http`, which has.
+    pub const CALLER: u8 = 1;
+}
+
+/// Bits of [`Io::task_flags`] where [`Io::task_kind`] is [`task_kind::NGINX_REQUEST`].
+pub mod nginx_flags {
+    /// It is what its connection is served with at the moment, not something beside that.
+    pub const CURRENT: u8 = 1;
+    /// [`Io::task_seq`](super::Io::task_seq) is the TCP sequence number up to which nginx has read from
+    /// the socket that the request came by.
+    pub const SEQ: u8 = 1 << 1;
 }
 
 /// One operation on a socket, followed by `copied` payload bytes (and padding to eight).
@@ -128,10 +147,10 @@ pub struct Io {
     pub copied: u16,
     /// One of [`task_kind`].
     pub task_kind: u8,
-    /// Reserved, zero.
-    pub pad: u8,
-    /// The syscall's number on this architecture.
-    pub syscall: u32,
+    /// Depends on the task's kind: [`goroutine_flags`], [`nginx_flags`], or zero.
+    pub task_flags: u8,
+    /// Depends on the task's kind, or zero.
+    pub task_seq: u32,
 }
 
 /// Bits of [`Header::flags`] in a [`Socket`].
@@ -169,7 +188,7 @@ pub struct Socket {
     pub socket: u64,
     /// Process that was seen using it first.
     pub tgid: u32,
-    /// Network namespace, the inode of `/proc/PID/ns/net`.
+    /// Network namespace, the inode of `/proc/PID/ns/net`; zero in a [`kind::SHUTDOWN`] or [`kind::CLOSE`].
     pub netns: u32,
     /// Local IP address as it lies in memory (network order), IPv4 as an IPv4-mapped IPv6 address.
     /// For Unix sockets the first word is the kernel's identity of this end.
@@ -227,6 +246,8 @@ pub mod select {
     /// Those of the program that it is about to become are: its next exec makes this
     /// [`FUNCTIONS`].
     pub const FUNCTIONS_NEXT: u32 = 1 << 5;
+    /// Its program is nginx, until it execs.
+    pub const NGINX: u32 = 1 << 6;
 }
 
 /// What the kernel keeps for a selected process.
@@ -269,8 +290,12 @@ pub mod counter {
     pub const NO_SCRATCH: u32 = 7;
     /// Stacks that were not copied: too many, or no room.
     pub const NO_IMAGE: u32 = 8;
+    /// What nginx has sent to others, and began like a request, without a proof for which of its own.
+    pub const NGINX_UNPROVED: u32 = 9;
+    /// What the client of Go's `net/http` has sent while it could not be told for which goroutine.
+    pub const GO_UNPROVED: u32 = 10;
     /// How many counters there are.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 11;
 }
 
 const _: () = {

@@ -68,6 +68,8 @@ pub struct Scratch {
     /// Where the walk over vectors stands; here, because what lies in a map does not make the
     /// verifier tell one iteration from the next.
     pub walk: Walk,
+    /// For whom the operation is; here for the same reason.
+    pub behalf: Behalf,
     /// The record's fixed part.
     pub io: Io,
     /// Its payload; twice the maximum, so that the verifier accepts `offset + length`.
@@ -98,7 +100,29 @@ pub struct Walk {
     pub unreadable: u64,
 }
 
+/// For which request of nginx's an operation is. In a map, since a global function takes only numbers.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Behalf {
+    /// The socket that is sent to.
+    pub sock: u64,
+    /// The id of the socket that the request came by.
+    pub task: u64,
+    /// The position to which nginx has read from that.
+    pub task_seq: u32,
+    /// `agent_common::nginx_flags`.
+    pub task_flags: u32,
+}
+
 impl Scratch {
+    /// The first payload byte, of whatever operation was the last to have any.
+    #[allow(dead_code, reason = "of one of the two objects")]
+    #[inline(always)]
+    pub fn first_byte(&self) -> u8 {
+        // SAFETY: a reference to the first of many bytes. Volatile, since a helper has written them.
+        unsafe { ptr::read_volatile(self.payload.as_ptr()) }
+    }
+
     /// Puts eight bytes behind the first `at` payload bytes.
     #[inline(always)]
     pub fn put_word(&mut self, at: u32, word: u64) {

@@ -94,7 +94,7 @@ fn on_call(regs: *const u8, ended: Ended) {
     }
     // One program for both ways, so one slot.
     let moved = Moved { bytes, flags, way: call.way, slot: Slot::OUTBOUND };
-    let syscall = Syscall { number, buffer, asks_nothing: call.asks_nothing };
+    let syscall = Syscall { fd: call.fd as u32, buffer, asks_nothing: call.asks_nothing };
     operation::on_io::<Found>(descriptor.sock, moved, || syscall);
 }
 

@@ -13,6 +13,8 @@ mod descriptor;
 mod emit;
 mod exit;
 mod image;
+mod nethttp;
+mod nginx;
 mod offsets;
 mod opaque;
 mod operation;

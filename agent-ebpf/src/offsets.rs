@@ -101,6 +101,18 @@ pub struct Offsets {
     pub task_tls_base: u32,
     /// `k_sigaction.sa.sa_handler`
     pub sigaction_handler: u32,
+    /// `sock.__sk_common.skc_cookie`
+    pub skc_cookie: u32,
+    /// `file.f_ep`; 0 before Linux 5.11
+    pub file_epoll: u32,
+    /// `epitem.fllink`
+    pub epitem_link: u32,
+    /// `epitem.ffd.fd`
+    pub epitem_fd: u32,
+    /// `epitem.event`
+    pub epitem_event: u32,
+    /// `epoll_event.data`
+    pub epoll_event_data: u32,
     /// `task_struct.exit_code`
     pub task_exit_code: u32,
     /// `signal_struct.flags`
@@ -158,6 +170,12 @@ pub static OFFSETS: Offsets = Offsets {
     binprm_filename: 0,
     task_tls_base: 0,
     sigaction_handler: 0,
+    skc_cookie: 0,
+    file_epoll: 0,
+    epitem_link: 0,
+    epitem_fd: 0,
+    epitem_event: 0,
+    epoll_event_data: 0,
     task_exit_code: 0,
     signal_flags: 0,
     signal_exit_code: 0,

@@ -1,12 +1,13 @@
 //! One socket operation of a selected process: filter, identify, copy, emit.
 
-use agent_common::{Io, counter, io_flags, kind};
+use agent_common::{Io, counter, goroutine_flags, io_flags, kind as record, task_kind};
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 
 use crate::emit::Slot;
+use crate::nethttp::Caller;
 use crate::sock::Sock;
 use crate::syscall::{Buffer, Syscall};
-use crate::{emit, payload, process, socket, task};
+use crate::{emit, nethttp, nginx, payload, process, socket, task};
 
 /// Which way bytes move.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,7 +68,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
     if !socket::is_stream(sock) || !sock.has_file() {
         return;
     }
-    let Syscall { number, buffer, asks_nothing } = syscall();
+    let Syscall { fd, buffer, asks_nothing } = syscall();
     if bytes == 0 && (asks_nothing || !socket::is_at_end(sock)) {
         return;
     }
@@ -114,8 +115,28 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
             });
         }
     }
-    let (task_kind, task) = task::current(selected);
-    let header = emit::header(slot, kind::IO, flags);
+    let (mut kind, mut task) = task::current(selected);
+    let (mut task_flags, mut task_seq) = (0, 0);
+    let is_nginx = nginx::is_nginx(selected);
+    let is_goroutine = kind == task_kind::GOROUTINE;
+    // Every method that anybody uses begins with a capital letter, and so does every answer.
+    if (is_nginx || is_goroutine) && copied > 0 && scratch.first_byte().is_ascii_uppercase() {
+        let asks = way == Way::Outbound && !socket::is_accepted(sock);
+        if is_goroutine && (asks || state.asks != 0) {
+            let caller = nethttp::caller(selected, fd);
+            state.asks = u16::from(asks && matches!(caller, Caller::Unknown));
+            if let Caller::Other(goid) = caller {
+                (task, task_flags) = (goid, goroutine_flags::CALLER);
+            } else if !asks {
+                emit::count(counter::GO_UNPROVED);
+            }
+        } else if is_nginx && asks {
+            if let Some(behalf) = nginx::behalf(sock, slot, scratch) {
+                (kind, task, task_flags, task_seq) = behalf;
+            }
+        }
+    }
+    let header = emit::header(slot, record::IO, flags);
     let age = header.ts_ns.saturating_sub(segment_ns);
     let segment_age_ns = if age > u64::from(u32::MAX) { u32::MAX } else { age as u32 };
     scratch.io = Io {
@@ -129,9 +150,9 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
         tcp_seq,
         segment_age_ns,
         copied: copied as u16,
-        task_kind,
-        pad: 0,
-        syscall: number,
+        task_kind: kind,
+        task_flags,
+        task_seq,
     };
     let copied = u64::from(copied) & (emit::PAYLOAD_MAX as u64 * 2 - 1);
     let bytes = size_of::<Io>() as u64 + copied;

@@ -191,7 +191,7 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
             // They were those of another program.
             let next = *bits & select::FUNCTIONS_NEXT != 0;
             let had = *bits & select::FUNCTIONS != 0;
-            *bits &= !(select::FUNCTIONS | select::FUNCTIONS_NEXT);
+            *bits &= !(select::FUNCTIONS | select::FUNCTIONS_NEXT | select::NGINX);
             if next {
                 *bits |= select::FUNCTIONS;
             } else if had {

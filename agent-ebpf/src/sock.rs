@@ -27,7 +27,9 @@ pub struct State {
     /// Operations so far, lost ones included.
     op: u32,
     /// Whether its `Socket` record was written.
-    pub told: u32,
+    pub told: u16,
+    /// Whether a request was written by it, and it was not known yet for whom.
+    pub asks: u16,
 }
 
 impl State {
@@ -53,6 +55,9 @@ const IPPROTO_TCP: u16 = 6;
 
 /// A socket that fields can be read from.
 pub trait Sock: Copy {
+    /// Whether the verifier tracks it.
+    const IS_TYPED: bool;
+
     /// Where it lies.
     fn address(self) -> u64;
 
@@ -110,6 +115,8 @@ impl Typed {
 }
 
 impl Sock for Typed {
+    const IS_TYPED: bool = true;
+
     #[inline(always)]
     fn address(self) -> u64 {
         self.0 as u64
@@ -188,6 +195,8 @@ impl Found {
 }
 
 impl Sock for Found {
+    const IS_TYPED: bool = false;
+
     #[inline(always)]
     fn address(self) -> u64 {
         self.at as u64
@@ -232,6 +241,7 @@ impl Sock for Found {
             inode: self.inode,
             op: 0,
             told: 0,
+            asks: 0,
         };
         if let Some(state) = self.known() {
             if state.inode != self.inode {
@@ -254,4 +264,15 @@ impl Sock for Found {
     fn forget(self) {
         let _ = SOCKETS_FOUND.remove(&self.address());
     }
+}
+
+/// The id that a socket has got, as [`Typed`] or as [`Found`], if it has one.
+#[inline(always)]
+pub fn id_of(sock: Found, is_typed: bool) -> Option<u64> {
+    let id = if is_typed {
+        sock.load::<u64>(offset!(skc_cookie))
+    } else {
+        sock.known().map_or(0, |state| state.id)
+    };
+    if id == 0 { None } else { Some(id) }
 }

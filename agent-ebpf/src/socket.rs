@@ -103,6 +103,18 @@ fn role(sock: impl Sock) -> u8 {
     }
 }
 
+/// Whether a peer is known to have connected to this socket.
+#[inline(always)]
+pub fn is_accepted(sock: impl Sock) -> bool {
+    role(sock) & socket_flags::ACCEPTED != 0
+}
+
+/// Where in the TCP stream the process has read to; `None` for sockets that are not plain TCP.
+#[inline(always)]
+pub fn read_to(sock: Found) -> Option<u32> {
+    tcp_position(sock, Way::Inbound)?.seq
+}
+
 /// Whether bytes had moved, either way, before the `moved` ones.
 #[inline(always)]
 fn is_older(tcp: impl Sock, moved: i32) -> bool {
@@ -180,7 +192,11 @@ fn tell(sock: impl Sock, slot: Slot, kind: u8, flags: u8, id: u64, tgid: u32) ->
     // By address: where the verifier follows a typed pointer to another one, it looks through the names
     // of all the kernel's types, a millisecond for each way that leads here.
     let address = Found::new(sock.address() as *const u8, 0);
-    let netns = address.follow(offset!(skc_net)).load::<u32>(offset!(net_inum));
+    // Whose end it is, is known by then.
+    let netns = match kind {
+        kind::SHUTDOWN | kind::CLOSE => 0,
+        _ => address.follow(offset!(skc_net)).load::<u32>(offset!(net_inum)),
+    };
     let (mut local_port, mut remote_port) = (0, 0);
     let (local, remote) = match family {
         family::INET => {

@@ -47,10 +47,13 @@ impl Call {
     }
 }
 
-/// The syscall's number and its buffer, as one operation sees them.
+/// No process has so many.
+const NO_DESCRIPTOR: u32 = u32::MAX;
+
+/// A syscall, as one operation sees it.
 pub struct Syscall {
-    /// The number on this architecture.
-    pub number: u32,
+    /// The descriptor that it is about; `NO_DESCRIPTOR` if that is not known.
+    pub fd: u32,
     /// Where the operation's bytes are.
     pub buffer: Buffer,
     /// Whether the caller asked for no bytes at all.
@@ -109,7 +112,7 @@ pub fn current(way: Way) -> Syscall {
     let regs = unsafe { bpf_task_pt_regs(task) } as *const u8;
     // SAFETY: `regs` is typed `struct pt_regs` for the verifier.
     let number = unsafe { arch::number(regs) };
-    let blind = |buffer| Syscall { number, buffer, asks_nothing: false };
+    let blind = |buffer| Syscall { fd: NO_DESCRIPTOR, buffer, asks_nothing: false };
     // SAFETY: as above.
     if unsafe { arch::is_compat(regs) } {
         return blind(Buffer::Compat);
@@ -129,5 +132,5 @@ pub fn current(way: Way) -> Syscall {
         Buffer::Messages(..) => Buffer::Unknown,
         buffer => buffer,
     };
-    Syscall { number, buffer, asks_nothing: call.asks_nothing }
+    Syscall { fd: call.fd as u32, buffer, asks_nothing: call.asks_nothing }
 }

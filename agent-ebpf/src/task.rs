@@ -13,17 +13,17 @@ pub fn current(selected: *mut Selected) -> (u8, u64) {
     if goid_offset == 0 {
         return (task_kind::THREAD, 0);
     }
-    // SAFETY: as above.
-    let g_tls_offset = unsafe { (*selected).g_tls_offset };
-    match goroutine(goid_offset, g_tls_offset) {
+    let g = g(selected);
+    match if g == 0 { 0 } else { word(g.wrapping_add(u64::from(goid_offset))) } {
         0 => (task_kind::THREAD, 0),
         id => (task_kind::GOROUTINE, id),
     }
 }
 
-/// The id of the goroutine that runs on this thread; 0 if none does, or where it cannot be read.
+/// Where the goroutine lies that runs on this thread; 0 if none does, or where it cannot be read. Asked
+/// of Go programs only.
 #[inline(always)]
-fn goroutine(goid_offset: u32, g_tls_offset: i32) -> u64 {
+pub fn g(selected: *mut Selected) -> u64 {
     let at = offset!(task_tls_base);
     if at == 0 {
         return 0;
@@ -32,8 +32,9 @@ fn goroutine(goid_offset: u32, g_tls_offset: i32) -> u64 {
     let task = unsafe { bpf_get_current_task_btf() };
     // SAFETY: a typed task pointer; the verifier checks the offset.
     let base = unsafe { load::<u64>(task.cast(), at) };
-    let g = word(base.wrapping_add_signed(i64::from(g_tls_offset)));
-    if g == 0 { 0 } else { word(g.wrapping_add(u64::from(goid_offset))) }
+    // SAFETY: a value of the map of selected processes, alive while the program runs.
+    let g_tls_offset = unsafe { (*selected).g_tls_offset };
+    word(base.wrapping_add_signed(i64::from(g_tls_offset)))
 }
 
 /// Eight bytes of the process's memory; 0 if they cannot be read.

@@ -221,7 +221,7 @@ fn a_request_through_three_containers_is_one_trace_with_their_names() {
         assert_eq!(span.text("network.peer.address"), peer, "{span:#?}");
         assert_eq!(span.int("server.port"), Some(8080), "{span:#?}");
         let link = match (service, is_server) {
-            ("nginx", false) => "thread inferred",
+            ("nginx", false) => "nginx_request exact",
             (_, false) => "",
             (_, true) => "tcp_seq exact",
         };

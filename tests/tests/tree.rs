@@ -47,7 +47,7 @@ fn a_request_through_three_services_is_one_tree() {
         )
     });
     let expected = [
-        ("nginx client thread inferred", 1),
+        ("nginx client nginx_request exact", 1),
         ("nginx server ", 1),
         ("service client thread exact", 2),
         ("service server tcp_seq exact", 3),
@@ -122,6 +122,7 @@ fn an_event_loop_gets_no_parent_by_its_thread() {
     check_honest(&ended.spans);
     let calls: Vec<_> = ended.of("nginx").into_iter().filter(|span| span.kind == CLIENT).collect();
     assert_eq!(calls.len(), 2);
+    assert!(calls.iter().all(|call| call.link() == "nginx_request exact"), "{calls:#?}");
     let paths: BTreeMap<&str, &str> =
         ended.spans.iter().map(|span| (span.id.as_str(), span.path())).collect();
     for call in &calls {

@@ -41,7 +41,7 @@ fn python(sources: &Path, out: &Path) -> Result<()> {
 
 /// The servers and clients on Go's own net/http. Go knows itself what is up to date.
 fn go(sources: &Path, out: &Path) -> Result<()> {
-    for name in ["server", "client"] {
+    for name in ["server", "client", "front"] {
         let mut build = Command::new(go_tool()?);
         build.current_dir(sources.join("go")).args(["build", "-trimpath", "-buildvcs=false", "-o"]);
         run(build.arg(out.join(format!("go-{name}"))).arg(format!("{name}.go")))?;

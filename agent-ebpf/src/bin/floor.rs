@@ -168,7 +168,7 @@ fn event(sk: *const u8, bytes: i32, flags: u8) {
 
 /// The event's fixed part, from what one load each can tell.
 #[inline(always)]
-fn describe(sk: *const u8, ids: u64, bytes: i32, flags: u8, syscall: u32, copied: usize) -> Io {
+fn describe(sk: *const u8, ids: u64, bytes: i32, flags: u8, number: u32, copied: usize) -> Io {
     // SAFETY: takes no arguments.
     let ts_ns = unsafe { bpf_ktime_get_ns() };
     let header = Header { kind: kind::IO, flags, cpu: 0, cpu_seq: 0, ts_ns };
@@ -188,8 +188,8 @@ fn describe(sk: *const u8, ids: u64, bytes: i32, flags: u8, syscall: u32, copied
         segment_age_ns: 0,
         copied: copied as u16,
         task_kind: 0,
-        pad: 0,
-        syscall,
+        task_flags: 0,
+        task_seq: number,
     }
 }
 

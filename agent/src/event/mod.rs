@@ -9,7 +9,8 @@ use std::fmt;
 
 use agent_common::function::{self, hit_flags};
 use agent_common::{
-    SLOT_SHIFT, STATUS_UNKNOWN, SUFFIX_BYTES, family, io_flags, kind, socket_flags, task_kind,
+    SLOT_SHIFT, STATUS_UNKNOWN, SUFFIX_BYTES, family, goroutine_flags, io_flags, kind, nginx_flags,
+    socket_flags, task_kind,
 };
 
 use crate::platform::clock::MonoNs;
@@ -111,6 +112,10 @@ pub struct Io<'a> {
     pub tid: Tid,
     /// As which unit of work.
     pub task: TaskId,
+    /// Whether that has not done it itself, but waits for another one that has.
+    pub waits: bool,
+    /// For which request, where the kernel half has been able to prove that.
+    pub behalf: Option<Behalf>,
     /// Which way.
     pub direction: Direction,
     /// Number of the operation on this socket.
@@ -125,6 +130,17 @@ pub struct Io<'a> {
     pub over: bool,
     /// What came of it.
     pub outcome: Outcome<'a>,
+}
+
+/// The request that nginx does something for: one that came by this socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behalf {
+    /// The socket.
+    pub socket: SocketId,
+    /// The TCP sequence number up to which it had been read.
+    pub read_to: Option<u32>,
+    /// Whether it is what the connection is served with at the moment, not something beside that.
+    pub is_current: bool,
 }
 
 /// A hit of a function probe.
@@ -301,10 +317,13 @@ pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
 fn io(at: MonoNs, flags: u8, body: &[u8]) -> Option<Io<'_>> {
     let (fixed, payload) = body.split_first_chunk::<48>()?;
     let (tgid, tid) = (Tgid(u32_at(fixed, 8)), Tid(u32_at(fixed, 12)));
-    let task = match fixed[42] {
-        task_kind::THREAD => TaskId { tgid, kind: task_kind::THREAD, id: u64::from(tid.0) },
-        kind => TaskId { tgid, kind, id: u64_at(fixed, 16) },
+    let thread = TaskId { tgid, kind: task_kind::THREAD, id: u64::from(tid.0) };
+    let (task, behalf) = match fixed[42] {
+        task_kind::THREAD => (thread, None),
+        task_kind::NGINX_REQUEST => (thread, Some(behalf(fixed))),
+        kind => (TaskId { tgid, kind, id: u64_at(fixed, 16) }, None),
     };
+    let waits = task.kind == task_kind::GOROUTINE && fixed[43] & goroutine_flags::CALLER != 0;
     let len = u32_at(fixed, 24);
     let copied = usize::from(u16_at(fixed, 40));
     let outcome = if flags & io_flags::ERROR != 0 {
@@ -325,6 +344,8 @@ fn io(at: MonoNs, flags: u8, body: &[u8]) -> Option<Io<'_>> {
         tgid,
         tid,
         task,
+        waits,
+        behalf,
         direction: if flags & io_flags::OUTBOUND != 0 {
             Direction::Outbound
         } else {
@@ -337,6 +358,15 @@ fn io(at: MonoNs, flags: u8, body: &[u8]) -> Option<Io<'_>> {
         over: flags & io_flags::OVER != 0,
         outcome,
     })
+}
+
+fn behalf(fixed: &[u8; 48]) -> Behalf {
+    let flags = fixed[43];
+    Behalf {
+        socket: SocketId(u64_at(fixed, 16)),
+        read_to: (flags & nginx_flags::SEQ != 0).then(|| u32_at(fixed, 44)),
+        is_current: flags & nginx_flags::CURRENT != 0,
+    }
 }
 
 fn hit(at: MonoNs, flags: u8, body: &[u8]) -> Option<Hit<'_>> {

@@ -79,7 +79,9 @@ fn span() -> impl Strategy<Value = Span> {
 }
 
 fn parent() -> impl Strategy<Value = Parent> {
-    let method = select(&[Method::Thread, Method::TcpSeq, Method::UnixPeer, Method::Header][..]);
+    let near = [Method::Thread, Method::NginxRequest];
+    let far = [Method::TcpSeq, Method::UnixPeer, Method::Header];
+    let method = select([&near[..], &far].concat());
     let confidence = select(&[Confidence::Exact, Confidence::Inferred][..]);
     (nonzero(), method, confidence, any::<bool>()).prop_map(
         |(span_id, method, confidence, remote)| Parent {

@@ -23,7 +23,7 @@ pub(crate) fn check(spans: &[Span], real_times: bool) {
         assert_eq!(parent.trace_id, span.trace_id, "{span:?} below {parent:?}");
         assert_ne!(parent.span_id, span.span_id, "its own parent");
         match link.method.as_str() {
-            "thread" | "goroutine" | "resume" => assert!(matches!(
+            "thread" | "goroutine" | "nginx_request" | "resume" => assert!(matches!(
                 (parent.kind, span.kind),
                 (Kind::Server, Kind::Client | Kind::Internal) | (Kind::Internal, Kind::Client)
             )),

@@ -14,8 +14,8 @@ pub fn io(io: &Io, payload: &[u8]) -> Vec<u8> {
         record.extend(word.to_ne_bytes());
     }
     record.extend(io.copied.to_ne_bytes());
-    record.extend([io.task_kind, io.pad]);
-    record.extend(io.syscall.to_ne_bytes());
+    record.extend([io.task_kind, io.task_flags]);
+    record.extend(io.task_seq.to_ne_bytes());
     assert_eq!(record.len(), size_of::<Io>());
     record.extend(payload);
     record

@@ -2,10 +2,12 @@
 
 pub mod address;
 pub mod code;
+pub mod debug_file;
 pub mod demangle;
 pub mod dwarf;
 pub mod elf;
 pub mod gopclntab;
+pub mod nginx;
 pub mod runtime;
 pub mod symbols;
 pub mod tls;

@@ -6,6 +6,7 @@ use object::elf;
 use object::read::elf::ProgramHeader;
 use object::{Object, ObjectSection, ObjectSymbol, ReadCache, ReadRef};
 
+use super::nginx;
 use crate::discover::process::Facts;
 
 /// A language runtime.
@@ -31,6 +32,23 @@ pub struct Goroutines {
     pub goid_offset: u32,
     /// Where the pointer to the running `g` lies, from the base of thread-local storage.
     pub g_tls_offset: i32,
+}
+
+/// What the kernel half can find in a process beside threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tasks {
+    /// Goroutines.
+    Goroutines(Goroutines),
+    /// The requests that nginx serves.
+    NginxRequests,
+}
+
+/// The tasks of a process that has this runtime, if it is one that is known.
+pub fn tasks(proc: &Path, facts: &Facts, runtime: Option<&Runtime>) -> Option<Tasks> {
+    match runtime {
+        Some(runtime) => runtime.goroutines.map(Tasks::Goroutines),
+        None => nginx::is_nginx(proc, facts).then_some(Tasks::NginxRequests),
+    }
 }
 
 impl Runtime {

@@ -2,13 +2,15 @@
 
 mod calls;
 mod corners;
+mod goroutines;
+mod nginx;
 mod order;
 mod trees;
 
 use std::collections::BTreeMap;
 
 use agent_common as wire;
-use agent_common::{family, io_flags, kind, socket_flags};
+use agent_common::{family, goroutine_flags, io_flags, kind, nginx_flags, socket_flags, task_kind};
 
 use super::*;
 use crate::fuzzing::wire as records;
@@ -44,6 +46,11 @@ struct Scene {
     held: Option<Vec<(u16, Vec<u8>)>>,
     /// All sockets are used on one CPU.
     one_cpu: bool,
+    /// What is sent to others is for a request of nginx's that came by this socket, and whether it is what
+    /// that is served with.
+    serving: Option<(End, bool)>,
+    /// Which goroutine does everything, and whether it waits for another one that does.
+    goroutine: Option<(u64, bool)>,
 }
 
 impl Scene {
@@ -61,6 +68,8 @@ impl Scene {
             ids: 0,
             held: None,
             one_cpu: false,
+            serving: None,
+            goroutine: None,
         };
         scene.step(&Step::Clock(WallOffset { ns: 1_000_000_000 }));
         scene
@@ -200,6 +209,18 @@ impl Scene {
         let id = socket.id;
         let header = self.header(kind::IO, flags, end.0 as u16);
         let copied = payload.len() as u16;
+        let calls = flags & io_flags::OUTBOUND != 0
+            && self.sockets[end.0].told.header.flags & socket_flags::CONNECTED != 0;
+        let behalf = self.serving.filter(|_| calls).map(|(client, is_current)| {
+            let client = &self.sockets[client.0];
+            let current = if is_current { nginx_flags::CURRENT } else { 0 };
+            let seq = client.seq.map_or((0, 0), |[read_to, _]| (nginx_flags::SEQ, read_to));
+            (task_kind::NGINX_REQUEST, client.id, current | seq.0, seq.1)
+        });
+        let goroutine = self.goroutine.map(|(id, waits)| {
+            (task_kind::GOROUTINE, id, u8::from(waits) * goroutine_flags::CALLER, 0)
+        });
+        let (task_kind, task, task_flags, task_seq) = behalf.or(goroutine).unwrap_or_default();
         let io = wire::Io {
             header,
             socket: id,
@@ -210,7 +231,10 @@ impl Scene {
             tcp_seq,
             copied,
             segment_age_ns: u32::MAX,
-            ..Default::default()
+            task,
+            task_kind,
+            task_flags,
+            task_seq,
         };
         self.record(header.cpu, records::io(&io, payload));
     }

@@ -3,7 +3,7 @@
 use crate::platform::btf::{Btf, BtfError};
 
 /// Struct and member, in the order of `agent_ebpf::offsets::Offsets`.
-const FIELDS: [(&str, &str); 49] = [
+const FIELDS: [(&str, &str); 55] = [
     ("sock", "__sk_common.skc_family"),
     ("sock", "__sk_common.skc_num"),
     ("sock", "__sk_common.skc_dport"),
@@ -50,13 +50,27 @@ const FIELDS: [(&str, &str); 49] = [
     ("linux_binprm", "filename"),
     ("task_struct", "thread.fsbase"),
     ("k_sigaction", "sa.sa_handler"),
+    ("sock", "__sk_common.skc_cookie"),
+    ("file", "f_ep"),
+    ("epitem", "fllink"),
+    ("epitem", "ffd.fd"),
+    ("epitem", "event"),
+    ("epoll_event", "data"),
     ("task_struct", "exit_code"),
     ("signal_struct", "flags"),
     ("signal_struct", "group_exit_code"),
 ];
 
 /// What a kernel may be built without, or an architecture lacks: the kernel half sees 0 and does without.
-const OPTIONAL: [(&str, &str); 2] = [("task_struct", "io_uring"), ("task_struct", "thread.fsbase")];
+const OPTIONAL: [(&str, &str); 7] = [
+    ("task_struct", "io_uring"),
+    ("task_struct", "thread.fsbase"),
+    ("file", "f_ep"),
+    ("epitem", "fllink"),
+    ("epitem", "ffd.fd"),
+    ("epitem", "event"),
+    ("epoll_event", "data"),
+];
 
 /// Resolves every field.
 pub(super) fn resolve(btf: &Btf) -> Result<Vec<u32>, BtfError> {

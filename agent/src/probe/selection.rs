@@ -7,7 +7,7 @@ use agent_common::{MAYBE_SLOTS, Selected, select};
 use super::error::CaptureError;
 use super::map::{Entry, Map};
 use super::object::{Maps, ObjectError};
-use crate::inspect::runtime::Goroutines;
+use crate::inspect::runtime::{Goroutines, Tasks};
 
 /// Which processes the kernel half captures.
 pub struct Selection {
@@ -68,12 +68,17 @@ impl Selection {
         self.put(tgid, selected, Entry::Present)
     }
 
-    /// Says where the kernel half finds the goroutines of `tgid`, until it execs.
-    pub fn goroutines(&mut self, tgid: u32, at: Goroutines) -> Result<(), CaptureError> {
+    /// Says what the kernel half finds in `tgid` beside threads, until it execs.
+    pub fn tasks(&mut self, tgid: u32, tasks: Tasks) -> Result<(), CaptureError> {
         // Gone already: nothing to find.
         let Some(selected) = self.known(tgid) else { return Ok(()) };
-        let Goroutines { goid_offset, g_tls_offset } = at;
-        self.put(tgid, Selected { goid_offset, g_tls_offset, ..selected }, Entry::Present)
+        let selected = match tasks {
+            Tasks::Goroutines(Goroutines { goid_offset, g_tls_offset }) => {
+                Selected { goid_offset, g_tls_offset, ..selected }
+            }
+            Tasks::NginxRequests => Selected { bits: selected.bits | select::NGINX, ..selected },
+        };
+        self.put(tgid, selected, Entry::Present)
     }
 
     /// As [`select_functions`](Self::select_functions), of the program that `tgid` is about to become.

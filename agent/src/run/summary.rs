@@ -105,6 +105,11 @@ impl Summary {
             ("remora_unknown_traffic_bytes_total", self.tallies.unknown_bytes),
             ("remora_events_of_unknown_socket_total", self.tallies.unknown_socket),
             ("remora_events_of_unknown_process_total", self.tallies.unknown_process),
+            (
+                "remora_nginx_calls_unproved_total",
+                count(counter::NGINX_UNPROVED) + self.tallies.nginx_unplaced,
+            ),
+            ("remora_go_calls_unproved_total", count(counter::GO_UNPROVED)),
             ("remora_parents_disputed_total", self.tallies.disputed),
             ("remora_spans_unsampled_total", self.tallies.unsampled),
             ("remora_spans_total", self.spans()),

@@ -11,7 +11,7 @@ use crate::discover::resource::{self, Host};
 use crate::discover::rules::Rules;
 use crate::event::Event;
 use crate::event::ids::{Address, Tgid};
-use crate::inspect::runtime::{self, Goroutines};
+use crate::inspect::runtime::{self, Goroutines, Tasks};
 use crate::pipeline::Step;
 use crate::probe::{CaptureError, Selection};
 use crate::span::model::Resource;
@@ -335,21 +335,22 @@ impl Targets {
         let tgid = facts.tgid;
         // Announced all the same: records of it may be on their way.
         match self.announce(facts, why, follow, announce) {
-            Some(at) => selection.goroutines(tgid.0, at),
+            Some(tasks) => selection.tasks(tgid.0, tasks),
             None => Ok(()),
         }
     }
 
-    /// Tells the pipeline of a process; returns where its goroutines are found.
+    /// Tells the pipeline of a process; returns what the kernel half can find in it.
     fn announce(
         &mut self,
         facts: Facts,
         why: Why,
         follow: bool,
         announce: &mut dyn FnMut(&Step<'_>),
-    ) -> Option<Goroutines> {
+    ) -> Option<Tasks> {
         let runtime = runtime::detect(&self.proc, &facts);
         let resource: Resource = resource::resource(&facts, runtime.as_ref(), &self.host);
+        let tasks = runtime::tasks(&self.proc, &facts, runtime.as_ref());
         let goroutines = runtime.as_ref().and_then(|runtime| runtime.goroutines);
         let multiplexes_tasks = runtime.is_some_and(|runtime| runtime.multiplexes_tasks);
         let tgid = facts.tgid;
@@ -363,7 +364,7 @@ impl Targets {
         // Another program in a process that is traced already is no other process.
         let is_new = self.traced.insert(tgid, Target { facts, why, follow, goroutines }).is_none();
         self.seen += u64::from(is_new);
-        goroutines
+        tasks
     }
 }
 

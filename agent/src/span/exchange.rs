@@ -56,6 +56,9 @@ pub(super) struct Exchange {
     pub(super) tgid: Tgid,
     pub(super) socket: SocketKey,
     pub(super) number: ExchangeNo,
+    /// Whether it began while another one was open on its connection, or in the same operation as the end
+    /// of what was there before.
+    pub(super) is_pipelined: bool,
     /// The task that read (server) or wrote (client) the request's first byte.
     pub(super) task: TaskId,
     /// Whether the socket was in non-blocking mode then.

@@ -147,6 +147,12 @@ fn parent(
             let confidence = match method {
                 // Among what was lost since may be the parent's answer, and then it was over.
                 _ if method.is_by_task() && lost > parent.lost_before => Confidence::Inferred,
+                // Or what was read since, where no position tells.
+                Method::NginxRequest
+                    if parent.request_seq.is_none() && lost > parent.lost_before =>
+                {
+                    Confidence::Inferred
+                }
                 _ if method.is_proved_by_answer(parent.nonblocking)
                     && parent.answered_by_its_reader == Some(true) =>
                 {

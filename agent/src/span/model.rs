@@ -67,6 +67,8 @@ pub enum Method {
     /// The thread runs one request at a time to where it waits, and this one's was the last socket that
     /// it used.
     Resume,
+    /// nginx itself keeps the request that it has made the call for.
+    NginxRequest,
     /// The parent's call was open on the same stack.
     Stack,
     /// The same bytes of the same TCP stream, by socket pair and sequence number.
@@ -84,6 +86,7 @@ impl Method {
             Self::Thread => "thread",
             Self::Goroutine => "goroutine",
             Self::Resume => "resume",
+            Self::NginxRequest => "nginx_request",
             Self::Stack => "stack",
             Self::TcpSeq => "tcp_seq",
             Self::UnixPeer => "unix_peer",
@@ -105,7 +108,10 @@ impl Method {
 
     /// Whether parent and child are of one process.
     pub(super) fn is_within_process(self) -> bool {
-        matches!(self, Self::Thread | Self::Goroutine | Self::Resume | Self::Stack)
+        matches!(
+            self,
+            Self::Thread | Self::Goroutine | Self::Resume | Self::NginxRequest | Self::Stack
+        )
     }
 
     /// Whether the parent's task is what it was found by.

@@ -38,6 +38,8 @@ pub(super) struct SocketState {
     pub(super) touched: MonoNs,
     /// Exchanges not yet handed out, oldest first.
     pub(super) exchanges: VecDeque<(ExchangeNo, ExchangeKey)>,
+    /// The exchange that was the last to begin, unless that could not be kept.
+    pub(super) last_begun: Option<ExchangeKey>,
     /// How many of them have no counterpart at the other end.
     pub(super) unjoined: usize,
     /// When the kernel closed it.
@@ -199,6 +201,7 @@ impl Sockets {
             next_op: 0,
             touched: socket.at,
             exchanges: VecDeque::new(),
+            last_begun: None,
             unjoined: 0,
             closed_at: None,
             over: false,

@@ -16,6 +16,7 @@ use super::model::{Confidence, Kind, Method, Resource};
 use super::propagation;
 use super::tasks::{self, Process, Processes, Tasks};
 use super::tracker::Tallies;
+use crate::event::Behalf;
 use crate::event::exit::ExitStatus;
 use crate::event::ids::{TaskId, Tgid};
 use crate::platform::clock::{MonoNs, WallOffset};
@@ -50,6 +51,10 @@ pub(super) struct State {
 pub(super) struct Operation {
     pub(super) at: MonoNs,
     pub(super) task: TaskId,
+    /// Whether the task waits for another one that has done it.
+    pub(super) waits: bool,
+    /// For which request, where that is told.
+    pub(super) behalf: Option<Behalf>,
     pub(super) tcp_seq: Option<u32>,
     pub(super) nonblocking: bool,
     /// How long before `at` the socket's last segment had come.
@@ -142,6 +147,32 @@ impl State {
         }
     }
 
+    /// As [`begin_call`](Self::begin_call), where it is told what the task serves: `server`, or something
+    /// that is not known.
+    pub(super) fn begin_call_for(
+        &mut self,
+        key: ExchangeKey,
+        operation: &Operation,
+        server: Option<(ExchangeKey, Confidence)>,
+        calls: &mut Calls,
+    ) {
+        let Some((server, confidence)) = server else {
+            self.tallies.nginx_unplaced += 1;
+            return;
+        };
+        let place = calls.place(operation.task, self);
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.within = Some((server, Method::NginxRequest, confidence));
+        // A function that nginx runs at the moment, if it runs it for the same request.
+        if let Some(place) = place
+            && let (Some(call), Belongs::Request { key, .. }) = (place.call, place.belongs)
+            && key == server
+        {
+            exchange.caller = Some((call, None));
+            calls.need(operation.task);
+        }
+    }
+
     /// A request's head has been read to its end: whoever has done that serves it. (Go's server lets
     /// another goroutine wait for the next request's first byte.)
     pub(super) fn head_read(&mut self, key: ExchangeKey, task: TaskId) {
@@ -198,7 +229,34 @@ impl State {
             }
             (None, _) => {}
         }
-        if let Some((server, method, confidence)) = within {
+        self.place(key);
+    }
+
+    /// As [`begin_call`](Self::begin_call), by an operation on the answer, for a call of which it was not
+    /// known before who had made it. Who waits for an answer has done nothing else since it has asked.
+    pub(super) fn begin_call_late(
+        &mut self,
+        key: ExchangeKey,
+        operation: &Operation,
+        calls: &mut Calls,
+    ) {
+        if !operation.waits {
+            return;
+        }
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let is_known = exchange.origin != Origin::Unknown
+            || exchange.within.is_some()
+            || exchange.caller.is_some();
+        if exchange.kind == Kind::Client && !is_known {
+            self.begin_call(key, operation, calls);
+            self.place(key);
+        }
+    }
+
+    /// Gives a call the place that was found for it.
+    fn place(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        if let Some((server, method, confidence)) = exchange.within {
             self.link(key, server, method, confidence);
         } else if let Some(exchange) = self.exchanges.get_mut(key)
             && exchange.trace.is_none()

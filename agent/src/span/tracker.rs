@@ -13,11 +13,11 @@ use super::events::Events;
 use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
 use super::finish;
 use super::http::{self, Ends, HeaderCapture};
-use super::model::{Confidence, Kind, Method, Resource, Span};
+use super::model::{Kind, Resource, Span};
 use super::sampler::Sampler;
 use super::sockets::Sockets;
 use super::state::{self, Operation, State};
-use crate::event::ids::{Address, SocketId, TaskId, Tgid};
+use crate::event::ids::{SocketId, TaskId, Tgid};
 use crate::event::{Event, Io, Outcome, Socket};
 use crate::function::facts::FunctionFacts;
 use crate::platform::clock::{MonoNs, WallOffset};
@@ -65,6 +65,9 @@ pub struct Tallies {
     pub too_many_exchanges: u64,
     /// Sockets forgotten before they were closed because there were too many.
     pub too_many_sockets: u64,
+    /// Calls of nginx's for requests that are not known, or not for certain: of a connection that is not
+    /// understood, say.
+    pub nginx_unplaced: u64,
     /// Links that the thread rule and a trace header told differently; the header was believed.
     pub disputed: u64,
 }
@@ -346,7 +349,9 @@ impl Tracker {
     fn position(&mut self, key: SocketKey, io: &Io<'_>, skipped: u32) -> Operation {
         let (at, nonblocking, task) = (io.at, io.nonblocking, io.task);
         let segment_age_ns = io.tcp_seq.map(|_| io.segment_age_ns).filter(|age| *age < u32::MAX);
-        let mut operation = Operation { at, task, tcp_seq: None, nonblocking, segment_age_ns };
+        let (tcp_seq, behalf, waits) = (None, io.behalf, io.waits);
+        let mut operation =
+            Operation { at, task, waits, behalf, tcp_seq, nonblocking, segment_age_ns };
         let Some(socket) = self.sockets.get_mut(key) else { return operation };
         let Some(seq) = io.tcp_seq else {
             if skipped > 0 {
@@ -489,8 +494,9 @@ impl Tracker {
     ) {
         let tgid = self.sockets.get(key).map(|socket| socket.tgid).unwrap_or_default();
         let task = TaskId { tgid, kind: agent_common::task_kind::THREAD, id: 0 };
-        let (tcp_seq, segment_age_ns) = (None, None);
-        let operation = Operation { at, task, tcp_seq, nonblocking: false, segment_age_ns };
+        let (behalf, tcp_seq, segment_age_ns, nonblocking) = (None, None, None, false);
+        let waits = false;
+        let operation = Operation { at, task, waits, behalf, tcp_seq, nonblocking, segment_age_ns };
         self.feed(key, &operation, step);
     }
 
@@ -532,9 +538,13 @@ impl Tracker {
                     exchange.request_cut = end == End::Aborted;
                 }
             }
-            Message::Interim { .. } => {}
+            Message::Interim { exchange, .. } => {
+                let Some(key) = self.open(key, exchange) else { return };
+                self.state.begin_call_late(key, operation, &mut self.calls);
+            }
             Message::ResponseStart { exchange } => {
                 let Some(key) = self.open(key, exchange) else { return };
+                self.state.begin_call_late(key, operation, &mut self.calls);
                 self.state.response_start(key, operation);
             }
             Message::ResponseHead { exchange, head } => {
@@ -595,8 +605,19 @@ impl Tracker {
     ) {
         if self.state.exchanges.len() >= EXCHANGES_MAX {
             self.state.tallies.too_many_exchanges += 1;
+            if let Some(socket) = self.sockets.get_mut(socket_key) {
+                socket.last_begun = None;
+            }
             return;
         }
+        let is_open = |(_, key): &(ExchangeNo, ExchangeKey)| {
+            self.state.exchanges.get(*key).is_some_and(|exchange| exchange.end.is_none())
+        };
+        let is_pipelined = offset > 0
+            || self
+                .sockets
+                .get(socket_key)
+                .is_some_and(|socket| socket.exchanges.iter().any(is_open));
         let Some(process) = self.state.processes.get(&operation.task.tgid) else { return };
         let resource = Arc::clone(&process.resource);
         let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };
@@ -609,6 +630,7 @@ impl Tracker {
             tgid: operation.task.tgid,
             socket: socket_key,
             number,
+            is_pipelined,
             task: operation.task,
             nonblocking: operation.nonblocking,
             within: None,
@@ -651,76 +673,19 @@ impl Tracker {
         }
         match kind {
             Kind::Server => self.state.serve(key, operation, socket_key),
-            _ => self.state.begin_call(key, operation, &mut self.calls),
+            _ => match operation.behalf {
+                Some(behalf) => {
+                    let server = self.served(&behalf);
+                    self.state.begin_call_for(key, operation, server, &mut self.calls);
+                }
+                None => self.state.begin_call(key, operation, &mut self.calls),
+            },
         }
         let Some(socket) = self.sockets.get_mut(socket_key) else { return };
         socket.exchanges.push_back((number, key));
+        socket.last_begun = Some(key);
         socket.unjoined += 1;
         self.join(key, kind, socket_key);
-    }
-
-    /// Finds the exchange at the other end of the connection. On TCP the request's first byte has
-    /// the same sequence number at both ends. On a Unix stream, which has none, only one exchange
-    /// may be without its counterpart at each end.
-    fn join(&mut self, key: ExchangeKey, kind: Kind, socket_key: SocketKey) {
-        let Some(socket) = self.sockets.get(socket_key) else { return };
-        let Some((peer_key, peer)) =
-            socket.peer.and_then(|key| Some((key, self.sockets.get(key)?)))
-        else {
-            return;
-        };
-        let Some(mine) = self.state.exchanges.get(key) else { return };
-        if mine.request_seq.is_none() {
-            let is_unix = matches!(socket.local, Address::Unix(_));
-            if !is_unix || socket.unjoined != 1 || peer.unjoined != 1 {
-                return;
-            }
-        }
-        let [last_read, _] = socket.last_moved;
-        let is_counterpart = |other: &Exchange| {
-            // Who has read the answer has asked before; an answer that was read before this request
-            // began is another one's.
-            let in_time = mine.request_seq.is_some()
-                || other.end.is_none_or(|(at, _)| match kind {
-                    Kind::Client => other.start > last_read,
-                    _ => mine.start <= at,
-                });
-            other.kind != kind && !other.joined && other.request_seq == mine.request_seq && in_time
-        };
-        let other = peer.unjoined_first().find(|other| {
-            let other = self.state.exchanges.get(*other);
-            other.is_some_and(is_counterpart)
-        });
-        let Some(other) = other else { return };
-        let method = if mine.request_seq.is_some() { Method::TcpSeq } else { Method::UnixPeer };
-        let (client, server) = if kind == Kind::Client { (key, other) } else { (other, key) };
-        self.state.link(server, client, method, Confidence::Exact);
-        let Some([client, server]) = self.state.exchanges.get_disjoint_mut([client, server]) else {
-            return;
-        };
-        client.joined = true;
-        server.joined = true;
-        // The request had been sent when it was read: the sender's clock was read later.
-        client.start = client.start.min(server.start);
-        for key in [socket_key, peer_key] {
-            if let Some(socket) = self.sockets.get_mut(key) {
-                socket.unjoined = socket.unjoined.saturating_sub(1);
-            }
-        }
-    }
-
-    /// After a loss on a Unix stream, counterparts of what is there may never come.
-    fn disjoin(&mut self, key: SocketKey) {
-        let peer = self.sockets.get(key).and_then(|socket| socket.peer);
-        for end in [Some(key), peer].into_iter().flatten() {
-            let Some(socket) = self.sockets.get_mut(end) else { continue };
-            socket.unjoined = 0;
-            for (_, exchange) in &socket.exchanges {
-                if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
-                    exchange.joined = true;
-                }
-            }
-        }
     }
 
     fn hand_out(&mut self, key: ExchangeKey, spans: &mut Vec<Span>) {
@@ -771,5 +736,6 @@ fn is_final(errno: u32) -> bool {
     matches!(errno, 32 | 103 | 104 | 107 | 108 | 110 | 111)
 }
 
+mod related;
 #[cfg(test)]
 mod tests;

@@ -126,7 +126,9 @@ fn cpp_with_names_that_are_in_no_memory() {
 /// `Elf64_Shdr`).
 fn hide_symbols(program: &Path) {
     let mut bytes = std::fs::read(program).expect("it was compiled just now");
-    let word = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let word = |bytes: &[u8], at: usize| {
+        u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+    };
     let start = word(&bytes, 0x28) as usize;
     let count = usize::from(u16::from_le_bytes([bytes[0x3c], bytes[0x3d]]));
     let sections = (0..count).map(|number| start + 64 * number);

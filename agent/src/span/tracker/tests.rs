@@ -1,6 +1,7 @@
 //! What the tracker makes of events in an order that kernels do give.
 
 use super::*;
+use crate::event::ids::Address;
 use crate::event::ids::{SocketId, Tid};
 use crate::protocol::Segment;
 use crate::span::attributes::Attributes;
@@ -36,6 +37,8 @@ fn feed(tracker: &mut Tracker, steps: &[Step]) {
         let task = TaskId { tgid, kind: agent_common::task_kind::THREAD, id: tgid.0.into() };
         let segment = Segment { prefix: bytes, len: bytes.len() as u64, suffix: &[] };
         tracker.event(&Event::Io(Io {
+            waits: false,
+            behalf: None,
             at: MonoNs(at),
             socket: SocketId(tgid.0.into()),
             tgid,

@@ -320,8 +320,8 @@ impl Writer {
             segment_age_ns: 3_000,
             copied: payload.len() as u16,
             task_kind: 0,
-            pad: 0,
-            syscall: 0,
+            task_flags: 0,
+            task_seq: 0,
         };
         place.op += 1;
         self.record.clear();
@@ -335,8 +335,8 @@ impl Writer {
         put(&mut self.record, &io.tcp_seq.to_ne_bytes());
         put(&mut self.record, &io.segment_age_ns.to_ne_bytes());
         put(&mut self.record, &io.copied.to_ne_bytes());
-        put(&mut self.record, &[io.task_kind, io.pad]);
-        put(&mut self.record, &io.syscall.to_ne_bytes());
+        put(&mut self.record, &[io.task_kind, io.task_flags]);
+        put(&mut self.record, &io.task_seq.to_ne_bytes());
         put(&mut self.record, payload);
         self.push();
     }

@@ -1,0 +1,145 @@
+//! For which of its requests nginx sends something to another server.
+//!
+//! A worker of nginx's is one thread that serves many requests at once, so the thread says nothing. But
+//! nginx tells epoll, with every descriptor, the address of what it keeps of that connection, and of a
+//! connection to another server it keeps the request that it was made for:
+//!
+//! ```text
+//! socket ─ file ─ epoll's item ─► ngx_connection_t ─► ngx_http_request_t ─► ngx_connection_t ─► client's socket
+//! ```
+//!
+//! Nothing of this is believed unless it fits at every step: each connection has the very descriptor
+//! that epoll knows it by, the request has its signature, and the client's connection is where epoll
+//! says it is. What does not fit stays unproved, and is counted.
+
+use core::ptr;
+
+use agent_common::{Selected, counter, nginx_flags, select, task_kind};
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+
+use crate::emit::{self, Behalf, Scratch, Slot};
+use crate::offsets::offset;
+use crate::sock::{self, Found, Sock};
+use crate::{descriptor, socket};
+
+/// The beginning of `ngx_connection_t` (`src/core/ngx_connection.h`), as it was in every version.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Connection {
+    /// Of a connection to another server: the request. Of a client's: the request whose turn it is.
+    data: u64,
+    read: u64,
+    write: u64,
+    fd: u32,
+    pad: u32,
+}
+
+/// The beginning of `ngx_http_request_t` (`src/http/ngx_http_request.h`), as it was in every version.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Request {
+    signature: u32,
+    pad: u32,
+    /// The client's.
+    connection: u64,
+}
+
+/// `NGX_HTTP_MODULE`, "HTTP", which begins every request.
+const SIGNATURE: u32 = 0x5054_5448;
+
+/// nginx keeps a bit of its own in the lowest one of what it tells epoll (`src/event/modules/`).
+const INSTANCE: u64 = 1;
+
+/// Whether this process is nginx.
+#[inline(always)]
+pub fn is_nginx(selected: *mut Selected) -> bool {
+    // SAFETY: a value of the map of selected processes, alive while the program runs.
+    unsafe { (*selected).bits & select::NGINX != 0 }
+}
+
+/// For which request the operation is, as the kind, the number, the flags and the position of a task.
+/// If that is not proved, for none that is known; `None` where this kernel does not let it be proved.
+#[inline(always)]
+pub fn behalf<S: Sock>(sock: S, slot: Slot, scratch: &mut Scratch) -> Option<(u8, u64, u8, u32)> {
+    let asked = Behalf { sock: sock.address(), task: 0, task_seq: 0, task_flags: 0 };
+    let place = &raw mut scratch.behalf;
+    // SAFETY: part of the scratch, alive while the program runs. Volatile, here and below, since the
+    // global function finds it by itself.
+    unsafe { ptr::write_volatile(place, asked) };
+    if nginx_request(slot.index(), u32::from(S::IS_TYPED)) == 0 {
+        emit::count(counter::NGINX_UNPROVED);
+        let is_provable = offset!(file_epoll) != 0;
+        return is_provable.then_some((task_kind::NGINX_REQUEST, 0, 0, 0));
+    }
+    // SAFETY: as above.
+    let Behalf { task, task_seq, task_flags, .. } = unsafe { ptr::read_volatile(place) };
+    Some((task_kind::NGINX_REQUEST, task, task_flags as u8, task_seq))
+}
+
+/// Fills in the rest of what this scratch says about an operation; 0 if it cannot be proved. Global,
+/// which means that the verifier checks it once and by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nginx_request(slot: u32, is_typed: u32) -> u32 {
+    let Some(scratch) = emit::scratch_at(slot) else { return 0 };
+    let place = &raw mut scratch.behalf;
+    // SAFETY: part of the scratch, alive while the program runs.
+    let asked = unsafe { ptr::read_volatile(place) };
+    let Some(found) = find(Found::new(asked.sock as *const u8, 0), is_typed != 0) else { return 0 };
+    // SAFETY: as above.
+    unsafe { ptr::write_volatile(place, found) };
+    1
+}
+
+#[inline(always)]
+fn find(sock: Found, is_typed: bool) -> Option<Behalf> {
+    let file = sock.follow(offset!(sk_socket)).follow(offset!(socket_file));
+    let (_, upstream) = connection(file)?;
+    let mut request = Request::default();
+    if !read(&mut request, upstream.data) || request.signature != SIGNATURE {
+        return None;
+    }
+    let mut client = Connection::default();
+    if !read(&mut client, request.connection) {
+        return None;
+    }
+    let file = descriptor::file(client.fd)?;
+    let (address, client) = connection(file)?;
+    if address != request.connection {
+        return None;
+    }
+    // Not asked whether it is a socket: nginx waits for clients on nothing else, and anything else
+    // has no id.
+    let sock = file.follow(offset!(file_private_data)).follow(offset!(socket_sk));
+    let task = sock::id_of(sock, is_typed)?;
+    let mut task_flags = 0;
+    let mut task_seq = 0;
+    if client.data == upstream.data {
+        task_flags |= nginx_flags::CURRENT;
+    }
+    if let Some(seq) = socket::read_to(sock) {
+        task_flags |= nginx_flags::SEQ;
+        task_seq = seq;
+    }
+    Some(Behalf { sock: 0, task, task_seq, task_flags: u32::from(task_flags) })
+}
+
+/// The connection that epoll was told with a file, and where it lies.
+#[inline(always)]
+fn connection(file: Found) -> Option<(u64, Connection)> {
+    let (fd, told) = descriptor::told_to_epoll(file)?;
+    let address = told & !INSTANCE;
+    let mut connection = Connection::default();
+    let fits = read(&mut connection, address) && connection.fd == fd;
+    fits.then_some((address, connection))
+}
+
+/// Reads a value of the process's memory; false if it is not there.
+#[inline(always)]
+fn read<T>(value: &mut T, from: u64) -> bool {
+    let to = (&raw mut *value).cast();
+    // SAFETY: `value` is that long; the helper checks the user address and writes zeroes if it fails.
+    unsafe { bpf_probe_read_user(to, size_of::<T>() as u32, from as *const _) == 0 }
+}
+
+const _: () = assert!(size_of::<Connection>() == 32 && size_of::<Request>() == 16);

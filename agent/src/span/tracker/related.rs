@@ -1,0 +1,103 @@
+//! Which exchange another one belongs to, by their sockets: the two ends of one connection, and the
+//! connection that nginx has a request from. Looks at no bytes.
+
+use super::Tracker;
+use crate::event::Behalf;
+use crate::event::ids::Address;
+use crate::span::exchange::{Exchange, ExchangeKey, SocketKey};
+use crate::span::model::{Confidence, Kind, Method};
+
+impl Tracker {
+    /// The exchange that nginx has a request for which came by a certain connection; `None` is no reason to
+    /// ask its thread.
+    ///
+    /// nginx serves the requests of a connection one by one, and reads the next one when it is done with
+    /// all that the one before has caused. So it is the last that has begun, if all that was read is known
+    /// and nothing else had been read with it. Of several that were, it is the first without an answer, or
+    /// the one before that, if nginx does something in the background.
+    pub(super) fn served(&self, behalf: &Behalf) -> Option<(ExchangeKey, Confidence)> {
+        let socket = self.sockets.get(self.sockets.find(behalf.socket)?)?;
+        if let Some(read_to) = behalf.read_to {
+            let [known, _] = socket.expected;
+            // A FIN may be counted.
+            if read_to.wrapping_sub(known?) > 1 {
+                return None;
+            }
+        }
+        let server = |key: ExchangeKey| {
+            let exchange = self.state.exchanges.get(key)?;
+            (exchange.kind == Kind::Server && exchange.head_seen).then_some(exchange)
+        };
+        let last = socket.last_begun?;
+        if server(last).is_some_and(|exchange| !exchange.is_pipelined) {
+            return Some((last, Confidence::Exact));
+        }
+        let mut keys = socket.exchanges.iter().map(|(_, key)| *key);
+        let open = keys.find(|key| server(*key).is_some_and(|exchange| exchange.end.is_none()));
+        open.filter(|_| behalf.is_current).map(|key| (key, Confidence::Inferred))
+    }
+
+    /// Finds the exchange at the other end of the connection. On TCP the request's first byte has
+    /// the same sequence number at both ends. On a Unix stream, which has none, only one exchange
+    /// may be without its counterpart at each end.
+    pub(super) fn join(&mut self, key: ExchangeKey, kind: Kind, socket_key: SocketKey) {
+        let Some(socket) = self.sockets.get(socket_key) else { return };
+        let Some((peer_key, peer)) =
+            socket.peer.and_then(|key| Some((key, self.sockets.get(key)?)))
+        else {
+            return;
+        };
+        let Some(mine) = self.state.exchanges.get(key) else { return };
+        if mine.request_seq.is_none() {
+            let is_unix = matches!(socket.local, Address::Unix(_));
+            if !is_unix || socket.unjoined != 1 || peer.unjoined != 1 {
+                return;
+            }
+        }
+        let [last_read, _] = socket.last_moved;
+        let is_counterpart = |other: &Exchange| {
+            // Who has read the answer has asked before; an answer that was read before this request
+            // began is another one's.
+            let in_time = mine.request_seq.is_some()
+                || other.end.is_none_or(|(at, _)| match kind {
+                    Kind::Client => other.start > last_read,
+                    _ => mine.start <= at,
+                });
+            other.kind != kind && !other.joined && other.request_seq == mine.request_seq && in_time
+        };
+        let other = peer.unjoined_first().find(|other| {
+            let other = self.state.exchanges.get(*other);
+            other.is_some_and(is_counterpart)
+        });
+        let Some(other) = other else { return };
+        let method = if mine.request_seq.is_some() { Method::TcpSeq } else { Method::UnixPeer };
+        let (client, server) = if kind == Kind::Client { (key, other) } else { (other, key) };
+        self.state.link(server, client, method, Confidence::Exact);
+        let Some([client, server]) = self.state.exchanges.get_disjoint_mut([client, server]) else {
+            return;
+        };
+        client.joined = true;
+        server.joined = true;
+        // The request had been sent when it was read: the sender's clock was read later.
+        client.start = client.start.min(server.start);
+        for key in [socket_key, peer_key] {
+            if let Some(socket) = self.sockets.get_mut(key) {
+                socket.unjoined = socket.unjoined.saturating_sub(1);
+            }
+        }
+    }
+
+    /// After a loss on a Unix stream, counterparts of what is there may never come.
+    pub(super) fn disjoin(&mut self, key: SocketKey) {
+        let peer = self.sockets.get(key).and_then(|socket| socket.peer);
+        for end in [Some(key), peer].into_iter().flatten() {
+            let Some(socket) = self.sockets.get_mut(end) else { continue };
+            socket.unjoined = 0;
+            for (_, exchange) in &socket.exchanges {
+                if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
+                    exchange.joined = true;
+                }
+            }
+        }
+    }
+}
