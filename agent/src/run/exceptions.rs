@@ -9,12 +9,9 @@ use super::functions::{FileId, Mapped};
 use crate::discover::maps;
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
-use crate::function::exception::{self, Decode, EVENT, Hook, Hooks};
+use crate::function::exception::{self, Decode, EVENT, Hook};
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
-use crate::function::plan::Place;
-use crate::inspect::elf::Module;
 use crate::inspect::runtime::Goroutines;
-use crate::inspect::symbols::Index;
 use crate::probe::function::{Point, TaskSource};
 
 /// How the names of libraries begin that may have a hook; any executable may.
@@ -24,16 +21,6 @@ const LIBRARIES: [&str; 7] =
 /// Whether a module may have a hook.
 pub(super) fn concern(module: &Mapped) -> bool {
     module.is_executable || LIBRARIES.iter().any(|library| module.name.starts_with(library))
-}
-
-/// The hooks of a module. Says which cannot be probed.
-pub(super) fn hooks(place: &Place<'_>, opened: &Module, index: &Index) -> Vec<Hook> {
-    let Hooks { hooks, refused } = exception::hooks(opened, index);
-    for (function, reason) in refused {
-        let module = place.name;
-        tracing::warn!(module, %function, %reason, "exceptions are not seen here");
-    }
-    hooks
 }
 
 /// The probe of a hook.

@@ -26,6 +26,7 @@ use std::time::Duration;
 pub use functions::{FunctionsError, Wishes};
 pub(crate) use functions::{Mapped, mapped};
 pub use launch::become_program;
+pub(crate) use planner::{concern, look};
 pub use summary::Summary;
 pub use targets::TargetError;
 pub use tracepoints::{TracepointError, TracepointGlobs};

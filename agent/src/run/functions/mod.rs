@@ -13,6 +13,7 @@ mod numbered;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use budget::Watch;
 use file::{Content, File};
@@ -21,12 +22,13 @@ use numbered::Numbered;
 
 use super::planner::{self, Answer, Planner};
 use super::tracepoints::TracepointGlobs;
+use crate::debuginfod::Debuginfod;
 use crate::discover::maps::file_name;
 use crate::event::ids::Tgid;
 use crate::function::FunctionNo;
 use crate::function::numbers::Numbers;
 use crate::function::pattern::Patterns;
-use crate::function::plan::ModulePlan;
+use crate::function::plan::{ModulePlan, Refused};
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::platform::clock::{self, MonoNs};
@@ -48,6 +50,8 @@ pub struct Wishes {
     pub exceptions: bool,
     /// Which static tracepoints.
     pub tracepoints: TracepointGlobs,
+    /// Who is asked for debug files that are not here.
+    pub debuginfod: Option<Arc<Debuginfod>>,
 }
 
 impl Wishes {
@@ -402,6 +406,14 @@ impl Functions {
             tracing::warn!(module = module.name, %error, "cannot look for functions");
         }
         tell_refused(&module, &found.plan);
+        for Refused { name, reason } in &found.unseen {
+            tracing::warn!(
+                module = module.name,
+                function = name,
+                reason,
+                "exceptions are not seen here"
+            );
+        }
         file.content = match numbered::count(&found) {
             0 => Content::Nothing,
             _ => Content::Found(found),
