@@ -20,8 +20,9 @@ const IMAGES_AT_ONCE: u32 = 2;
 const PAGE_BYTES: u64 = 4096;
 /// Reads of one image: the rest of a page, then whole ones.
 const READS_MAX: u32 = (IMAGE_MAX as u64 / PAGE_BYTES) as u32 + 1;
-/// Most images a CPU takes in a window of this power of two nanoseconds (134 ms): 4 MiB a second.
-const RATE: u64 = 32;
+/// Most bytes of images that a CPU takes in a window of this power of two nanoseconds (134 ms): 4 MiB a
+/// second. The last one may go beyond.
+const RATE_BYTES: u64 = 512 << 10;
 const WINDOW_SHIFT: u64 = 27;
 
 /// An image in the making.
@@ -40,11 +41,11 @@ pub struct Making {
 #[map(name = "IMAGES")]
 static IMAGES: PerCpuArray<Making> = PerCpuArray::with_max_entries(IMAGES_AT_ONCE, 0);
 
-/// How many images a CPU has taken.
+/// How much a CPU has taken.
 #[repr(C)]
 struct Taken {
     window: u64,
-    images: u64,
+    bytes: u64,
 }
 
 #[map(name = "IMAGES_TAKEN")]
@@ -68,10 +69,9 @@ fn is_within_rate(now_ns: u64) -> bool {
     let window = now_ns >> WINDOW_SHIFT;
     if taken.window != window {
         taken.window = window;
-        taken.images = 0;
+        taken.bytes = 0;
     }
-    taken.images += 1;
-    taken.images <= RATE
+    taken.bytes < RATE_BYTES
 }
 
 #[inline(always)]
@@ -129,6 +129,10 @@ pub fn finish(making: &mut Making, count: u32) -> bool {
         copied = IMAGE_MAX as u64;
     }
     let bytes = size_of::<Image>() as u64 + copied;
+    if let Some(taken) = TAKEN.get_ptr_mut(0) {
+        // SAFETY: as in `is_within_rate`.
+        unsafe { (*taken).bytes += bytes };
+    }
     let record = (&raw mut making.image).cast::<u8>();
     // SAFETY: the image and the stack behind it are one map value, longer than `bytes`.
     let is_written = unsafe { emit::write(record, bytes, count, false) };

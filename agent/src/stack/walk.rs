@@ -48,11 +48,8 @@ pub fn walk(image: &Image<'_>, space: &dyn Space) -> Stack {
     // Where it was interrupted, not behind a call.
     let mut is_exact = true;
     let mut by_frame_pointer = false;
-    loop {
-        let (Some(next), Some(low)) = (registers.instruction(), registers.stack()) else {
-            // A step gives both.
-            break;
-        };
+    // A step gives both.
+    while let (Some(next), Some(low)) = (registers.instruction(), registers.stack()) {
         if stack.frames.len() == FRAMES_MAX {
             stack.end = Some(format!("more than {FRAMES_MAX} frames"));
             break;

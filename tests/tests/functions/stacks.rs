@@ -3,8 +3,9 @@
 use std::process::Command;
 
 use remora_tests::compile::compile;
-use remora_tests::spans::Span;
-use remora_tests::{Scratch, is_root};
+use remora_tests::program::scripts;
+use remora_tests::spans::{Event, Span};
+use remora_tests::{Scratch, is_root, until, wire};
 
 use crate::scene::{ALL, Waiting, ended, probing};
 
@@ -28,27 +29,30 @@ fn check(source: &str, flags: &[&str], work: &str, name: impl Fn(&str) -> Option
     let ended = ended(&scratch, agent);
     assert_eq!(shown, alone);
     assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
-    let said: Vec<Vec<&str>> = shown
-        .stdout
-        .lines()
-        .filter_map(|line| line.strip_prefix("stack "))
-        .map(|line| line.split(' ').collect())
-        .collect();
-    assert!(!said.is_empty(), "{shown:?}");
+    let said = said(&shown.stdout);
     let mut calls: Vec<&Span> =
         ended.spans.iter().filter(|span| span.text("code.function.name") == work).collect();
     calls.sort_by_key(|span| span.start);
-    let stacks = calls.iter().flat_map(|span| &span.events).map(|event| {
-        let stack = event.attributes.get("exception.stacktrace");
-        stack.and_then(|stack| stack.as_str()).unwrap_or_default()
-    });
-    let stacks: Vec<&str> = stacks.collect();
+    let stacks: Vec<&str> = calls.iter().flat_map(|span| &span.events).map(stack).collect();
     let told: Vec<Vec<&str>> =
         stacks.iter().map(|stack| stack.lines().filter_map(&name).collect()).collect();
     assert_eq!(told, said, "{stacks:#?} {:#?}", ended.log);
     for stack in stacks {
         assert!(!stack.contains('…'), "every one is told to its end: {stack}");
     }
+}
+
+/// The stacks that a program says.
+fn said(stdout: &str) -> Vec<Vec<&str>> {
+    let lines = stdout.lines().filter_map(|line| line.strip_prefix("stack "));
+    let said: Vec<Vec<&str>> = lines.map(|line| line.split(' ').collect()).collect();
+    assert!(!said.is_empty(), "{stdout}");
+    said
+}
+
+fn stack(event: &Event) -> &str {
+    let stack = event.attributes.get("exception.stacktrace");
+    stack.and_then(|stack| stack.as_str()).unwrap_or_default()
 }
 
 /// `at NAME+0x… (…)`
@@ -123,4 +127,102 @@ fn go_of_a_position_independent_kind() {
 #[test]
 fn go_stripped() {
     go(&["-ldflags=-s -w"]);
+}
+
+/// Who has called is said of calls, too, if that is asked for.
+#[test]
+fn calls() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(program) = compile(&scratch, "stacks/raise.cpp", &["-O2"]) else { return };
+    let mut probed = Waiting::start(&scratch, "probed", &mut Command::new(&program));
+    let agent = probing(&scratch, probed.pid(), &["app::deep@stack", "work"], ALL);
+    probed.tell("go");
+    probed.end();
+    let ended = ended(&scratch, agent);
+    let of = |name: &str| {
+        let mut spans: Vec<&Span> =
+            ended.spans.iter().filter(|span| span.text("code.function.name") == name).collect();
+        spans.sort_by_key(|span| span.start);
+        spans.into_iter().map(|span| span.text("code.stacktrace").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("work"), [""; 3]);
+    let deep = of("app::deep");
+    assert_eq!(deep.len(), 11, "{deep:#?}");
+    for (depth, stack) in deep.iter().enumerate() {
+        let names: Vec<&str> = stack.lines().filter_map(native).collect();
+        let above = ["work", "main", "__libc_start_call_main", "__libc_start_main", "_start"];
+        let expected: Vec<&str> = [&vec!["app::deep"; depth + 1][..], &above].concat();
+        assert_eq!(names, expected);
+    }
+}
+
+/// An interpreter of Python's, if it is there and of a version whose frames are known.
+fn python(name: &str) -> Option<Command> {
+    let asks = "import sys; print((3, 11) <= sys.version_info < (3, 14))";
+    let knows = Command::new(name).args(["-c", asks]).output();
+    if knows.is_ok_and(|output| output.stdout == b"True\n") {
+        let mut command = Command::new(name);
+        command.arg(scripts().join("functions/stacks/raise.py"));
+        return Some(command);
+    }
+    println!("skipped: needs {name}");
+    None
+}
+
+/// `  File "…/NAME", line LINE, in FUNCTION`
+fn of_python(line: &str) -> Option<String> {
+    let (file, rest) = line.strip_prefix("  File \"")?.split_once("\", line ")?;
+    let (line, function) = rest.split_once(", in ")?;
+    Some(format!("{}:{line}:{function}", file.rsplit('/').next()?))
+}
+
+fn interpreted(name: &str) {
+    if !is_root() {
+        return;
+    }
+    let Some(mut command) = python(name) else { return };
+    let scratch = Scratch::new();
+    let ask = |program: &Waiting| {
+        let port = until("a port", || program.printed().lines().nth(1)?.parse().ok());
+        assert!(wire::get(port, "/").contains("200"));
+    };
+    let alone = Waiting::start(&scratch, "alone", &mut command);
+    ask(&alone);
+    let alone = alone.end();
+    let probed = Waiting::start(&scratch, "probed", &mut command);
+    let agent = probing(&scratch, probed.pid(), &[], &["--exceptions"]);
+    ask(&probed);
+    let shown = probed.end();
+    let ended = ended(&scratch, agent);
+    let said = said(&shown.stdout);
+    assert_eq!(said, self::said(&alone.stdout));
+    assert_eq!((&shown.stderr, shown.status), (&alone.stderr, alone.status));
+    let stacks: Vec<&str> = ended.spans.iter().flat_map(|span| &span.events).map(stack).collect();
+    let told: Vec<Vec<String>> =
+        stacks.iter().map(|stack| stack.lines().filter_map(of_python).collect()).collect();
+    assert_eq!(told, said, "{stacks:#?} {:#?}", ended.log);
+    assert!(stacks.iter().all(|stack| !stack.contains('…')), "{stacks:#?}");
+}
+
+#[test]
+fn python_as_it_is() {
+    interpreted("python3");
+}
+
+#[test]
+fn python_3_11() {
+    interpreted("python3.11");
+}
+
+#[test]
+fn python_3_12() {
+    interpreted("python3.12");
+}
+
+#[test]
+fn python_3_13() {
+    interpreted("python3.13");
 }
