@@ -1,7 +1,7 @@
 //! Which exchange another one belongs to, by their sockets: the two ends of one connection, and the
 //! connection that nginx has a request from. Looks at no bytes.
 
-use super::Tracker;
+use super::{LAST, Tracker};
 use crate::event::Behalf;
 use crate::event::ids::Address;
 use crate::span::exchange::{Exchange, ExchangeKey, SocketKey};
@@ -32,9 +32,21 @@ impl Tracker {
         if server(last).is_some_and(|exchange| !exchange.is_pipelined) {
             return Some((last, Confidence::Exact));
         }
-        let mut keys = socket.exchanges.iter().map(|(_, key)| *key);
-        let open = keys.find(|key| server(*key).is_some_and(|exchange| exchange.end.is_none()));
-        open.filter(|_| behalf.is_current).map(|key| (key, Confidence::Inferred))
+        if !behalf.is_current {
+            return None;
+        }
+        // From the last one: before those that are open there may be thousands.
+        let (mut first, mut others) = (None, 0);
+        for (_, key) in socket.exchanges.iter().rev() {
+            if server(*key).is_some_and(|exchange| exchange.end.is_none()) {
+                (first, others) = (Some((*key, Confidence::Inferred)), 0);
+            } else if others == LAST {
+                break;
+            } else {
+                others += 1;
+            }
+        }
+        first
     }
 
     /// Finds the exchange at the other end of the connection. On TCP the request's first byte has
