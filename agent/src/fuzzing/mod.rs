@@ -8,6 +8,7 @@ mod honest;
 mod http1;
 mod input;
 mod recording;
+mod stacks;
 mod values;
 pub mod wire;
 mod witness;
@@ -23,12 +24,13 @@ pub use witness::Witness;
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("answers", answers::run),
     ("event", event::run),
     ("headers", headers::run),
     ("http1", http1::run),
     ("recording", recording::run),
+    ("stacks", stacks::run),
     ("values", values::run),
 ];
 

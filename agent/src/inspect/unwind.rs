@@ -45,9 +45,15 @@ impl Unwind {
     pub fn read(module: &Module) -> Result<Self, ElfError> {
         let Some(section) = module.section(".eh_frame") else { return Ok(Self::default()) };
         let bytes = module.section_bytes(section)?;
-        let bases = BaseAddresses::default().set_eh_frame(section.address.0);
-        let bases = match module.section(".text") {
-            Some(text) => bases.set_text(text.address.0),
+        let text = module.section(".text").map(|text| text.address);
+        Ok(Self::of(bytes, section.address, text))
+    }
+
+    /// The descriptions of a section at an address, and where the code begins.
+    pub(crate) fn of(bytes: Vec<u8>, address: VirtAddr, text: Option<VirtAddr>) -> Self {
+        let bases = BaseAddresses::default().set_eh_frame(address.0);
+        let bases = match text {
+            Some(text) => bases.set_text(text.0),
             None => bases,
         };
         let table = EhFrame::new(&bytes, LittleEndian);
@@ -68,7 +74,13 @@ impl Unwind {
             frames.push(Frame { start, end, handlers, entry: fde.offset() });
         }
         frames.sort_unstable_by_key(|frame| frame.start);
-        Ok(Self { frames, bytes, bases })
+        Self { frames, bytes, bases }
+    }
+
+    /// Where the descriptions begin to be true.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn starts(&self) -> impl Iterator<Item = VirtAddr> {
+        self.frames.iter().map(|frame| VirtAddr(frame.start))
     }
 
     fn frame(&self, address: VirtAddr) -> Option<&Frame> {
@@ -236,6 +248,30 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Our own descriptions, spoiled: there is always an answer.
+    #[test]
+    fn spoiled_descriptions_have_an_end() {
+        let own = Module::open(std::path::Path::new("/proc/self/exe")).expect("it runs");
+        let section = own.section(".eh_frame").expect("Rust unwinds");
+        let mut whole = own.section_bytes(section).expect("it is there");
+        whole.truncate(4096);
+        crate::fuzzing::run("stacks", &whole);
+        assert!(Unwind::of(whole.clone(), section.address, None).starts().count() > 10);
+        let mut seed = 1u32;
+        for _ in 0..2000 {
+            let mut spoiled = whole.clone();
+            for _ in 0..3 {
+                // xorshift32 (Marsaglia, 2003)
+                seed ^= seed << 13;
+                seed ^= seed >> 17;
+                seed ^= seed << 5;
+                let at = (seed >> 8) as usize % spoiled.len();
+                spoiled[at] = seed as u8;
+            }
+            crate::fuzzing::run("stacks", &spoiled);
+        }
+    }
 
     #[test]
     fn tables_of_calls_are_read() {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
@@ -52,6 +53,8 @@ pub(crate) struct Found {
     pub(crate) hooks: Vec<Hook>,
     /// Where they are not seen though they are raised there.
     pub(crate) unseen: Vec<Refused>,
+    /// The file, if hits of them may lack what is in it.
+    pub(crate) module: Option<Arc<Module>>,
     pub(crate) tracepoints: Vec<tracepoints::Found>,
 }
 
@@ -114,6 +117,9 @@ pub(crate) fn look(
             }
             found.unlisted = lists.then_some(error);
         }
+    }
+    if found.hooks.iter().any(|hook| hook.decode.reads_constants()) {
+        found.module = Some(Arc::new(opened));
     }
     Ok(found)
 }

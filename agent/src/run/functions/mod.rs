@@ -20,11 +20,13 @@ use file::{Content, File};
 pub(crate) use file::{FileId, Mapped, Version, mapped};
 use numbered::Numbered;
 
+use super::exceptions::Cold;
 use super::planner::{self, Answer, Planner};
 use super::tracepoints::TracepointGlobs;
 use crate::debuginfod::Debuginfod;
 use crate::discover::maps::file_name;
-use crate::event::ids::Tgid;
+use crate::event::Hit;
+use crate::event::ids::{SiteNo, Tgid};
 use crate::function::FunctionNo;
 use crate::function::numbers::Numbers;
 use crate::function::pattern::Patterns;
@@ -93,6 +95,8 @@ pub(super) struct Functions {
     numbers: Numbers,
     /// Numbers that are free when the probes of these sites are gone.
     leaving: HashMap<SitesNo, Range<u32>>,
+    /// Hooks of which hits may lack something, by their sites.
+    cold: HashMap<SiteNo, (SitesNo, Cold), foldhash::fast::RandomState>,
     /// Processes that are probed.
     processes: HashMap<Tgid, Process>,
     watch: Watch,
@@ -175,6 +179,7 @@ impl Functions {
             resting: VecDeque::new(),
             numbers: Numbers::below(limits.functions),
             leaving: HashMap::new(),
+            cold: HashMap::default(),
             processes: HashMap::new(),
         }))
     }
@@ -424,6 +429,12 @@ impl Functions {
                 self.attach(tgid, &module, reach, announce);
             }
         }
+    }
+
+    /// A hit's record with what it lacks, if it lacks something that can be read now.
+    pub(super) fn complete(&self, record: &[u8], hit: &Hit<'_>) -> Option<Vec<u8>> {
+        let (_, cold) = self.cold.get(&hit.site)?;
+        cold.complete(record, hit)
     }
 }
 
