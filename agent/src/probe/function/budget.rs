@@ -20,6 +20,9 @@ const STAYS: (u64, u64) = (4, 5);
 /// Parts of a second at the least that a target is taken to have had for itself.
 const OWN_AT_LEAST: u64 = 50;
 
+/// A few hits in less time are no rate.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// What the probes of a function have cost in an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
@@ -81,7 +84,7 @@ impl Throttle {
     ///
     /// An alarm's interval is from when the target began to cost what it does.
     pub fn decide(&mut self, look: Look, interval: Duration, spent: &[Spent]) -> Vec<TooDear> {
-        let interval_ns = interval.as_nanos().max(1);
+        let interval_ns = interval.max(SHORTEST).as_nanos();
         let a_second = |cost_ns: u64| {
             u64::try_from(u128::from(cost_ns) * 1_000_000_000 / interval_ns).unwrap_or(u64::MAX)
         };
@@ -179,6 +182,9 @@ mod tests {
         let dear = throttle.decide(Look::Alarmed, Duration::from_millis(150), &spent);
         let gone: Vec<u32> = dear.iter().map(|dear| dear.function.0).collect();
         assert_eq!(gone, [0, 1]);
+        // Another CPU tells of the same moment: two hits since then are no reason.
+        let hits = [Spent { function: FunctionNo(2), cost_ns: 20_000 }];
+        assert!(throttle.decide(Look::Alarmed, Duration::from_micros(500), &hits).is_empty());
         // Nobody has spent anything since.
         assert!(throttle.decide(Look::Alarmed, SECOND, &[]).is_empty());
     }
