@@ -101,7 +101,7 @@ pub mod task_kind {
     /// A Java virtual thread.
     pub const VIRTUAL_THREAD: u8 = 5;
     /// The thread is the task, and sends for a request of nginx's: [`Io::task`](super::Io::task) is the
-    /// socket that the request came by, [`Io::task_flags`](super::Io::task_flags) and
+    /// socket that the request came by, or 0 for one that is not known; [`Io::task_flags`](super::Io::task_flags) and
     /// [`Io::task_seq`](super::Io::task_seq) say more.
     pub const NGINX_REQUEST: u8 = 6;
 }
@@ -188,7 +188,7 @@ pub struct Socket {
     pub socket: u64,
     /// Process that was seen using it first.
     pub tgid: u32,
-    /// Network namespace, the inode of `/proc/PID/ns/net`.
+    /// Network namespace, the inode of `/proc/PID/ns/net`; zero in a [`kind::SHUTDOWN`] or [`kind::CLOSE`].
     pub netns: u32,
     /// Local IP address as it lies in memory (network order), IPv4 as an IPv4-mapped IPv6 address.
     /// For Unix sockets the first word is the kernel's identity of this end.

@@ -57,8 +57,8 @@ pub fn is_nginx(selected: *mut Selected) -> bool {
     unsafe { (*selected).bits & select::NGINX != 0 }
 }
 
-/// For which request the operation is, as the kind, the number, the flags and the position of a task;
-/// `None` if that is not proved.
+/// For which request the operation is, as the kind, the number, the flags and the position of a task.
+/// If that is not proved, for none that is known; `None` where this kernel does not let it be proved.
 #[inline(always)]
 pub fn behalf<S: Sock>(sock: S, slot: Slot, scratch: &mut Scratch) -> Option<(u8, u64, u8, u32)> {
     let asked = Behalf { sock: sock.address(), task: 0, task_seq: 0, task_flags: 0 };
@@ -68,7 +68,8 @@ pub fn behalf<S: Sock>(sock: S, slot: Slot, scratch: &mut Scratch) -> Option<(u8
     unsafe { ptr::write_volatile(place, asked) };
     if nginx_request(slot.index(), u32::from(S::IS_TYPED)) == 0 {
         emit::count(counter::NGINX_UNPROVED);
-        return None;
+        let is_provable = offset!(file_epoll) != 0;
+        return is_provable.then_some((task_kind::NGINX_REQUEST, 0, 0, 0));
     }
     // SAFETY: as above.
     let Behalf { task, task_seq, task_flags, .. } = unsafe { ptr::read_volatile(place) };

@@ -192,7 +192,11 @@ fn tell(sock: impl Sock, slot: Slot, kind: u8, flags: u8, id: u64, tgid: u32) ->
     // By address: where the verifier follows a typed pointer to another one, it looks through the names
     // of all the kernel's types, a millisecond for each way that leads here.
     let address = Found::new(sock.address() as *const u8, 0);
-    let netns = address.follow(offset!(skc_net)).load::<u32>(offset!(net_inum));
+    // Whose end it is, is known by then.
+    let netns = match kind {
+        kind::SHUTDOWN | kind::CLOSE => 0,
+        _ => address.follow(offset!(skc_net)).load::<u32>(offset!(net_inum)),
+    };
     let (mut local_port, mut remote_port) = (0, 0);
     let (local, remote) = match family {
         family::INET => {

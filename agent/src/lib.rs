@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod debuginfod;
 pub mod discover;
 pub mod event;
 pub mod export;

@@ -255,3 +255,36 @@ fn of_requests_that_were_read_together_what_is_beside_them_stays_unknown() {
     let expected = [("", 2), ("nginx_request inferred", 3)];
     assert_eq!(links(&ended, |_| true), expected.map(|(link, n)| (link.to_owned(), n)).into());
 }
+
+#[test]
+fn what_came_in_a_way_that_is_not_understood_is_not_put_below_what_is_open() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(back) = back(&scratch) else { return };
+    let Some(curl) = installed("curl") else {
+        println!("skipped: needs curl");
+        return;
+    };
+    let (other, port) = (own_port(), back.port);
+    let server = format!(
+        "listen 127.0.0.1:{other} http2; location / {{ proxy_pass http://127.0.0.1:{port}; }}"
+    );
+    let front = nginx(&scratch, "front", "", &server).expect("it is there");
+    let agent = agent(&scratch, &[&front], &[]);
+    // The one request that its thread seems to serve.
+    let mut open = Wire::to(front.port);
+    open.send(b"POST /open HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n");
+    let url = format!("http://127.0.0.1:{other}/other");
+    let mut ask = Command::new(curl);
+    ask.args(["--silent", "--fail", "--http2-prior-knowledge", &url]);
+    for _ in 0..8 {
+        let answer = ask.output().expect("it is there");
+        assert_eq!(String::from_utf8_lossy(&answer.stdout), "</other>");
+    }
+    open.send(b"1").expect("</open>");
+    let ended = agent.stop();
+    let expected = [("", 8), ("nginx_request exact", 1)];
+    assert_eq!(links(&ended, |_| true), expected.map(|(link, n)| (link.to_owned(), n)).into());
+}

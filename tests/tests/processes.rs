@@ -379,11 +379,12 @@ fn a_file_can_hold_the_flags() {
     assert_eq!(header, &serde_json::json!(["kept"]));
     let wrong = scratch.write("wrong.toml", "pidd = 1\n");
     for (file, message) in
-        [(wrong.to_str().expect("plain text"), "--pidd"), ("/no/file", "/no/file")]
+        [(wrong.to_str().expect("plain text"), "--pidd"), ("/no/file", "cannot read")]
     {
         let ended = Agent::start(Command::new(binary()).args(["run", "--config", file])).end();
         assert_eq!(ended.code, Some(2));
         assert!(ended.log.iter().any(|line| line.contains(message)), "{:?}", ended.log);
+        assert!(ended.log.iter().any(|line| line.contains(file)), "{:?}", ended.log);
     }
 }
 

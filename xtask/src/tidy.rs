@@ -49,10 +49,18 @@ const HOMES: &[(&str, &[&str])] = &[
     ("lzma_rs", &["agent/src/inspect/"]),
     ("object", &["agent/src/inspect/", "xtask/src/"]),
     ("procfs", &["agent/src/discover/"]),
-    ("reqwest", &["agent/src/export/"]),
+    ("reqwest", &["agent/src/export/", "agent/src/debuginfod"]),
     ("rustc_demangle", &["agent/src/inspect/"]),
     // A program under test is built on it, and a backend that misbehaves.
-    ("tokio", &["agent/src/export/", "tests/src/sink", "tests/programs/servers/axum/"]),
+    (
+        "tokio",
+        &[
+            "agent/src/export/",
+            "agent/src/debuginfod",
+            "tests/src/sink",
+            "tests/programs/servers/axum/",
+        ],
+    ),
     ("toml", &["agent/src/config/"]),
 ];
 

@@ -10,13 +10,14 @@ use clap::Args;
 use serde::Serialize;
 
 use super::CliError;
-use super::options::UsageError;
+use super::options::{DebugOptions, UsageError};
 use super::table::{json_lines, print, table};
 use crate::discover::process::{self, ProcessError};
 use crate::event::ids::Tgid;
 use crate::function::pattern::Patterns;
 use crate::function::site::{CostClass, SiteKind};
 use crate::inspect::code;
+use crate::inspect::debug_file::{Lookup, Server};
 use crate::inspect::demangle::{self, Language, Variant};
 use crate::inspect::dwarf::{Debug, Described};
 use crate::inspect::elf::{ElfError, Module};
@@ -37,6 +38,8 @@ pub(super) struct Functions {
     /// List static tracepoints (USDT) instead: patterns are matched with PROVIDER:NAME
     #[arg(long)]
     usdt: bool,
+    #[command(flatten)]
+    debug: DebugOptions,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -113,11 +116,14 @@ pub(super) fn functions(options: &Functions) -> Result<(), CliError> {
     if options.usdt {
         return tracepoints::list(&places, &patterns, options.json);
     }
+    let debuginfod = options.debug.servers()?;
+    let server = debuginfod.as_deref().map(|server| server as &dyn Server);
+    let lookup = Lookup { root: &root, server };
     let mut rows = Vec::new();
     let mut near = near::Near::new(texts);
     let mut stripped = None;
     for place in places.iter().filter(|p| patterns.concern(&p.name, p.is_executable)) {
-        match list(place, &root, &patterns, &mut near, &mut rows) {
+        match list(place, lookup, &patterns, &mut near, &mut rows) {
             Ok(is_stripped) => {
                 if is_stripped && place.is_executable {
                     stripped = Some(place.open.clone());
@@ -168,20 +174,20 @@ fn places(options: &Functions) -> Result<(Vec<Place>, PathBuf), ListError> {
 /// Adds what matches in a file; tells whether the file is stripped.
 fn list(
     place: &Place,
-    root: &Path,
+    lookup: Lookup<'_>,
     patterns: &Patterns,
     near: &mut near::Near,
     rows: &mut Vec<Row>,
 ) -> Result<bool, ListError> {
     let module = Module::open(&place.open)?;
-    let index = Index::read(&module, root)?;
+    let index = Index::read(&module, lookup)?;
     let functions = index.functions(|name| {
         near.see(name);
         patterns.find(&place.name, place.is_executable, name).is_some()
     });
     let debug = match functions.is_empty() {
         true => None,
-        false => Debug::open(&place.open).ok().filter(|debug| !debug.is_empty()),
+        false => Debug::open(&place.open, lookup).ok().filter(|debug| !debug.is_empty()),
     };
     rows.extend(
         functions.iter().map(|function| row(place, &module, &index, debug.as_ref(), function)),

@@ -149,8 +149,8 @@ pub enum CliError {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let args = match arguments() {
-        Ok(args) => args,
+    let (args, from_file) = match arguments() {
+        Ok(read) => read,
         Err(error) => {
             eprintln!("remora: error: {}", output::chain(&error));
             return ExitCode::from(USAGE);
@@ -162,6 +162,11 @@ pub fn main() -> ExitCode {
             let code = if error.use_stderr() { USAGE } else { 0 };
             // Nowhere is left to tell that the message could not be printed.
             let _ = error.print();
+            let without = Cli::try_parse_from(std::env::args_os()).err();
+            let is_given = without.is_some_and(|own| own.to_string() == error.to_string());
+            if let Some(file) = from_file.filter(|_| code == USAGE && !is_given) {
+                eprintln!("remora: that is in the configuration {}", file.display());
+            }
             return ExitCode::from(code);
         }
     };
@@ -176,8 +181,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The arguments of this process, with those of the configuration file that they name.
-fn arguments() -> Result<Vec<OsString>, FileError> {
+/// The arguments of this process, with those of the configuration file that they name, and that file.
+fn arguments() -> Result<(Vec<OsString>, Option<PathBuf>), FileError> {
     let args: Vec<OsString> = std::env::args_os().collect();
     let mut own = args.iter().take_while(|arg| *arg != "--");
     let mut file = None;
@@ -188,10 +193,11 @@ fn arguments() -> Result<Vec<OsString>, FileError> {
             file = Some(PathBuf::from(path));
         }
     }
-    match file {
-        Some(file) => Ok(config::merge(&args, config::read(&file)?)),
-        None => Ok(args),
-    }
+    let args = match &file {
+        Some(file) => config::merge(&args, config::read(file)?),
+        None => args,
+    };
+    Ok((args, file))
 }
 
 fn dispatch(command: Command, color: options::Color) -> Result<(), CliError> {

@@ -1,11 +1,14 @@
 //! Flags, and what they mean together.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::destinations::Destinations;
+use crate::debuginfod::{Debuginfod, DebuginfodError};
 use crate::discover::rules::{RuleError, Rules};
 use crate::export::Limits;
 use crate::export::otlp::config::ConfigError;
@@ -42,6 +45,9 @@ pub enum UsageError {
         /// As it was given.
         value: String,
     },
+    /// Debug files cannot be fetched.
+    #[error(transparent)]
+    Debuginfod(#[from] DebuginfodError),
     /// A destination is wrong.
     #[error(transparent)]
     Destination(#[from] ConfigError),
@@ -138,6 +144,28 @@ pub struct FunctionOptions {
     /// Most that function probes may cost a process, in percent of one CPU
     #[arg(long, default_value = "2%", value_name = "PERCENT")]
     pub max_overhead: String,
+    #[command(flatten)]
+    pub(super) debug: DebugOptions,
+}
+
+/// Where debug files come from.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DebugOptions {
+    /// Fetch debug files that are not here from the servers in DEBUGINFOD_URLS, which then know what runs here
+    #[arg(long)]
+    debuginfod: bool,
+}
+
+impl DebugOptions {
+    /// The servers to ask, if any are to be asked.
+    pub(super) fn servers(&self) -> Result<Option<Arc<Debuginfod>>, UsageError> {
+        if !self.debuginfod {
+            return Ok(None);
+        }
+        let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+        let variable = |name: &str| std::env::var(name).ok();
+        Ok(Some(Arc::new(Debuginfod::from_env(variable, is_root)?)))
+    }
 }
 
 impl FunctionOptions {
@@ -151,7 +179,8 @@ impl FunctionOptions {
         let budget_ns = (percent * 10_000_000.0) as u64;
         let patterns = Patterns::parse(&self.functions)?;
         let tracepoints = TracepointGlobs::parse(&self.usdt)?;
-        Ok(Wishes { patterns, budget_ns, exceptions: self.exceptions, tracepoints })
+        let (exceptions, debuginfod) = (self.exceptions, self.debug.servers()?);
+        Ok(Wishes { patterns, budget_ns, exceptions, tracepoints, debuginfod })
     }
 }
 

@@ -12,11 +12,11 @@ use super::table::{json_lines, print, table};
 use crate::discover::rules::Rules;
 use crate::discover::{listeners, process, resource};
 use crate::event::ids::Tgid;
-use crate::function::pattern::Patterns;
-use crate::function::plan::{self as functions, Place};
+use crate::function::site::Site;
 use crate::inspect::runtime;
 use crate::platform::btf::Btf;
 use crate::probe::{Source, plan};
+use crate::run::Wishes;
 
 /// Flags of `remora plan`.
 #[derive(Debug, Args)]
@@ -35,6 +35,8 @@ enum Row {
     Process { pid: u32, service: String, matched_by: String, note: &'static str },
     Missing { pid: u32, error: String },
     Function { pid: u32, module: String, function: String, offsets: Vec<String> },
+    Exception { pid: u32, module: String, function: String, offsets: Vec<String> },
+    Usdt { pid: u32, module: String, tracepoint: String, offsets: Vec<String> },
     Refused { pid: u32, module: String, function: String, reason: String },
 }
 
@@ -49,6 +51,7 @@ pub(super) fn plan(options: &Plan) -> Result<(), CliError> {
     let kernel = kernel.map_err(crate::run::RunError::from)?;
     let known = || Source::ALL.into_iter().find(|source| source.is_known_to(&kernel));
     let source = options.options.capture.source.demanded().or_else(known);
+    let wishes = options.options.functions.wishes()?;
     let mut rows = Vec::new();
     if let Some(source) = source {
         rows.push(Row::Source { name: source.as_str(), description: source.describe() });
@@ -58,15 +61,20 @@ pub(super) fn plan(options: &Plan) -> Result<(), CliError> {
             purpose: probe.purpose,
         }));
     }
-    let wishes = options.options.functions.wishes()?;
-    processes(&rules, &wishes.patterns, &mut rows)?;
+    let others = plan::for_functions(!wishes.is_empty(), wishes.exceptions);
+    rows.extend(others.map(|probe| Row::Probe {
+        program: probe.program,
+        hook: probe.hook,
+        purpose: probe.purpose,
+    }));
+    processes(&rules, &wishes, &mut rows)?;
     if options.options.destinations.json {
         return json_lines(&rows);
     }
     print(&render(&rows, &rules))
 }
 
-fn processes(rules: &Rules, patterns: &Patterns, rows: &mut Vec<Row>) -> Result<(), CliError> {
+fn processes(rules: &Rules, wishes: &Wishes, rows: &mut Vec<Row>) -> Result<(), CliError> {
     let proc = Path::new("/proc");
     let list = process::all(proc).map_err(|source| CliError::Read { what: "/proc", source })?;
     let host = resource::Host::read();
@@ -101,41 +109,53 @@ fn processes(rules: &Rules, patterns: &Patterns, rows: &mut Vec<Row>) -> Result<
         let service = resource::resource(&facts, runtime.as_ref(), &host).service_name;
         rows.push(Row::Process { pid: tgid.0, service, matched_by, note });
         let knows_goroutines = runtime.is_some_and(|runtime| runtime.goroutines.is_some());
-        functions(tgid, patterns, knows_goroutines, rows);
+        functions(tgid, wishes, knows_goroutines, rows);
     }
     Ok(())
 }
 
-/// The probes on functions of a process.
-fn functions(tgid: Tgid, patterns: &Patterns, knows_goroutines: bool, rows: &mut Vec<Row>) {
+/// The probes on functions of a process, and on what raises exceptions in it, and its static tracepoints.
+fn functions(tgid: Tgid, wishes: &Wishes, knows_goroutines: bool, rows: &mut Vec<Row>) {
     let pid = tgid.0;
     let root = PathBuf::from(format!("/proc/{pid}/root"));
     for mapped in crate::run::mapped(tgid) {
-        let place = Place {
-            file: &mapped.open,
-            name: &mapped.name,
-            is_executable: mapped.is_executable,
-            root: &root,
-            knows_goroutines,
-        };
+        if !crate::run::concern(wishes, &mapped) {
+            continue;
+        }
         let module = || mapped.name.clone();
-        let plan = match functions::plan(&place, patterns) {
-            Ok(plan) => plan,
+        let found = match crate::run::look(wishes, &mapped, &root, knows_goroutines) {
+            Ok(found) => found,
             Err(error) => {
                 rows.push(Row::Missing { pid, error: format!("{}: {error}", mapped.name) });
                 continue;
             }
         };
-        for planned in plan.functions {
+        for planned in found.plan.functions {
             let sites = [planned.placement.entry].into_iter().chain(planned.placement.ends);
-            let offsets = sites.map(|site| format!("{:#x}", site.offset.0)).collect();
+            let offsets = offsets(sites);
             rows.push(Row::Function { pid, module: module(), function: planned.name, offsets });
         }
-        for refused in plan.refused {
+        for refused in found.plan.refused {
             let (function, reason) = (refused.name, refused.reason);
             rows.push(Row::Refused { pid, module: module(), function, reason });
         }
+        for hook in found.hooks {
+            let offsets = offsets([hook.site]);
+            rows.push(Row::Exception { pid, module: module(), function: hook.name, offsets });
+        }
+        for refused in found.unseen {
+            let (function, reason) = (refused.name, refused.reason);
+            rows.push(Row::Refused { pid, module: module(), function, reason });
+        }
+        for tracepoint in found.tracepoints {
+            let offsets = offsets(tracepoint.places.iter().map(|place| place.site));
+            rows.push(Row::Usdt { pid, module: module(), tracepoint: tracepoint.name, offsets });
+        }
     }
+}
+
+fn offsets(sites: impl IntoIterator<Item = Site>) -> Vec<String> {
+    sites.into_iter().map(|site| format!("{:#x}", site.offset.0)).collect()
 }
 
 fn render(rows: &[Row], rules: &Rules) -> String {
@@ -160,6 +180,15 @@ fn render(rows: &[Row], rules: &Rules) -> String {
             Row::Function { pid, module, function, offsets } => {
                 let place = format!("{module}+{}", offsets.join(", +"));
                 functions.push([pid.to_string(), function.clone(), place]);
+            }
+            Row::Exception { pid, module, function, offsets } => {
+                let place = format!("{module}+{}", offsets.join(", +"));
+                let name = format!("{function} (exceptions)");
+                functions.push([pid.to_string(), name, place]);
+            }
+            Row::Usdt { pid, module, tracepoint, offsets } => {
+                let place = format!("{module}+{}", offsets.join(", +"));
+                functions.push([pid.to_string(), format!("{tracepoint} (static)"), place]);
             }
             Row::Refused { pid, module, function, reason } => {
                 let why = format!("{module}: not probed: {reason}");

@@ -40,13 +40,10 @@ impl Mapping {
         self.path.as_deref().map(file_name)
     }
 
-    /// Where in memory a part of its file is, as far as it is mapped here.
-    pub(crate) fn addresses_of(&self, part: &Range<u64>) -> Option<Range<u64>> {
-        let length = self.addresses.end.checked_sub(self.addresses.start)?;
-        let from = part.start.max(self.offset);
-        let to = part.end.min(self.offset.checked_add(length)?);
-        let address = |offset: u64| Some(self.addresses.start + offset.checked_sub(self.offset)?);
-        (from < to).then_some(address(from)?..address(to)?)
+    /// Where an address is in its file, if it is in this.
+    pub(crate) fn offset_of(&self, address: u64) -> Option<u64> {
+        let within = self.addresses.contains(&address).then(|| address - self.addresses.start)?;
+        self.offset.checked_add(within)
     }
 }
 
@@ -123,20 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_file_are_found_in_memory() {
+    fn addresses_are_places_of_the_file() {
         let mapping =
             mapping("5000-9000 r--p 00002000 fe:00 1234 /usr/bin/program").expect("a line");
-        for (part, expected) in [
-            (0x2000..0x3000, Some(0x5000..0x6000)),
-            (0x1000..0x2800, Some(0x5000..0x5800)),
-            (0x5800..0x9000, Some(0x8800..0x9000)),
-            (0x0000..0x2000, None),
-            (0x6000..0x7000, None),
-        ] {
-            assert_eq!(mapping.addresses_of(&part), expected);
+        for (address, expected) in
+            [(0x5000, Some(0x2000)), (0x8fff, Some(0x5fff)), (0x4fff, None), (0x9000, None)]
+        {
+            assert_eq!(mapping.offset_of(address), expected, "{address:#x}");
         }
-        let reversed = Mapping { addresses: Range { start: 0x9000, end: 0x5000 }, ..mapping };
-        assert_eq!(reversed.addresses_of(&(0..u64::MAX)), None);
+        let last = Mapping { offset: u64::MAX, ..mapping };
+        assert_eq!(last.offset_of(0x5001), None);
     }
 
     #[test]

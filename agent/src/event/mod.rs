@@ -7,7 +7,7 @@ pub mod image;
 
 use std::fmt;
 
-use agent_common::function::hit_flags;
+use agent_common::function::{self, hit_flags};
 use agent_common::{
     SLOT_SHIFT, STATUS_UNKNOWN, SUFFIX_BYTES, family, goroutine_flags, io_flags, kind, nginx_flags,
     socket_flags, task_kind,
@@ -270,6 +270,19 @@ pub fn exit(tgid: Tgid, at: MonoNs, seq: u32) -> Vec<u8> {
         record.extend_from_slice(&word.to_ne_bytes());
     }
     record
+}
+
+/// The record of a hit with more chunks, which go before its own; `None` if it is none, or would be too
+/// long.
+pub fn with_chunks(record: &[u8], more: &[u8]) -> Option<Vec<u8>> {
+    let (head, own) = record.split_at_checked(size_of::<function::Hit>())?;
+    let is_hit = head.first() == Some(&kind::HIT);
+    let at = std::mem::offset_of!(function::Hit, copied);
+    let copied = u16::from_ne_bytes(*head.get(at..)?.first_chunk()?);
+    let whole = u16::try_from(more.len()).ok()?.checked_add(copied).filter(|_| is_hit)?;
+    let mut longer = [head, more, own].concat();
+    longer.get_mut(at..at + 2)?.copy_from_slice(&whole.to_ne_bytes());
+    Some(longer)
 }
 
 /// The number of a writer that no program of the kernel half has (`emit::Slot` there).

@@ -6,7 +6,7 @@ use reqwest::redirect::Policy;
 use reqwest::{ClientBuilder, Url};
 
 /// A client that talks to this URL and to nobody else.
-pub(super) fn builder(url: &Url, timeout: Duration) -> ClientBuilder {
+pub(crate) fn builder(url: &Url, timeout: Duration) -> ClientBuilder {
     let builder = ClientBuilder::new()
         .user_agent(concat!("remora/", env!("CARGO_PKG_VERSION")))
         .timeout(timeout)
@@ -19,7 +19,7 @@ pub(super) fn builder(url: &Url, timeout: Duration) -> ClientBuilder {
 }
 
 /// An error with its causes: the outermost alone says only "error sending request".
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -5,7 +5,7 @@
 
 #[cfg(test)]
 mod arbitrary;
-mod client;
+pub(crate) mod client;
 pub mod console;
 mod file;
 mod group;

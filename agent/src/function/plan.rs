@@ -13,6 +13,7 @@ use super::site::{Placement, SiteKind};
 use super::value::{self, Reader};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::code;
+use crate::inspect::debug_file::Lookup;
 use crate::inspect::demangle::Language;
 use crate::inspect::dwarf::{Debug, Described};
 use crate::inspect::elf::{ElfError, Module};
@@ -38,8 +39,8 @@ pub struct Place<'a> {
     pub name: &'a str,
     /// Whether it is the executable, which patterns without a module mean.
     pub is_executable: bool,
-    /// What absolute paths of debug files are meant below.
-    pub root: &'a Path,
+    /// Where debug files are looked for.
+    pub lookup: Lookup<'a>,
     /// Whether its goroutines can be told apart.
     pub knows_goroutines: bool,
 }
@@ -118,7 +119,7 @@ pub fn plan(place: &Place<'_>, patterns: &Patterns) -> Result<ModulePlan, PlanEr
         return Ok(ModulePlan::default());
     }
     let module = Module::open(place.file)?;
-    let index = Index::read(&module, place.root)?;
+    let index = Index::read(&module, place.lookup)?;
     Ok(plan_listed(place, (&module, &index), patterns))
 }
 
@@ -134,7 +135,7 @@ pub fn plan_listed(
     if functions.is_empty() {
         return plan;
     }
-    let debug = Debug::open(place.file).ok().filter(|debug| !debug.is_empty());
+    let debug = Debug::open(place.file, place.lookup).ok().filter(|debug| !debug.is_empty());
     for function in functions {
         let Some(pattern) = patterns.find(place.name, place.is_executable, &function.name) else {
             continue;

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod code;
+pub mod debug_file;
 pub mod demangle;
 pub mod dwarf;
 pub mod elf;

@@ -235,7 +235,6 @@ impl Scene {
             task_kind,
             task_flags,
             task_seq,
-            ..Default::default()
         };
         self.record(header.cpu, records::io(&io, payload));
     }

@@ -52,6 +52,22 @@ pub fn probes(source: Source, kernel: &Btf) -> Vec<Probe> {
     probes
 }
 
+/// What is attached besides if functions, exceptions or static tracepoints are asked for.
+pub fn for_functions(any: bool, exceptions: bool) -> impl Iterator<Item = Probe> {
+    let function = Probe {
+        program: "function_hit",
+        hook: "uprobes, in one link a file",
+        purpose: "see calls of functions, exceptions and static tracepoints",
+    };
+    let signals = Probe {
+        program: "signal_deliver",
+        hook: "tp_btf signal:signal_deliver",
+        purpose: "see signals that end a process with an error",
+    };
+    let wanted = [(any, function), (exceptions, signals)];
+    wanted.into_iter().filter_map(|(is_wanted, probe)| is_wanted.then_some(probe))
+}
+
 /// Where the kernel still has them: sends like any other since 6.5.
 const PAGE_FUNCTIONS: [Probe; 2] = [
     Probe { program: "tcp_sendpage", hook: "fexit tcp_sendpage", purpose: PAGES },

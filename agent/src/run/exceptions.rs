@@ -4,17 +4,18 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::functions::{FileId, Mapped};
 use crate::discover::maps;
 use crate::event::ids::Tgid;
+use crate::event::{self, Hit};
 use crate::function::FunctionNo;
-use crate::function::exception::{self, Decode, EVENT, Hook, Hooks};
+use crate::function::exception::{self, Constants, Decode, EVENT, Hook};
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
-use crate::function::plan::Place;
+use crate::inspect::address::{FileOffset, VirtAddr};
 use crate::inspect::elf::Module;
 use crate::inspect::runtime::Goroutines;
-use crate::inspect::symbols::Index;
 use crate::probe::function::{Point, TaskSource};
 
 /// How the names of libraries begin that may have a hook; any executable may.
@@ -24,16 +25,6 @@ const LIBRARIES: [&str; 7] =
 /// Whether a module may have a hook.
 pub(super) fn concern(module: &Mapped) -> bool {
     module.is_executable || LIBRARIES.iter().any(|library| module.name.starts_with(library))
-}
-
-/// The hooks of a module. Says which cannot be probed.
-pub(super) fn hooks(place: &Place<'_>, opened: &Module, index: &Index) -> Vec<Hook> {
-    let Hooks { hooks, refused } = exception::hooks(opened, index);
-    for (function, reason) in refused {
-        let module = place.name;
-        tracing::warn!(module, %function, %reason, "exceptions are not seen here");
-    }
-    hooks
 }
 
 /// The probe of a hook.
@@ -65,33 +56,79 @@ pub(super) fn facts(number: u32, hook: &Hook, site: u32, module: &str) -> Functi
     }
 }
 
-/// Most bytes that are touched of a file.
-const TOUCHED_MAX: u64 = 8 << 20;
+/// A hook of which a hit may lack names of types, because its program has never touched them.
+pub(super) struct Cold {
+    decode: Decode,
+    /// Where its probe is.
+    address: VirtAddr,
+    offset: FileOffset,
+    module: Arc<Module>,
+    id: FileId,
+}
 
-const PAGE_BYTES: u64 = 4096;
-
-/// Has the kernel map what hooks read of a file and the process may never have touched. Its memory is read
-/// for that, and nothing is changed: the pages are those of the file.
-pub(super) fn touch(tgid: Tgid, module: &Mapped, hooks: &[Hook]) {
-    let untouched = || hooks.iter().filter_map(|hook| hook.untouched);
-    if untouched().next().is_none() {
-        return;
+impl Cold {
+    /// Of a hook in a file.
+    pub(super) fn of(hook: &Hook, module: &Arc<Module>, id: FileId) -> Option<Self> {
+        let Hook { decode, site, .. } = hook;
+        decode.reads_constants().then(|| Self {
+            decode: *decode,
+            address: site.address,
+            offset: site.offset,
+            module: Arc::clone(module),
+            id,
+        })
     }
-    let proc = Path::new("/proc");
-    let Ok(memory) = File::open(proc.join(format!("{}/mem", tgid.0))) else { return };
-    let mappings = maps::of(proc, tgid);
-    for untouched in untouched() {
-        let from = untouched.offset.0;
-        let wanted = from..from.saturating_add(untouched.bytes.min(TOUCHED_MAX));
-        for mapping in &mappings {
-            let Some(addresses) = mapping.addresses_of(&wanted) else { continue };
-            if FileId::of(&mapping.file(proc, tgid)) != Some(module.id) {
-                continue;
+
+    /// The hit's record with the names that it lacks, if it lacks some and they can be read.
+    pub(super) fn complete(&self, record: &[u8], hit: &Hit<'_>) -> Option<Vec<u8>> {
+        let here = exception::here(hit.chunks)?;
+        let mut memory = Memory { cold: self, tgid: hit.tgid, here, file: None };
+        let more = exception::complete(self.decode, hit.chunks, &mut memory)?;
+        event::with_chunks(record, &more)
+    }
+}
+
+/// Where constants are read: in the file of the hook, or in the memory of the process that has hit it.
+struct Memory<'a> {
+    cold: &'a Cold,
+    tgid: Tgid,
+    here: u64,
+    /// Opened when it is asked for; `Some(None)`: it cannot be, or is another program's by now.
+    file: Option<Option<File>>,
+}
+
+impl Memory<'_> {
+    /// The process's memory, if the hook's file is still where the hit was: then its constants are, too.
+    fn open(&self) -> Option<File> {
+        let proc = Path::new("/proc");
+        let memory = File::open(proc.join(format!("{}/mem", self.tgid.0))).ok()?;
+        let mappings = maps::of(proc, self.tgid);
+        let is_it = mappings.iter().any(|mapping| {
+            mapping.offset_of(self.here) == Some(self.cold.offset.0)
+                && FileId::of(&mapping.file(proc, self.tgid)) == Some(self.cold.id)
+        });
+        is_it.then_some(memory)
+    }
+}
+
+impl Constants for Memory<'_> {
+    fn of_module(&mut self, distance: i64, bytes: &mut [u8]) -> bool {
+        let Cold { address, module, .. } = self.cold;
+        let Some(address) = address.0.checked_add_signed(distance) else { return false };
+        match module.read(VirtAddr(address), bytes.len()) {
+            Ok(read) if read.len() == bytes.len() => {
+                bytes.copy_from_slice(&read);
+                true
             }
-            for page in addresses.step_by(PAGE_BYTES as usize) {
-                // What cannot be read now is not read by the hook either.
-                let _ = memory.read_at(&mut [0], page);
-            }
+            _ => false,
         }
+    }
+
+    fn of_process(&mut self, address: u64, bytes: &mut [u8]) -> bool {
+        if self.file.is_none() {
+            self.file = Some(self.open());
+        }
+        let file = self.file.as_ref().and_then(Option::as_ref);
+        file.is_some_and(|file| file.read_exact_at(bytes, address).is_ok())
     }
 }

@@ -26,6 +26,7 @@ use std::time::Duration;
 pub use functions::{FunctionsError, Wishes};
 pub(crate) use functions::{Mapped, mapped};
 pub use launch::become_program;
+pub(crate) use planner::{concern, look};
 pub use summary::Summary;
 pub use targets::TargetError;
 pub use tracepoints::{TracepointError, TracepointGlobs};
@@ -391,8 +392,15 @@ impl Agent {
                 }
                 return;
             }
-            recording.write(&Step::Record(record));
-            let decoded = event::decode(record);
+            let mut decoded = event::decode(record);
+            let completed = match (&decoded, functions.as_ref()) {
+                (Ok((_, Event::Hit(hit))), Some(functions)) => functions.complete(record, hit),
+                _ => None,
+            };
+            if let Some(completed) = &completed {
+                decoded = event::decode(completed);
+            }
+            recording.write(&Step::Record(completed.as_deref().unwrap_or(record)));
             if let Ok((_, event)) = &decoded {
                 let mut announce = |step: &Step<'_>| {
                     note(step, fresh);

@@ -5,14 +5,16 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use super::functions::{Mapped, Version};
 use super::tracepoints;
 use super::{Wishes, exceptions};
-use crate::function::exception::Hook;
-use crate::function::plan::{self, ModulePlan, Place, PlanError};
+use crate::function::exception::{self, Hook, Hooks};
+use crate::function::plan::{self, ModulePlan, Place, PlanError, Refused};
+use crate::inspect::debug_file::{Lookup, Server};
 use crate::inspect::elf::Module;
 use crate::inspect::symbols::{Index, SymbolError};
 
@@ -49,7 +51,20 @@ pub(crate) struct Found {
     pub(crate) unlisted: Option<SymbolError>,
     /// Where its exceptions are raised, if that is asked for.
     pub(crate) hooks: Vec<Hook>,
+    /// Where they are not seen though they are raised there.
+    pub(crate) unseen: Vec<Refused>,
+    /// The file, if hits of them may lack what is in it.
+    pub(crate) module: Option<Arc<Module>>,
     pub(crate) tracepoints: Vec<tracepoints::Found>,
+}
+
+impl Found {
+    fn hook(&mut self, Hooks { hooks, refused }: Hooks) {
+        let refused = refused.into_iter();
+        self.hooks = hooks;
+        self.unseen =
+            refused.map(|(name, why)| Refused { name, reason: why.to_string() }).collect();
+    }
 }
 
 /// Whether there may be anything in a file that is asked for.
@@ -69,11 +84,13 @@ pub(crate) fn look(
     root: &Path,
     knows_goroutines: bool,
 ) -> Result<Found, PlanError> {
+    let server = wishes.debuginfod.as_deref().map(|server| server as &dyn Server);
+    let lookup = Lookup { root, server };
     let place = Place {
         file: &module.open,
         name: &module.name,
         is_executable: module.is_executable,
-        root,
+        lookup,
         knows_goroutines,
     };
     let tracepoints = tracepoints::look(&place, &wishes.tracepoints);
@@ -84,22 +101,25 @@ pub(crate) fn look(
         return Ok(found);
     }
     let opened = Module::open(place.file)?;
-    match Index::read(&opened, root) {
+    match Index::read(&opened, lookup) {
         Ok(index) => {
             if lists {
                 found.plan = plan::plan_listed(&place, (&opened, &index), &wishes.patterns);
             }
             if looks {
-                found.hooks = exceptions::hooks(&place, &opened, &index);
+                found.hook(exception::hooks(&opened, &index));
             }
         }
         Err(error) => {
             // What it exports may yet be read, and runtimes export their hooks.
             if let Some(index) = Index::exported(&opened).ok().filter(|_| looks) {
-                found.hooks = exceptions::hooks(&place, &opened, &index);
+                found.hook(exception::hooks(&opened, &index));
             }
             found.unlisted = lists.then_some(error);
         }
+    }
+    if found.hooks.iter().any(|hook| hook.decode.reads_constants()) {
+        found.module = Some(Arc::new(opened));
     }
     Ok(found)
 }

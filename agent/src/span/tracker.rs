@@ -15,7 +15,7 @@ use super::finish;
 use super::http::{self, Ends, HeaderCapture};
 use super::model::{Kind, Resource, Span};
 use super::sampler::Sampler;
-use super::sockets::Sockets;
+use super::sockets::{SocketState, Sockets};
 use super::state::{self, Operation, State};
 use crate::event::ids::{SocketId, TaskId, Tgid};
 use crate::event::{Event, Io, Outcome, Socket};
@@ -35,6 +35,10 @@ const READ_LATE_NS: u64 = 500_000_000;
 /// How long a process may take to learn that its connection is over: until then it may read what
 /// begins something new.
 const LEARNS_NS: u64 = 3_000_000_000;
+
+/// How many of a connection's last requests are looked at, of which one may not be answered yet.
+/// What was taken for a request and was none may lie between.
+const LAST: usize = 4;
 
 /// Room for the attributes of an ordinary request, encoded.
 const ATTRIBUTE_BYTES: usize = 640;
@@ -613,11 +617,10 @@ impl Tracker {
         let is_open = |(_, key): &(ExchangeNo, ExchangeKey)| {
             self.state.exchanges.get(*key).is_some_and(|exchange| exchange.end.is_none())
         };
-        let is_pipelined = offset > 0
-            || self
-                .sockets
-                .get(socket_key)
-                .is_some_and(|socket| socket.exchanges.iter().any(is_open));
+        // Answers come in the order of their requests, so one of the last is open if any is; the others,
+        // thousands on a busy connection, wait to be handed out.
+        let last = |socket: &SocketState| socket.exchanges.iter().rev().take(LAST).any(is_open);
+        let is_pipelined = offset > 0 || self.sockets.get(socket_key).is_some_and(last);
         let Some(process) = self.state.processes.get(&operation.task.tgid) else { return };
         let resource = Arc::clone(&process.resource);
         let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::inspect::address::VirtAddr;
+use crate::inspect::debug_file::Lookup;
 use crate::inspect::demangle;
 use crate::inspect::elf::Module;
 use crate::inspect::symbols::{Index, SymbolError};
@@ -46,7 +47,7 @@ impl Code {
     /// # Errors
     /// If its files cannot be read.
     pub fn read(name: &str, module: Module, root: &Path) -> Result<Self, SymbolError> {
-        let index = Index::read(&module, root)?;
+        let index = Index::read(&module, Lookup::below(root))?;
         index.unwind(&module);
         let go = Go::read(&module, &index);
         Ok(Self { name: name.to_owned(), module, root: root.to_owned(), index, go })

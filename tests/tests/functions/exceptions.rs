@@ -10,7 +10,7 @@ use remora_tests::program::scripts;
 use remora_tests::spans::{Event, SERVER, Span};
 use remora_tests::{Scratch, is_root, until, wire};
 
-use crate::scene::{ALL, Shown, Waiting, ended, probing};
+use crate::scene::{ALL, Shown, Waiting, ended, probing, wait_for_events};
 
 /// How often, by type and message.
 type Raised = BTreeMap<(String, String), u64>;
@@ -101,11 +101,34 @@ fn cpp_with_its_library_inside() {
     compiled("raise.cpp", &["-O1", "-static"], &["work", "outer"]);
 }
 
+/// They are read when they are missed, which takes a moment.
+#[test]
+fn cpp_with_names_that_are_in_no_memory() {
+    if !is_root() {
+        return;
+    }
+    for flags in [["-O2", "-pie"], ["-O2", "-no-pie"]] {
+        let scratch = Scratch::new();
+        let Some(program) = compile(&scratch, "exceptions/cold.cpp", &flags) else { return };
+        let mut probed = Waiting::start(&scratch, "probed", &mut Command::new(&program));
+        let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
+        let agent = probing(&scratch, probed.pid(), &["work"], &options);
+        probed.tell("go");
+        wait_for_events(&scratch, 6);
+        let shown = probed.end();
+        let ended = ended(&scratch, agent);
+        assert_eq!(shown.status.code(), Some(4));
+        assert_eq!(told(&ended.spans), expected(&shown), "{:#?}", ended.log);
+    }
+}
+
 /// Makes the symbols of an executable unreadable, but for those that it exports (`Elf64_Ehdr`,
 /// `Elf64_Shdr`).
 fn hide_symbols(program: &Path) {
     let mut bytes = std::fs::read(program).expect("it was compiled just now");
-    let word = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let word = |bytes: &[u8], at: usize| {
+        u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+    };
     let start = word(&bytes, 0x28) as usize;
     let count = usize::from(u16::from_le_bytes([bytes[0x3c], bytes[0x3d]]));
     let sections = (0..count).map(|number| start + 64 * number);

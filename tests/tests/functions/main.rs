@@ -7,6 +7,7 @@ mod fates;
 mod hazards;
 mod numbers;
 mod places;
+mod planned;
 mod scene;
 mod stacks;
 mod strain;

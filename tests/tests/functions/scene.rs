@@ -141,6 +141,15 @@ pub(crate) fn probing(scratch: &Scratch, pid: u32, functions: &[&str], options: 
     agent
 }
 
+/// Waits until so many events are in the spans that [`probing`] has written.
+pub(crate) fn wait_for_events(scratch: &Scratch, count: usize) {
+    until("events in the file", || {
+        let spans = spans::read(&file(scratch));
+        let events: usize = spans.iter().map(|span| span.events.len()).sum();
+        (events >= count).then_some(())
+    });
+}
+
 /// Where [`probing`] writes spans.
 fn file(scratch: &Scratch) -> PathBuf {
     scratch.file("spans.jsonl")

@@ -123,6 +123,11 @@ pub(super) fn tell_here(code: &mut Code) {
     code.chunk(HERE).register(register::RIP).put(8);
 }
 
+/// Where the hook's probe is in memory, if its hits tell.
+pub fn here(chunks: &[u8]) -> Option<u64> {
+    Chunks(chunks).number(HERE)
+}
+
 /// Where the hook was called from.
 pub(super) fn caller(chunks: Chunks<'_>) -> Option<i64> {
     from_here(chunks, chunks.number(CALLER)?)

@@ -82,8 +82,7 @@ pub(super) fn word(image: &[u8], number: usize) -> Option<u64> {
     image.as_chunks::<8>().0.get(number).map(|word| u64::from_le_bytes(*word))
 }
 
-/// Chunks as the kernel half writes them.
-#[cfg(test)]
+/// Chunks as the kernel half writes them: number, status, bytes.
 pub(super) fn written(chunks: &[(u16, u16, &[u8])]) -> Vec<u8> {
     let mut written = Vec::new();
     for (number, status, bytes) in chunks {

@@ -10,8 +10,9 @@
 use agent_common::function::{Op, register};
 
 use super::catch::{self, Catch, Which};
-use super::chunks::{Chunks, Piece, is_name};
+use super::chunks::{Chunks, Piece, is_name, written};
 use super::code::Code;
+use super::cold::{self, Constants};
 use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen};
 use crate::inspect::demangle;
 
@@ -60,6 +61,8 @@ pub(super) fn code(name: &str) -> (Vec<Op>, Decode) {
         return (Vec::new(), Decode::CppRethrow);
     }
     catch::tell_object(&mut code, register::RDI);
+    cold::tell_type(&mut code, register::RSI);
+    catch::tell_here(&mut code);
     code.chunk(NAMES).register(register::RSI).save(0).follow(8).string(NAME_MAX);
     code.chunk(TABLES).recall(0).follow(0).put(8);
     // Before what may fail: after two failures nothing is read any more.
@@ -73,6 +76,53 @@ pub(super) fn code(name: &str) -> (Vec<Op>, Decode) {
         code.chunk(NAMES + step).recall(0).follow(8).string(NAME_MAX);
     }
     (code.finish(), Decode::Cpp)
+}
+
+/// Reads the names and kinds of the type and of those that it is derived from, unless the hook has: up to
+/// `std::exception` or whatever has no single base.
+pub(super) fn complete(chunks: Chunks<'_>, constants: &mut dyn Constants) -> Option<Vec<u8>> {
+    // Of what is no base of its type the code reads nothing, or nothing of use.
+    let is_whole = (0..=BASES_MAX).all(|step| {
+        let has_base = step == 0 || chunks.number(TABLES + step) == chunks.number(TABLES);
+        !has_base || chunks.whole(NAMES + step).is_some() && chunks.number(TABLES + step).is_some()
+    });
+    if is_whole {
+        return None;
+    }
+    let mut word = |address: u64| {
+        let mut bytes = [0; 8];
+        constants.of_process(address, &mut bytes).then(|| u64::from_le_bytes(bytes))
+    };
+    let mut found: Vec<(u16, Vec<u8>)> = Vec::new();
+    let mut at = cold::type_of(chunks)?;
+    let mut tables = Vec::new();
+    let mut names = Vec::new();
+    for step in 0..=BASES_MAX {
+        let (Some(table), Some(name)) = (word(at), word(at.wrapping_add(8))) else { break };
+        tables.push(table);
+        names.push(name);
+        if tables.first() != Some(&table) {
+            break;
+        }
+        found.push((TABLES + step, table.to_le_bytes().to_vec()));
+        let Some(base) = word(at.wrapping_add(16)) else { break };
+        at = base;
+    }
+    // What the hook has read itself is still what it was.
+    let known = chunks.number(TABLES);
+    if known.is_some() && known != tables.first().copied() {
+        return None;
+    }
+    for (step, name) in (0..).zip(names) {
+        let read = |at, bytes: &mut [u8]| constants.of_process(name.wrapping_add(at), bytes);
+        match cold::string(NAME_MAX as usize, read) {
+            Some(text) => found.push((NAMES + step, text)),
+            None if step == 0 => return None,
+            None => break,
+        }
+    }
+    let found: Vec<_> = found.iter().map(|(number, bytes)| (*number, 0, &**bytes)).collect();
+    Some(written(&found))
 }
 
 pub(super) fn decode(chunks: Chunks<'_>) -> Option<Seen> {
@@ -145,7 +195,6 @@ fn type_name(mangled: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::chunks::written;
     use super::*;
 
     fn raised(name: &str, message: Option<&str>) -> Option<Seen> {

@@ -8,10 +8,11 @@
 use agent_common::function::{Op, register};
 
 use super::catch::{self, Catch, Which};
-use super::chunks::{Chunks, Piece, is_name, word};
+use super::chunks::{Chunks, Piece, is_name, word, written};
 use super::code::Code;
-use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, Untouched, data};
-use crate::inspect::address::{FileOffset, VirtAddr};
+use super::cold::{self, Constants};
+use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, data};
+use crate::inspect::address::VirtAddr;
 use crate::inspect::elf::Module;
 
 /// `abi.Type.TFlag`, `.Align_`, `.FieldAlign_` and `.Kind_`, a byte each.
@@ -43,6 +44,9 @@ pub(super) fn is_hook(name: &str) -> bool {
             | SERVER
     )
 }
+
+/// Where all types are.
+const TYPES: u16 = 5;
 
 /// `recovery(*g)`: a deferred call has recovered. It runs on the stack of the scheduler.
 const RECOVERY: &str = "runtime.recovery";
@@ -96,22 +100,28 @@ pub(super) fn code(name: &str, seen: Surroundings<'_>) -> (Vec<Op>, Decode) {
         code.register(register::RAX).counted(0, MESSAGE_MAX);
         return (code.finish(), Decode::GoFatal);
     }
+    cold::tell_type(&mut code, register::RAX);
+    catch::tell_here(&mut code);
     code.register(register::RAX).shift_left(TYPE_SHIFT).save(0);
     catch::tell_sum(&mut code, 0, register::RBX);
+    // First what is read nowhere else, if this fails twice.
+    code.chunk(IMAGE).register(register::RBX).copy(24);
+    code.chunk(TEXT).register(register::RBX).follow(8).save(0);
+    code.register(register::RBX).follow(0).counted(0, MESSAGE_MAX);
+    // What only some have, and only some are large enough for.
+    code.chunk(METHOD).register(register::RBX).add(24).copy(16);
+    code.chunk(FLAGS).register(register::RAX).load(TYPE_FLAGS, 4).put(4);
     let distance = types(seen.module).and_then(|types| {
         i32::try_from(types.0.wrapping_sub(seen.site.address.0).cast_signed()).ok()
     });
     if let Some(distance) = distance {
-        code.chunk(HEAD).register(register::RIP).add(distance).save(1);
+        code.chunk(TYPES).register(register::RIP).add(distance).save(1).put(8);
+        code.chunk(HEAD);
         code.register(register::RAX).load(TYPE_NAME, 4).add_slot(1).save(2).copy(3);
         // A byte of flags, a byte or two of length, the name.
         code.chunk(NAME).recall(2).load(1, 1).save(3);
         code.recall(2).add(2).counted(3, NAME_MAX);
     }
-    code.chunk(FLAGS).register(register::RAX).load(TYPE_FLAGS, 4).put(4);
-    code.chunk(IMAGE).register(register::RBX).copy(24);
-    code.chunk(TEXT).register(register::RBX).follow(8).save(0);
-    code.register(register::RBX).follow(0).counted(0, MESSAGE_MAX);
     (code.finish(), Decode::GoPanic)
 }
 
@@ -125,14 +135,125 @@ fn types(module: &Module) -> Option<VirtAddr> {
     })
 }
 
-/// Where the names of types are.
-pub(super) fn names(module: &Module) -> Option<Untouched> {
-    let from = types(module)?;
-    let section = module.sections().iter().find(|section| section.holds(from))?;
-    let end = data::symbol(module, "runtime.etypes");
-    let end = end.map_or(section.address.0 + section.size, |end| end.0);
-    let offset = FileOffset(from.0 - section.address.0 + section.offset.0);
-    Some(Untouched { offset, bytes: end.checked_sub(from.0)? })
+/// Reads the name of a type of the program's own, and its flags, unless the hook has; and what else of a
+/// failed type assertion is constant.
+pub(super) fn complete(chunks: Chunks<'_>, constants: &mut dyn Constants) -> Option<Vec<u8>> {
+    let kind = catch::from_here(chunks, cold::type_of(chunks)?)?;
+    let types = catch::from_here(chunks, chunks.number(TYPES)?)?;
+    let mut types = Types { types, constants };
+    let mut more = Vec::new();
+    if [HEAD, NAME, FLAGS].iter().any(|number| chunks.whole(*number).is_none()) {
+        more = types.read(kind)?;
+    }
+    let name = type_name(Chunks(&more)).or_else(|| type_name(chunks));
+    if name.as_deref() == Some(ASSERTION)
+        && let Some(assertion) = types.assertion(chunks)
+    {
+        more.extend(assertion);
+    }
+    (!more.is_empty()).then_some(more)
+}
+
+/// The types of a program, by their distance from a hook.
+struct Types<'a> {
+    /// Where they begin.
+    types: i64,
+    constants: &'a mut dyn Constants,
+}
+
+impl Types<'_> {
+    fn bytes(&mut self, at: i64, bytes: &mut [u8]) -> Option<()> {
+        self.constants.of_module(at, bytes).then_some(())
+    }
+
+    /// Where the name of a type is, and the type's flags.
+    fn place(&mut self, kind: i64) -> Option<(i64, [u8; 4])> {
+        let (mut flags, mut offset) = ([0; 4], [0; 4]);
+        self.bytes(kind.checked_add(TYPE_FLAGS.into())?, &mut flags)?;
+        self.bytes(kind.checked_add(TYPE_NAME.into())?, &mut offset)?;
+        Some((self.types.checked_add(i32::from_le_bytes(offset).into())?, flags))
+    }
+
+    /// The chunks that the hook makes of a type.
+    fn read(&mut self, kind: i64) -> Option<Vec<u8>> {
+        let (name, flags) = self.place(kind)?;
+        let mut head = [0; 3];
+        self.bytes(name, &mut head)?;
+        // As the hook does: as many bytes as the first of length says, behind that.
+        let [_, length, _] = head;
+        let mut text = vec![0; usize::from(length)];
+        self.bytes(name.checked_add(2)?, &mut text)?;
+        Some(written(&[(HEAD, 0, &head), (NAME, 0, &text), (FLAGS, 0, &flags)]))
+    }
+
+    /// The whole name of a type.
+    fn name(&mut self, kind: i64) -> Option<Vec<u8>> {
+        let (name, flags) = self.place(kind)?;
+        let mut head = [0; 3];
+        self.bytes(name, &mut head)?;
+        let [_, low, high] = head;
+        let (length, bytes) = if low < 0x80 {
+            (usize::from(low), 1)
+        } else {
+            (usize::from(low & 0x7f) | usize::from(high & 0x7f) << 7, 2)
+        };
+        let mut text = vec![0; Some(length).filter(|length| *length <= NAME_MAX as usize)?];
+        self.bytes(name.checked_add(1 + bytes)?, &mut text)?;
+        let star = usize::from(flags.first()? & EXTRA_STAR != 0);
+        Some(text.get(star..)?.to_vec())
+    }
+
+    /// What a `runtime.TypeAssertionError` points at: the types of the interface, of what is in it and of
+    /// what was asked for, and the name of the method that is missing.
+    fn assertion(&mut self, chunks: Chunks<'_>) -> Option<Vec<u8>> {
+        let image = chunks.whole(IMAGE)?.bytes;
+        let mut found = Vec::new();
+        for (number, field) in (ASSERTED..).zip(0..3) {
+            let kind = word(image, field)?;
+            if kind != 0 {
+                let name = self.name(catch::from_here(chunks, kind)?)?;
+                found.extend(written(&[(number, 0, &name)]));
+            }
+        }
+        let method = chunks.whole(METHOD)?.bytes;
+        let (at, length) = (word(method, 0)?, word(method, 1)?);
+        let mut text = vec![0; usize::try_from(length.min(NAME_MAX as u64 + 1)).ok()?];
+        if length > 0 {
+            self.bytes(catch::from_here(chunks, at)?, &mut text)?;
+        }
+        found.extend(written(&[(MISSING, 0, &text)]));
+        (length <= NAME_MAX as u64).then_some(found)
+    }
+}
+
+/// What is raised where a value is not of the type that was asked for.
+const ASSERTION: &str = "*runtime.TypeAssertionError";
+/// The string that names the method which is missing, as it lies in one.
+const METHOD: u16 = 6;
+/// The names of the three types of one, those that are there.
+const ASSERTED: u16 = 10;
+/// The name of the method.
+const MISSING: u16 = 13;
+
+/// What a failed type assertion says (`TypeAssertionError.Error` of `runtime/error.go`).
+fn assertion(image: &[u8], chunks: Chunks<'_>) -> Option<String> {
+    let name = |field: u16| chunks.text(ASSERTED + field);
+    let is_there = |field| word(image, field).map(|kind| kind != 0);
+    // Nothing of it was completed.
+    let missing = chunks.whole(MISSING)?.text()?;
+    let interface = if is_there(0)? { name(0)? } else { "interface".to_owned() };
+    let wanted = name(2)?;
+    if !is_there(1)? {
+        return Some(format!("interface conversion: {interface} is nil, not {wanted}"));
+    }
+    let concrete = name(1)?;
+    if !missing.is_empty() {
+        let is_not = format!("interface conversion: {concrete} is not {wanted}");
+        return Some(format!("{is_not}: missing method {missing}"));
+    }
+    // Of types that are called the same it says more.
+    let differ = concrete != wanted;
+    differ.then(|| format!("interface conversion: {interface} is {concrete}, not {wanted}"))
 }
 
 pub(super) fn decode_panic(chunks: Chunks<'_>) -> Option<Seen> {
@@ -209,7 +330,13 @@ fn message(name: &str, image: &[u8], chunks: Chunks<'_>) -> Option<String> {
         | "*errors.errorString"
         | "*fmt.wrapError"
         | "*fmt.wrapErrors"
+        | "*errors.fundamental"
+        | "*json.SyntaxError"
+        | "*http.ProtocolError"
+        | "runtime.plainError"
         | "runtime.plainErrorString" => chunks.text(TEXT)?,
+        "context.deadlineExceededError" => "context deadline exceeded".to_owned(),
+        ASSERTION => assertion(image, chunks)?,
         "runtime.errorString" | "runtime.errorAddressString" => {
             format!("runtime error: {}", chunks.text(TEXT)?)
         }
@@ -251,7 +378,6 @@ fn bounds(image: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::chunks::written;
     use super::*;
 
     fn panic(name: &[u8], flags: u8, image: &[u8], text: &[u8]) -> Option<Seen> {

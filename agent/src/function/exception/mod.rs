@@ -7,6 +7,7 @@
 mod catch;
 mod chunks;
 mod code;
+mod cold;
 mod cpp;
 pub(crate) mod data;
 mod frames;
@@ -30,8 +31,9 @@ use crate::inspect::elf::Module;
 use crate::inspect::symbols::{Function, Index};
 use crate::span::redact;
 use catch::CATCHERS_MAX;
-pub use catch::{Catch, Catcher, CatcherKind, Which, catcher};
+pub use catch::{Catch, Catcher, CatcherKind, Which, catcher, here};
 use chunks::Chunks;
+pub use cold::{Constants, complete};
 pub use golang::goroutine;
 
 /// The event's name that the semantic conventions give an exception.
@@ -64,20 +66,8 @@ pub struct Hook {
     pub decode: Decode,
     /// Whether the task is a goroutine.
     pub in_goroutine: bool,
-    /// What the hook reads of the file and the program may never have touched. A probe reads only what is
-    /// in memory.
-    pub untouched: Option<Untouched>,
     /// The functions that catch for its runtime, if it tells who catches.
     pub catchers: Vec<Catcher>,
-}
-
-/// A part of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Untouched {
-    /// Where it begins.
-    pub offset: FileOffset,
-    /// How much it is.
-    pub bytes: u64,
 }
 
 /// The hooks of a module.
@@ -238,7 +228,6 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
                 decode,
                 Decode::GoPanic | Decode::GoFatal | Decode::GoUncaught | Decode::GoServer
             );
-            let untouched = if decode == Decode::GoPanic { golang::names(module) } else { None };
             let catchers = if decode.catches() {
                 catchers(kind, site, module, &functions)
             } else {
@@ -248,8 +237,7 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
                 continue;
             }
             let (name, semaphore) = (function.name.clone(), None);
-            let hook =
-                Hook { name, site, semaphore, ops, decode, in_goroutine, untouched, catchers };
+            let hook = Hook { name, site, semaphore, ops, decode, in_goroutine, catchers };
             found.hooks.push(hook);
         }
     }

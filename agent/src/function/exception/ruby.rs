@@ -51,7 +51,6 @@ fn hook(module: &Module, point: &Tracepoint) -> Option<Hook> {
         ops: code.finish(),
         decode: Decode::Ruby,
         in_goroutine: false,
-        untouched: None,
         catchers: Vec::new(),
     })
 }

@@ -28,6 +28,7 @@ use self::sections::Loaded;
 use self::types::{TypeNo, Types};
 use self::units::{Cache, View};
 use crate::inspect::address::VirtAddr;
+use crate::inspect::debug_file::Lookup;
 
 /// The debug information of one program or library.
 pub struct Debug {
@@ -132,13 +133,12 @@ pub struct Parameter {
 }
 
 impl Debug {
-    /// Opens a program or library. Its debug information may be in another file, found by its build id
-    /// or name as debuggers find it.
+    /// Opens a program or library. Its debug information may be in another file.
     ///
     /// # Errors
     /// If a file cannot be read or is no executable.
-    pub fn open(path: &Path) -> Result<Self, FileError> {
-        Ok(Self { loaded: sections::load(path)?, cache: Mutex::default() })
+    pub fn open(path: &Path, lookup: Lookup<'_>) -> Result<Self, FileError> {
+        Ok(Self { loaded: sections::load(path, lookup)?, cache: Mutex::default() })
     }
 
     /// Whether there is any debug information.

@@ -1,8 +1,10 @@
 //! The sections of a file that hold debug information, and the files that hold it for another.
 //! Reads files; knows nothing of what the sections say.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -10,15 +12,14 @@ use gimli::{EndianSlice, LittleEndian, SectionId};
 use object::{CompressedData, Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache};
 
 use crate::inspect::address::VirtAddr;
+use crate::inspect::debug_file::{self, DebugFile, Lookup};
+use crate::inspect::elf::Module;
 
 /// What a section is read through.
 pub(super) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 /// Longest section, unpacked. A file can claim any size.
 const SECTION_BYTES_MAX: u64 = 1 << 30;
-
-/// Where distributions put debug information that they take out of a program.
-const DEBUG_ROOT: &str = "/usr/lib/debug";
 
 /// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +113,7 @@ pub(super) struct Symbols {
 }
 
 /// Loads what is said about a program: in itself, or in the file that distributions put aside.
-pub(super) fn load(path: &Path) -> Result<Loaded, FileError> {
+pub(super) fn load(path: &Path, lookup: Lookup<'_>) -> Result<Loaded, FileError> {
     let file = open(path)?;
     let cache = ReadCache::new(&file);
     let elf = parse(path, &cache)?;
@@ -120,15 +121,16 @@ pub(super) fn load(path: &Path) -> Result<Loaded, FileError> {
     let mut sections = read(path, &file, &elf)?;
     let mut symbols = Symbols::default();
     symbols.read(&elf);
-    let mut supplement = supplement_of(path, &elf)?;
+    let mut supplement = supplement_of(path, &elf, lookup)?;
     if sections.is_empty()
-        && let Some(aside) = aside(path, &elf)
+        && let Ok(module) = Module::open(path)
+        && let Some((DebugFile { path: aside }, _)) = debug_file::find(&module, lookup)
     {
         let file = open(&aside)?;
         let cache = ReadCache::new(&file);
         let elf = parse(&aside, &cache)?;
         sections = read(&aside, &file, &elf)?;
-        supplement = supplement_of(&aside, &elf)?;
+        supplement = supplement_of(&aside, &elf, lookup)?;
         symbols.read(&elf);
     }
     symbols.clones.sort_unstable();
@@ -179,39 +181,15 @@ fn read(path: &Path, file: &File, elf: &Elf<'_>) -> Result<Sections, FileError> 
     Ok(Sections { held })
 }
 
-/// The file with the debug information that was taken out of this one: by its build id, else by its
-/// name (GDB's manual, "Debugging Information in Separate Files").
-fn aside(path: &Path, elf: &Elf<'_>) -> Option<PathBuf> {
-    let mut candidates = Vec::new();
-    if let Ok(Some(id)) = elf.build_id() {
-        candidates.extend(by_build_id(id));
-    }
-    let real = std::fs::canonicalize(path).ok()?;
-    let directory = real.parent()?;
-    if let Ok(Some((name, _))) = elf.gnu_debuglink() {
-        let name = std::str::from_utf8(name).ok()?;
-        candidates.push(directory.join(name));
-        candidates.push(directory.join(".debug").join(name));
-        let within = directory.strip_prefix("/").ok()?;
-        candidates.push(Path::new(DEBUG_ROOT).join(within).join(name));
-    }
-    candidates.into_iter().find(|candidate| candidate.is_file() && *candidate != real)
-}
-
-fn by_build_id(id: &[u8]) -> Option<PathBuf> {
-    let (first, rest) = id.split_first()?;
-    let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Some(PathBuf::from(format!("{DEBUG_ROOT}/.build-id/{first:02x}/{rest}.debug")))
-}
-
 /// What `dwz` shared between files.
-fn supplement_of(path: &Path, elf: &Elf<'_>) -> Result<Option<Sections>, FileError> {
+fn supplement_of(
+    path: &Path,
+    elf: &Elf<'_>,
+    lookup: Lookup<'_>,
+) -> Result<Option<Sections>, FileError> {
     let Ok(Some((name, id))) = elf.gnu_debugaltlink() else { return Ok(None) };
-    let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
-    let beside = path.parent().unwrap_or(Path::new("/")).join(name);
-    let found =
-        [Some(beside), by_build_id(id)].into_iter().flatten().find(|candidate| candidate.is_file());
-    let Some(found) = found else { return Ok(None) };
+    let name = Path::new(OsStr::from_bytes(name));
+    let Some(found) = debug_file::supplement(path, name, id, lookup) else { return Ok(None) };
     let file = open(&found)?;
     let cache = ReadCache::new(&file);
     let elf = parse(&found, &cache)?;

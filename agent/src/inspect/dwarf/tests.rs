@@ -7,6 +7,7 @@ use gimli::SectionId;
 
 use super::Debug;
 use crate::inspect::address::VirtAddr;
+use crate::inspect::debug_file::Lookup;
 
 /// Compiles a program of `tests/programs`; `None` if there is no such compiler.
 fn build(compiler: &str, arguments: &str, source: &str, out: &Path) -> Option<()> {
@@ -112,7 +113,7 @@ fn signatures_are_written_as_the_language_writes_them() {
         ),
     ] {
         let Some(()) = build(compiler, arguments, source, &program) else { continue };
-        let debug = Debug::open(&program).expect("it can be read");
+        let debug = Debug::open(&program, Lookup::below(Path::new("/"))).expect("it can be read");
         for (name, signature) in expected {
             let found = signature_of(&debug, &program, name);
             let bare = found.replace("values::", "");
@@ -126,7 +127,11 @@ fn debug_information_in_another_file_is_found_beside_the_program() {
     let directory = Directory::new("aside");
     let program = directory.0.join("program");
     let Some(()) = build("gcc", "-g -O2 -Wl,--build-id=none", "values.c", &program) else { return };
-    let before = signature_of(&Debug::open(&program).expect("it can be read"), &program, "texts");
+    let before = signature_of(
+        &Debug::open(&program, Lookup::below(Path::new("/"))).expect("it can be read"),
+        &program,
+        "texts",
+    );
     let (_, address) = functions(&program, "texts").remove(0);
     let objcopy = |arguments: &[&str]| {
         let done = Command::new("objcopy").current_dir(&directory.0).args(arguments).status();
@@ -134,9 +139,11 @@ fn debug_information_in_another_file_is_found_beside_the_program() {
     };
     objcopy(&["--only-keep-debug", "program", "program.debug"]);
     objcopy(&["--strip-all", "program"]);
-    assert!(Debug::open(&program).expect("it can be read").is_empty());
+    assert!(
+        Debug::open(&program, Lookup::below(Path::new("/"))).expect("it can be read").is_empty()
+    );
     objcopy(&["--add-gnu-debuglink=program.debug", "program"]);
-    let debug = Debug::open(&program).expect("it can be read");
+    let debug = Debug::open(&program, Lookup::below(Path::new("/"))).expect("it can be read");
     let described = debug.describe(address, address).expect("it is described");
     assert_eq!(described.signature(None), before);
 }
@@ -148,7 +155,7 @@ fn split_debug_information_is_refused() {
     for version in ["-gdwarf-4", "-gdwarf-5"] {
         let arguments = format!("-g -gsplit-dwarf {version}");
         let Some(()) = build("gcc", &arguments, "values.c", &program) else { return };
-        let debug = Debug::open(&program).expect("it can be read");
+        let debug = Debug::open(&program, Lookup::below(Path::new("/"))).expect("it can be read");
         for (name, address) in functions(&program, "texts") {
             let error = debug.describe(address, address).expect_err("it is elsewhere");
             assert!(error.to_string().contains(".dwo"), "{name}: {error}");
@@ -179,7 +186,8 @@ fn spoiled_debug_information_is_read_without_harm() {
         let mut state = 0x9e37_79b9_7f4a_7c15;
         let mut described = 0;
         for _ in 0..150 {
-            let mut debug = Debug::open(&program).expect("it can be read");
+            let mut debug =
+                Debug::open(&program, Lookup::below(Path::new("/"))).expect("it can be read");
             for (id, bytes) in debug.loaded.sections.bytes_mut() {
                 let often = if matches!(*id, SectionId::DebugStr) { 1 } else { 6 };
                 for _ in 0..next(&mut state) % often {

@@ -4,23 +4,20 @@
 //! file; names are demangled while a pattern is matched and kept for what matches. It is made to be
 //! dropped once functions are placed.
 
-mod debug_file;
 mod mini;
 mod plt;
 mod table;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::OnceLock;
 
 use super::address::VirtAddr;
+use super::debug_file::{self, DebugFile, Lookup};
 use super::demangle::{self, Language, Name, Variant};
 use super::elf::{ElfError, Module};
 use super::gopclntab;
 use super::unwind::Unwind;
 use table::{Raw, Strings};
-
-pub use debug_file::DebugFile;
 
 /// Why the functions of a module cannot be listed.
 #[derive(Debug, thiserror::Error)]
@@ -94,9 +91,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Reads the tables of a module. `root` is what absolute paths of debug files are meant below:
-    /// `/`, or `/proc/PID/root`.
-    pub fn read(module: &Module, root: &Path) -> Result<Self, SymbolError> {
+    /// Reads the tables of a module, and those of its debug file if it has none.
+    pub fn read(module: &Module, lookup: Lookup<'_>) -> Result<Self, SymbolError> {
         let mut index = Self {
             symbols: Vec::new(),
             strings: Vec::new(),
@@ -110,7 +106,7 @@ impl Index {
         index.add_tables(module, ".dynsym", Origin::Dynamic)?;
         index.add_go(module)?;
         let go = index.symbols.iter().any(|raw| raw.origin == Origin::GoTable);
-        if !own && let Some((file, debug)) = debug_file::find(module, root) {
+        if !own && let Some((file, debug)) = debug_file::find(module, lookup) {
             index.debug_file = Some(file);
             index.add_tables(&debug, ".symtab", Origin::DebugFile)?;
         }

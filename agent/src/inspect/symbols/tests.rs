@@ -32,7 +32,7 @@ impl Directory {
 
     fn index(&self, file: &str) -> (Module, Index) {
         let module = Module::open(&self.0.join(file)).expect("a program");
-        let index = Index::read(&module, &self.0).expect("symbols");
+        let index = Index::read(&module, Lookup::below(&self.0)).expect("symbols");
         (module, index)
     }
 }

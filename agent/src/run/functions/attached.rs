@@ -12,7 +12,6 @@ use crate::function::numbers::Numbers;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::probe::function::{FunctionError, Need, SitesNo};
-use crate::run::exceptions;
 use crate::run::planner::Found;
 
 /// Most files that are remembered though no process runs them, and most that is probed of all of them.
@@ -83,7 +82,6 @@ impl Functions {
         let numbered = self.files.get(&module.id).and_then(File::numbered);
         if let Some(numbered) = numbered {
             self.watch.add(numbered.numbers.clone());
-            exceptions::touch(tgid, module, &numbered.hooks);
         }
         match (lease, self.processes.get_mut(&tgid), self.files.get_mut(&module.id)) {
             (Some(lease), _, Some(file)) => file.everywhere = Some((link, lease)),
@@ -140,7 +138,9 @@ impl Functions {
                 }
             }
         };
-        let sites = numbered.1;
+        let (_, sites, written) = &numbered;
+        self.cold.extend(numbered::cold(&found, module.id, *sites, written));
+        let sites = *sites;
         let numbered = Numbered::new(found, &module.name, numbered, announce);
         self.set(module.id, Content::Numbered(numbered));
         Ok(Some(sites))
@@ -224,6 +224,7 @@ impl Functions {
             self.probes.detach_before(link, Some(lease.into_file().into()));
         }
         if let Content::Numbered(numbered) = file.content {
+            self.cold.retain(|_, (sites, _)| *sites != numbered.sites);
             self.leaving.insert(numbered.sites, numbered.numbers);
             self.probes.free(numbered.sites);
         }

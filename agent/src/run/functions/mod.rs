@@ -13,20 +13,24 @@ mod numbered;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use budget::Watch;
 use file::{Content, File};
 pub(crate) use file::{FileId, Mapped, Version, mapped};
 use numbered::Numbered;
 
+use super::exceptions::Cold;
 use super::planner::{self, Answer, Planner};
 use super::tracepoints::TracepointGlobs;
+use crate::debuginfod::Debuginfod;
 use crate::discover::maps::file_name;
-use crate::event::ids::Tgid;
+use crate::event::Hit;
+use crate::event::ids::{SiteNo, Tgid};
 use crate::function::FunctionNo;
 use crate::function::numbers::Numbers;
 use crate::function::pattern::Patterns;
-use crate::function::plan::ModulePlan;
+use crate::function::plan::{ModulePlan, Refused};
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::platform::clock::{self, MonoNs};
@@ -48,6 +52,8 @@ pub struct Wishes {
     pub exceptions: bool,
     /// Which static tracepoints.
     pub tracepoints: TracepointGlobs,
+    /// Who is asked for debug files that are not here.
+    pub debuginfod: Option<Arc<Debuginfod>>,
 }
 
 impl Wishes {
@@ -89,6 +95,8 @@ pub(super) struct Functions {
     numbers: Numbers,
     /// Numbers that are free when the probes of these sites are gone.
     leaving: HashMap<SitesNo, Range<u32>>,
+    /// Hooks of which hits may lack something, by their sites.
+    cold: HashMap<SiteNo, (SitesNo, Cold), foldhash::fast::RandomState>,
     /// Processes that are probed.
     processes: HashMap<Tgid, Process>,
     watch: Watch,
@@ -171,6 +179,7 @@ impl Functions {
             resting: VecDeque::new(),
             numbers: Numbers::below(limits.functions),
             leaving: HashMap::new(),
+            cold: HashMap::default(),
             processes: HashMap::new(),
         }))
     }
@@ -402,6 +411,14 @@ impl Functions {
             tracing::warn!(module = module.name, %error, "cannot look for functions");
         }
         tell_refused(&module, &found.plan);
+        for Refused { name, reason } in &found.unseen {
+            tracing::warn!(
+                module = module.name,
+                function = name,
+                reason,
+                "exceptions are not seen here"
+            );
+        }
         file.content = match numbered::count(&found) {
             0 => Content::Nothing,
             _ => Content::Found(found),
@@ -412,6 +429,12 @@ impl Functions {
                 self.attach(tgid, &module, reach, announce);
             }
         }
+    }
+
+    /// A hit's record with what it lacks, if it lacks something that can be read now.
+    pub(super) fn complete(&self, record: &[u8], hit: &Hit<'_>) -> Option<Vec<u8>> {
+        let (_, cold) = self.cold.get(&hit.site)?;
+        cold.complete(record, hit)
     }
 }
 

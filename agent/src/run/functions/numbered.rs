@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use agent_common::function::Op;
 
+use super::file::FileId;
 use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
-use crate::function::exception::{self, Hook};
+use crate::function::exception;
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
 use crate::function::pattern::Pattern;
 use crate::function::plan::{Code, Planned};
@@ -17,6 +18,7 @@ use crate::function::site::SiteKind;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::probe::function::{Need, Point, SitesNo};
+use crate::run::exceptions::Cold;
 use crate::run::planner::Found;
 use crate::run::{exceptions, tracepoints};
 
@@ -26,9 +28,9 @@ pub(super) struct Numbered {
     pub(super) sites: SitesNo,
     /// What the pipeline was told, in the order of the numbers.
     facts: Vec<Arc<FunctionFacts>>,
-    pub(super) hooks: Vec<Hook>,
-    /// How many of the last ones are tracepoints.
+    /// How many of the last ones are tracepoints, and how many before those hooks.
     tracepoints: u32,
+    hooks: u32,
     /// Which patterns have asked for them.
     patterns: Vec<Arc<Pattern>>,
 }
@@ -45,14 +47,15 @@ impl Numbered {
         for facts in &facts {
             announce(&Step::Function(Arc::clone(facts)));
         }
-        let tracepoints = found.tracepoints.len() as u32;
+        let [tracepoints, hooks] =
+            [found.tracepoints.len(), found.hooks.len()].map(|count| count as u32);
         let mut patterns: Vec<Arc<Pattern>> = Vec::new();
         for function in found.plan.functions {
             if patterns.iter().all(|known| !Arc::ptr_eq(known, &function.pattern)) {
                 patterns.push(function.pattern);
             }
         }
-        Self { numbers, sites, facts, hooks: found.hooks, tracepoints, patterns }
+        Self { numbers, sites, facts, tracepoints, hooks, patterns }
     }
 
     /// Which of its numbers are tracepoints'.
@@ -68,7 +71,7 @@ impl Numbered {
     /// Which of its numbers are hooks'.
     pub(super) fn hooks(&self) -> Range<u32> {
         let end = self.tracepoints().start;
-        end.saturating_sub(self.hooks.len() as u32)..end
+        end.saturating_sub(self.hooks)..end
     }
 
     /// What has a number, if it is one of these.
@@ -151,6 +154,22 @@ fn facts(found: &Found, first: u32, module: &str, sites: &[SiteNo]) -> Vec<Arc<F
         facts.push(Arc::new(tracepoints::facts(number, tracepoint, own, module)));
     }
     facts
+}
+
+/// The hooks of which hits may lack something, by the sites that [`points`] has got.
+pub(super) fn cold(
+    found: &Found,
+    id: FileId,
+    of: SitesNo,
+    sites: &[SiteNo],
+) -> impl Iterator<Item = (SiteNo, (SitesNo, Cold))> {
+    let functions = found.plan.functions.iter();
+    let before: usize = functions.map(|function| 1 + function.placement.ends.len()).sum();
+    let hooks = sites.iter().skip(before).zip(&found.hooks);
+    hooks.filter_map(move |(site, hook)| {
+        let cold = Cold::of(hook, found.module.as_ref()?, id)?;
+        Some((*site, (of, cold)))
+    })
 }
 
 fn call(

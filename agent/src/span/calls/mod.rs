@@ -4,6 +4,8 @@
 //!
 //! Pure, as all of `span`. What a hit read is not looked into here: readers turn it into attributes.
 
+mod ending;
+mod event;
 mod exception;
 mod finish;
 mod raises;
@@ -13,30 +15,25 @@ mod taken;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use agent_common::function::IMAGE_OF_SIGNAL;
 use agent_common::function::site_number::PLACE_MASK;
 
 use super::attributes::Attributes;
 use super::events::Events;
 use super::exchange::{Exchange, ExchangeKey, Origin, Trace};
-use super::finish::describe_exit;
-use super::model::{Confidence, Kind, Method, Resource, SpanEvent, SpanId};
+use super::model::{Confidence, Kind, Method, Resource, SpanId};
 use super::sampler::Sampler;
 use super::state::State;
 use super::{redact, tasks};
 use crate::event::Hit;
-use crate::event::exit::ExitStatus;
-use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid, Tid};
-use crate::function::exception::{EVENT as EXCEPTION, Raised};
+use crate::event::ids::{SiteNo, StackPointer, TaskId};
 use crate::function::facts::{FunctionFacts, Role};
 use crate::function::future;
 use crate::function::site::SiteKind;
 use crate::function::value::{Failure, Reader, Value};
 use crate::platform::clock::MonoNs;
-use crate::stack::{Inner, Taken};
-use exception::Raise;
-use raises::Home;
-use stack::{Gone, Stacks, UNWOUND};
+use crate::stack::Taken;
+use ending::Outward;
+use stack::{Gone, Stacks};
 use taken::Waiting;
 
 /// Most calls that are open at one time, over all tasks; entries beyond are counted.
@@ -362,145 +359,6 @@ impl Calls {
         }
     }
 
-    /// Something happened: an event of the innermost span of its task.
-    fn event(
-        &mut self,
-        hit: &Hit<'_>,
-        (function, reader): (&Arc<Function>, Option<&Reader>),
-        stack: Option<&str>,
-        state: &mut State,
-    ) {
-        let Role::Event { name, decode, catchers } = &function.facts.role else { return };
-        let mut coming = self.tasks.get_mut(&hit.task).and_then(|stacks| stacks.coming.take());
-        let exception = decode.map(|decode| exception::of(decode, hit.chunks, &mut coming));
-        if coming.is_some() {
-            self.stacks(hit).coming = coming;
-        }
-        if decode.is_some() && hit.suppressed > 0 {
-            self.muddle();
-        }
-        match (&exception, *decode) {
-            (Some(Raise::Caught(catch)), Some(decode)) => {
-                self.caught(hit, catch, (decode, catchers), state);
-                return;
-            }
-            (Some(Raise::LeftHandler(catch)), _) => {
-                self.left_handler(hit, catch, catchers, state);
-                return;
-            }
-            _ => {}
-        }
-        let mut gone = std::mem::take(&mut self.gone);
-        if let Some(stacks) = self.tasks.get_mut(&hit.task) {
-            stacks.before_event(hit.sp, hit.at, &mut gone);
-        }
-        self.leave(&mut gone, hit.task, state);
-        self.gone = gone;
-        let mut lasting = Lasting::UntilCaught;
-        let exception = match exception {
-            Some(Raise::None | Raise::Caught(_) | Raise::LeftHandler(_)) => return,
-            Some(Raise::Old) => {
-                self.remember(hit, *decode, &Raised::default(), None);
-                return;
-            }
-            Some(Raise::Uncaught(which)) => {
-                if let Some(decode) = *decode {
-                    self.uncaught(hit, which, decode, state);
-                }
-                return;
-            }
-            Some(Raise::GoesOn) => {
-                let call = self.tasks.get_mut(&hit.task).and_then(Stacks::innermost_told);
-                if let Some(call) = call {
-                    call.raised = call.caught.take().or(call.raised.take());
-                }
-                return;
-            }
-            Some(Raise::ControlFlow) => {
-                self.tallies.control_flow += 1;
-                return;
-            }
-            Some(Raise::Unknown) | None => Raised::default(),
-            Some(Raise::Known(raised)) => raised,
-            Some(Raise::Fatal(raised)) => {
-                lasting = Lasting::ToTheEnd;
-                raised
-            }
-        };
-        let mut attributes = exception::attributes(&exception, stack);
-        if let Some(reader) = reader {
-            attributes.append(&values(reader, hit));
-        }
-        if hit.suppressed > 0 {
-            attributes.int("remora.suppressed", i64::from(hit.suppressed));
-        }
-        let event = SpanEvent { name: name.clone(), time: state.wall.wall(hit.at), attributes };
-        let raised = (name == EXCEPTION).then(|| raises::name(&exception));
-        let home = self.happened(hit.task, event, raised, lasting, state);
-        self.remember(hit, *decode, &exception, home);
-    }
-
-    /// A signal ends the process of `task` with an error.
-    pub(super) fn signal(
-        &mut self,
-        (task, tid): (TaskId, Tid),
-        at: MonoNs,
-        number: u32,
-        state: &mut State,
-    ) {
-        let raised = exception::of_signal(number);
-        let stack = self.waiting.take(at, (task.tgid, tid), SiteNo(IMAGE_OF_SIGNAL), Inner::Own);
-        let attributes = exception::attributes(&raised, stack.as_deref());
-        let event = SpanEvent { name: EXCEPTION.to_owned(), time: state.wall.wall(at), attributes };
-        self.happened(task, event, Some(raised.name), Lasting::ToTheEnd, state);
-    }
-
-    /// An event of the innermost span of a task, and the type of what was raised, if it is that.
-    fn happened(
-        &mut self,
-        task: TaskId,
-        event: SpanEvent,
-        raised: Option<String>,
-        lasting: Lasting,
-        state: &mut State,
-    ) -> Option<(Home, usize)> {
-        let ends = lasting == Lasting::ToTheEnd;
-        let events = match self.place(task, state) {
-            Some(Place { call: Some(call), .. }) => {
-                self.tasks.get_mut(&task).and_then(Stacks::innermost_told).map(|frame| {
-                    // The first one that ends the process is why it ends.
-                    let ends_already = frame.is_fatal && frame.raised.is_some();
-                    frame.is_fatal |= ends;
-                    let raised = (!ends_already).then_some(&mut frame.raised);
-                    (&mut frame.events, raised, Home::Call(call))
-                })
-            }
-            Some(Place { belongs: Belongs::Request { key, .. }, call: None }) => {
-                state.exchanges.get_mut(key).map(|exchange| {
-                    // Whether another one is caught may not be seen.
-                    let raised = (ends && !exchange.unhandled).then_some(&mut exchange.raised);
-                    (&mut exchange.events, raised, Home::Request(key))
-                })
-            }
-            _ => None,
-        };
-        let Some((events, told, home)) = events else {
-            self.tallies.homeless += 1;
-            return None;
-        };
-        if let (Some(told), Some(raised)) = (told, raised) {
-            *told = Some(raised);
-        }
-        let Some(place) = events.add(event) else {
-            self.tallies.too_many_events += 1;
-            return None;
-        };
-        if ends {
-            events.caught(place, false);
-        }
-        Some((home, place))
-    }
-
     /// What `task` is in the middle of: the innermost open call, or the request that it serves,
     /// whichever began later.
     pub(super) fn place(&mut self, task: TaskId, state: &State) -> Option<Place> {
@@ -521,157 +379,6 @@ impl Calls {
             call.needed = true;
         }
     }
-
-    /// What the calls that ended have to say to the one that they lay within.
-    fn tell_caller(&mut self, task: TaskId, outward: Outward) {
-        let call = self.tasks.get_mut(&task).and_then(Stacks::innermost_told);
-        if let Some(call) = call.filter(|call| Some(call.span_id) == outward.needed) {
-            call.needed = true;
-            call.raised = outward.raised.or(call.raised.take());
-        }
-    }
-
-    /// A process, or the program in it, is gone, and with it all its calls.
-    pub(super) fn exit(
-        &mut self,
-        tgid: Tgid,
-        at: MonoNs,
-        status: Option<ExitStatus>,
-        state: &mut State,
-    ) {
-        let tasks: Vec<_> = self.tasks.keys().filter(|task| task.tgid == tgid).copied().collect();
-        for task in tasks {
-            self.forget(task, at, "exit", status, state);
-        }
-    }
-
-    /// A thread is gone, alone or with its process, or is another one by now.
-    pub(super) fn thread(
-        &mut self,
-        task: TaskId,
-        at: MonoNs,
-        status: Option<ExitStatus>,
-        state: &mut State,
-    ) {
-        self.forget(task, at, "exit", status, state);
-    }
-
-    /// Nothing more will come.
-    pub(super) fn stop(&mut self, at: MonoNs, state: &mut State) {
-        let tasks: Vec<_> = self.tasks.keys().copied().collect();
-        for task in tasks {
-            self.forget(task, at, "agent_stopped", None, state);
-        }
-    }
-
-    fn forget(
-        &mut self,
-        task: TaskId,
-        at: MonoNs,
-        reason: &'static str,
-        status: Option<ExitStatus>,
-        state: &mut State,
-    ) {
-        let Some(mut stacks) = self.tasks.remove(&task) else { return };
-        let mut outward = Outward::default();
-        for frame in stacks.take() {
-            let mut gone = Gone::new(frame, at);
-            if gone.reason == UNWOUND {
-                gone.reason = reason;
-                if let Some(status) = status.filter(|status| !status.is_success()) {
-                    describe_exit(status, &mut gone.frame.attributes);
-                }
-            }
-            self.end(gone.frame, task, gone.at, Some(gone.reason), &mut outward, state);
-        }
-    }
-
-    fn leave(&mut self, gone: &mut Vec<Gone>, task: TaskId, state: &mut State) {
-        let mut outward = Outward::default();
-        self.leave_each(gone, task, &mut outward, state);
-        self.tell_caller(task, outward);
-    }
-
-    fn leave_each(
-        &mut self,
-        gone: &mut Vec<Gone>,
-        task: TaskId,
-        outward: &mut Outward,
-        state: &mut State,
-    ) {
-        for Gone { frame, at, reason } in gone.drain(..) {
-            self.end(frame, task, at, Some(reason), outward, state);
-        }
-    }
-
-    /// A call is over. `outward` is what those that ended within it have to say, and then what it has
-    /// to say to the one that it lay within.
-    fn end(
-        &mut self,
-        mut frame: Frame,
-        task: TaskId,
-        at: MonoNs,
-        inferred: Option<&'static str>,
-        outward: &mut Outward,
-        state: &mut State,
-    ) {
-        self.open = self.open.saturating_sub(1);
-        if outward.needed == Some(frame.span_id) {
-            frame.needed = true;
-            frame.raised = outward.raised.take().or(frame.raised.take());
-            frame.is_fatal |= outward.is_fatal;
-        }
-        let min_ns = match frame.function.facts.role {
-            Role::Call { min_ns, .. } => min_ns,
-            Role::Event { .. } => 0,
-        };
-        let is_needed = frame.needed || !frame.events.is_empty();
-        let short = at.since(frame.start) < min_ns && !is_needed;
-        let process = state.processes.get(&task.tgid);
-        let Some(process) = process.filter(|_| !frame.silent && !short) else {
-            self.tallies.left_out += 1;
-            finish::release(&frame.belongs, state);
-            return;
-        };
-        self.tallies.inferred += u64::from(inferred.is_some());
-        let resource = Arc::clone(&process.resource);
-        // It went through this call and was not caught in it.
-        let has_left = inferred == Some(UNWOUND) || (frame.is_fatal && inferred.is_some());
-        let raised = frame.raised.take().filter(|_| has_left);
-        outward.is_fatal = frame.is_fatal && raised.is_some();
-        outward.raised = raised.clone();
-        let failed = raised.map(|kind| Failure { kind: kind.into(), message: None });
-        let failed = failed.or(frame.failure.take());
-        outward.needed = frame.above;
-        if frame.above.is_none()
-            && let Belongs::Request { key, .. } = &frame.belongs
-            && let Some(raised) = outward.raised.take()
-            && let Some(exchange) = state.exchanges.get_mut(*key)
-        {
-            exchange.raised = Some(raised);
-        }
-        self.ended.push_back(Ended { frame, resource, task, at, inferred, failed });
-    }
-}
-
-/// What calls that have ended say to the one that they lay within.
-#[derive(Default)]
-struct Outward {
-    /// The call that a span names as its parent.
-    needed: Option<SpanId>,
-    /// The type of an exception that has left them.
-    raised: Option<String>,
-    /// It ends the process.
-    is_fatal: bool,
-}
-
-/// How long what was raised is taken to be on its way.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lasting {
-    /// Until a call that it went through returns.
-    UntilCaught,
-    /// It ends the process.
-    ToTheEnd,
 }
 
 /// What a hit has read, as attributes.

@@ -8,7 +8,8 @@ use crate::span::exchange::{Exchange, ExchangeKey, SocketKey};
 use crate::span::model::{Confidence, Kind, Method};
 
 impl Tracker {
-    /// The exchange that nginx has a request for which came by a certain connection.
+    /// The exchange that nginx has a request for which came by a certain connection; `None` is no reason to
+    /// ask its thread.
     ///
     /// nginx serves the requests of a connection one by one, and reads the next one when it is done with
     /// all that the one before has caused. So it is the last that has begun, if all that was read is known

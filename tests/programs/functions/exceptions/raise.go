@@ -3,9 +3,13 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"time"
 )
 
 type notFound struct{ code int }
@@ -40,9 +44,28 @@ func work(kind int) int {
 		panic(pair[map[string]int, *notFound]{})
 	case 8:
 		return len(list[kind:])
+	case 9:
+		return len(any(kind).(fmt.Stringer).String())
+	case 10:
+		return any("text").(int)
+	case 11:
+		var nothing any
+		return nothing.(int)
+	case 12:
+		var reader io.Reader
+		return len(reader.(fmt.Stringer).String())
+	case 13:
+		var bad *json.SyntaxError
+		errors.As(json.Unmarshal([]byte("{]"), new(int)), &bad)
+		panic(bad)
+	case 14:
+		<-expired.Done()
+		panic(expired.Err())
 	}
 	return kind
 }
+
+var expired, _ = context.WithDeadline(context.Background(), time.Time{})
 
 func try(kind int) (caught int) {
 	defer func() {
@@ -62,7 +85,7 @@ func main() {
 		done := make(chan int)
 		go func() {
 			sum := 0
-			for kind := 0; kind < 10; kind++ {
+			for kind := 0; kind < 16; kind++ {
 				sum += try(kind)
 			}
 			done <- sum
@@ -79,5 +102,11 @@ func main() {
 	fmt.Println("raised 3\tint\t42")
 	fmt.Println("raised 3\tmain.pair[map[string]int,*main.notFound]\t")
 	fmt.Println("raised 3\truntime.boundsError\truntime error: slice bounds out of range [8:1]")
+	fmt.Println("raised 3\t*runtime.TypeAssertionError\tinterface conversion: int is not fmt.Stringer: missing method String")
+	fmt.Println("raised 3\t*runtime.TypeAssertionError\tinterface conversion: interface {} is string, not int")
+	fmt.Println("raised 3\t*runtime.TypeAssertionError\tinterface conversion: interface {} is nil, not int")
+	fmt.Println("raised 3\t*runtime.TypeAssertionError\tinterface conversion: interface is nil, not fmt.Stringer")
+	fmt.Println("raised 3\t*json.SyntaxError\tinvalid character ']' looking for beginning of object key string")
+	fmt.Println("raised 3\tcontext.deadlineExceededError\tcontext deadline exceeded")
 	os.Exit(3)
 }

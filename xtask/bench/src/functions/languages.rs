@@ -11,6 +11,7 @@ use remora::function::FunctionNo;
 use remora::function::pattern::Patterns;
 use remora::function::plan::{self, Place, Planned};
 use remora::function::value::Reader;
+use remora::inspect::debug_file::Lookup;
 use remora::inspect::runtime;
 use remora::probe::Capture;
 use remora::probe::function::empty::EmptyProgram;
@@ -155,7 +156,7 @@ impl Subject {
             file: &file,
             name: &name,
             is_executable: true,
-            root: Path::new("/"),
+            lookup: Lookup::below(Path::new("/")),
             knows_goroutines: goroutines.is_some(),
         };
         let mut plan = plan::plan(&place, &Patterns::parse(&[language.pattern])?)?;

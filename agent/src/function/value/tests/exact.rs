@@ -10,6 +10,7 @@ use super::super::{Compiled, Failure, Options, compile, compile_result};
 use super::tracee;
 use crate::function::site::{Placement, SiteKind};
 use crate::inspect::code;
+use crate::inspect::debug_file::Lookup;
 use crate::inspect::demangle::Language;
 use crate::inspect::dwarf::Debug;
 use crate::inspect::elf::Module;
@@ -155,8 +156,8 @@ fn check_program(case: &Case, program: &Path) -> Result<(), String> {
     let said = String::from_utf8(said).expect("it writes text");
     let names: BTreeSet<&str> = said.lines().filter_map(|line| line.split('|').next()).collect();
     let module = Module::open(program).expect("it can be read");
-    let index = Index::read(&module, Path::new("/")).expect("it has symbols");
-    let debug = Debug::open(program).expect("it can be read");
+    let index = Index::read(&module, Lookup::below(Path::new("/"))).expect("it has symbols");
+    let debug = Debug::open(program, Lookup::below(Path::new("/"))).expect("it can be read");
     let options = Options::default();
     let mut seen = Seen::default();
     for function in index.functions(|_| true) {

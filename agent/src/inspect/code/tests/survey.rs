@@ -20,7 +20,7 @@ struct Survey {
 
 fn survey(path: &Path) -> Survey {
     let module = Module::open(path).expect("a program");
-    let index = Index::read(&module, Path::new("/")).expect("symbols");
+    let index = Index::read(&module, Lookup::below(Path::new("/"))).expect("symbols");
     let mut survey = Survey::default();
     for function in index.functions(|_| true) {
         survey.functions += 1;

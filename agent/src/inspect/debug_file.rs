@@ -4,9 +4,10 @@
 //! module, in `.debug` beside it, or below `/usr/lib/debug` (GDB manual, "Debugging Information in
 //! Separate Files"). Paths are those of the process: they are looked up below its root first.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::super::elf::Module;
+use super::elf::Module;
 
 /// A debug file that belongs to a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,24 +16,71 @@ pub struct DebugFile {
     pub path: PathBuf,
 }
 
+/// Where debug files are looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup<'a> {
+    /// What absolute paths are meant below: `/`, or `/proc/PID/root`.
+    pub root: &'a Path,
+    /// Who is asked for what is not on this host.
+    pub server: Option<&'a dyn Server>,
+}
+
+impl<'a> Lookup<'a> {
+    /// On this host alone.
+    pub fn below(root: &'a Path) -> Self {
+        Self { root, server: None }
+    }
+}
+
+/// Has debug files of programs that are known by their build id.
+pub trait Server: fmt::Debug {
+    /// Fetches the debug file of a build; where it is then. May take its time.
+    fn fetch(&self, build_id: &[u8]) -> Option<PathBuf>;
+}
+
 /// Where debug files are kept.
 const DIRECTORY: &str = "usr/lib/debug";
 
 /// Finds and opens the debug file of a module, if there is one that is its own.
-pub(super) fn find(module: &Module, root: &Path) -> Option<(DebugFile, Module)> {
-    let mut roots = vec![root];
-    if root != Path::new("/") {
+pub(super) fn find(module: &Module, lookup: Lookup<'_>) -> Option<(DebugFile, Module)> {
+    let mut roots = vec![lookup.root];
+    if lookup.root != Path::new("/") {
         roots.push(Path::new("/"));
     }
-    let by_id = module.build_id().and_then(|id| {
-        let path = build_id_path(id)?;
-        roots.iter().find_map(|root| {
-            let debug = open(&root.join(DIRECTORY).join(&path), module)?;
-            (debug.build_id() == Some(id)).then_some(debug)
-        })
-    });
-    let debug = by_id.or_else(|| by_link(module, &roots))?;
+    let by_id = || module.build_id().and_then(|id| by_build_id(id, &roots));
+    let own = by_id().filter(|debug| !debug.is_same_file(module));
+    let debug = own.or_else(|| by_link(module, &roots)).or_else(|| {
+        let id = module.build_id()?;
+        of_build(&lookup.server?.fetch(id)?, id)
+    })?;
     Some((DebugFile { path: debug.path().to_owned() }, debug))
+}
+
+/// The file of a build below the roots' directories for such files.
+fn by_build_id(id: &[u8], roots: &[&Path]) -> Option<Module> {
+    let path = build_id_path(id)?;
+    roots.iter().find_map(|root| of_build(&root.join(DIRECTORY).join(&path), id))
+}
+
+/// The file that `.gnu_debugaltlink` of a debug file names, for what `dwz` has shared between several.
+pub(super) fn supplement(
+    debug: &Path,
+    name: &Path,
+    id: &[u8],
+    lookup: Lookup<'_>,
+) -> Option<PathBuf> {
+    let beside = match name.strip_prefix("/") {
+        Ok(inner) => lookup.root.join(inner),
+        Err(_) => debug.parent()?.join(name),
+    };
+    let found = of_build(&beside, id)
+        .or_else(|| by_build_id(id, &[lookup.root]))
+        .or_else(|| by_build_id(id, &[Path::new("/")]))?;
+    Some(found.path().to_owned())
+}
+
+fn of_build(path: &Path, id: &[u8]) -> Option<Module> {
+    Module::open(path).ok().filter(|module| module.build_id() == Some(id))
 }
 
 fn build_id_path(id: &[u8]) -> Option<String> {
@@ -122,19 +170,4 @@ const CRC_TABLE: [u32; 256] = {
 };
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn build_ids_and_links_are_read() {
-        assert_eq!(build_id_path(&[0xab, 1, 0xff]).as_deref(), Some(".build-id/ab/01ff.debug"));
-        assert_eq!(build_id_path(&[0xab]), None);
-        assert_eq!(
-            read_link(b"x.debug\0\x01\x02\x03\x04"),
-            Some(("x.debug".to_owned(), 0x0403_0201))
-        );
-        assert_eq!(read_link(b"x.d\0\x01\0\0\0"), Some(("x.d".to_owned(), 1)));
-        assert_eq!(read_link(b"../x\0\0\0\0\x01\0\0\0"), None);
-        assert_eq!(read_link(b"x.debug"), None);
-    }
-}
+mod tests;
