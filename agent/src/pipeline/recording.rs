@@ -251,6 +251,8 @@ fn read_whole(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Recordi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::ids::{SiteNo, Tid};
+    use crate::stack::{Frame, Stack, Taken};
 
     fn steps() -> Vec<Step<'static>> {
         let mut attributes = Attributes::default();
@@ -261,6 +263,16 @@ mod tests {
         vec![
             Step::Clock(WallOffset { ns: -7 }),
             Step::Process { tgid: Tgid(4711), resource, multiplexes_tasks: true },
+            Step::Stack(Arc::new(Taken {
+                at: MonoNs(3),
+                tgid: Tgid(4711),
+                tid: Tid(4712),
+                site: SiteNo(u32::MAX),
+                stack: Stack {
+                    frames: vec![Frame { function: "größer".to_owned(), ..Frame::default() }],
+                    end: Some("it is enough".to_owned()),
+                },
+            })),
             Step::Record(b"any bytes"),
             Step::Record(b""),
             Step::Collect(MonoNs(5)),

@@ -480,6 +480,9 @@ impl Agent {
             if let Some(functions) = &mut self.functions {
                 functions.forget(tgid);
             }
+            if let Some(stacks) = &mut self.stacks {
+                stacks.forget(tgid);
+            }
             let (_, selection) = self.capture.split();
             self.targets.event(selection, event, &mut |_| ())?;
         }
@@ -489,6 +492,9 @@ impl Agent {
 
     /// Probes what has come, takes away what costs too much.
     fn keep_functions(&mut self, now: MonoNs) -> Result<(), RunError> {
+        if let Some(stacks) = &mut self.stacks {
+            stacks.look_again(now);
+        }
         let Self { functions: Some(functions), recording, pipeline, spans, .. } = self else {
             return Ok(());
         };

@@ -2,7 +2,7 @@
 //! tables of those modules. What a stack needs is read on a thread of its own, once, when a stack needs it
 //! for the first time; a stack waits for that, but not for long.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,10 +33,16 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How old what is known of a process's memory may be.
 const STALE_NS: u64 = 1_000_000_000;
 
+/// How long a process is looked at again and again, and how often.
+const YOUNG_NS: u64 = 400_000_000;
+const REST_NS: u64 = 50_000_000;
+
 /// A process.
 struct Process {
     mappings: Vec<Mapping>,
     read: MonoNs,
+    /// When it was looked at first.
+    began: MonoNs,
 }
 
 /// A file of which code runs.
@@ -115,7 +121,21 @@ impl Stacks {
         }
         // One that has ended has none, and what it did before is still to be told.
         if !mappings.is_empty() {
-            self.processes.insert(tgid, Process { mappings, read: clock::now() });
+            let read = clock::now();
+            let began = self.processes.get(&tgid).map_or(read, |process| process.began);
+            self.processes.insert(tgid, Process { mappings, read, began });
+        }
+    }
+
+    /// Looks at those again that have begun a moment ago: libraries come while a program starts, and it may
+    /// end before it is asked for them.
+    pub(super) fn look_again(&mut self, now: MonoNs) {
+        let is_due = |process: &Process| {
+            now.since(process.began) < YOUNG_NS && now.since(process.read) > REST_NS
+        };
+        let due = self.processes.iter().filter(|(_, process)| is_due(process));
+        for tgid in due.map(|(tgid, _)| *tgid).collect::<Vec<_>>() {
+            self.look(tgid);
         }
     }
 
@@ -143,9 +163,14 @@ impl Stacks {
             self.look(image.tgid);
         }
         let deadline = Instant::now() + PATIENCE;
+        let mut has_looked = false;
         let stack = loop {
-            let View { stack, wanted } = self.view(&image);
-            if wanted.is_empty() || !self.read(&wanted, deadline) {
+            let View { stack, wanted, missed } = self.view(&image);
+            if missed && !has_looked {
+                // A library may have come since.
+                self.look(image.tgid);
+                has_looked = true;
+            } else if wanted.is_empty() || !self.read(&wanted, deadline) {
                 break stack;
             }
         };
@@ -157,9 +182,10 @@ impl Stacks {
     fn view(&self, image: &image::Image<'_>) -> View {
         let known = self.processes.get(&image.tgid);
         let mappings = known.map_or(&[][..], |process| &process.mappings);
-        let seen = Seen { mappings, files: &self.files, wanted: RefCell::default() };
+        let (wanted, missed) = (RefCell::default(), Cell::default());
+        let seen = Seen { mappings, files: &self.files, wanted, missed };
         let stack = walk(image, &seen);
-        View { stack, wanted: seen.wanted.into_inner() }
+        View { stack, wanted: seen.wanted.into_inner(), missed: seen.missed.get() }
     }
 
     /// Reads the tables of files. False if that takes too long.
@@ -215,6 +241,8 @@ impl Stacks {
 struct View {
     stack: Stack,
     wanted: HashSet<Inode>,
+    /// An address was of nothing that is known.
+    missed: bool,
 }
 
 /// What a process has mapped, by what is known.
@@ -222,12 +250,16 @@ struct Seen<'a> {
     mappings: &'a [Mapping],
     files: &'a HashMap<Inode, File>,
     wanted: RefCell<HashSet<Inode>>,
+    missed: Cell<bool>,
 }
 
 impl Space for Seen<'_> {
     fn code(&self, address: u64) -> Place<'_> {
         let holds = |mapping: &&Mapping| mapping.addresses.contains(&address);
-        let Some(mapping) = self.mappings.iter().find(holds) else { return Place::Nothing };
+        let Some(mapping) = self.mappings.iter().find(holds) else {
+            self.missed.set(true);
+            return Place::Nothing;
+        };
         let offset = FileOffset((address - mapping.addresses.start).wrapping_add(mapping.offset));
         let Some(file) = self.files.get(&mapping.inode) else { return Place::Nothing };
         let within = |segment: &&Segment| {

@@ -20,7 +20,7 @@ pub enum Place<'a> {
     Code(&'a Code, VirtAddr),
     /// A file's code of which nothing more can be said, and why.
     Unread(&'a str, VirtAddr, &'a str),
-    /// No file's.
+    /// Nothing that is known.
     Nothing,
 }
 
@@ -48,7 +48,7 @@ pub fn walk(image: &Image<'_>, space: &dyn Space) -> Stack {
     // Where it was interrupted, not behind a call.
     let mut is_exact = true;
     let mut by_frame_pointer = false;
-    // A step gives both.
+    // Every step gives both.
     while let (Some(next), Some(low)) = (registers.instruction(), registers.stack()) {
         if stack.frames.len() == FRAMES_MAX {
             stack.end = Some(format!("more than {FRAMES_MAX} frames"));
@@ -127,7 +127,7 @@ fn why(error: StepError, place: &Place<'_>, image: &Image<'_>) -> String {
     match (error, place) {
         (StepError::NotCopied, _) if image.is_faulted() => "the stack could not be read".to_owned(),
         (StepError::NotCopied, _) => format!("only {} KiB are looked at", IMAGE_MAX / 1024),
-        (_, Place::Nothing) => "this code is of no file".to_owned(),
+        (_, Place::Nothing) => "nothing is known of the code there".to_owned(),
         (_, Place::Unread(name, _, why)) => format!("{name}: {why}"),
         (error, Place::Code(..)) => error.to_string(),
     }

@@ -1,6 +1,7 @@
 //! Trees of traces for a person at a terminal: collects the spans of a trace for a moment, then
 //! draws them once. Keeps no more than a moment's worth.
 
+mod callers;
 mod render;
 
 use std::collections::HashMap;

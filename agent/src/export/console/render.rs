@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::callers;
 use crate::span::attributes::Value;
 use crate::span::model::{Confidence, Kind, Span, SpanId, StatusCode, UnixNs};
 
@@ -206,6 +207,9 @@ fn describe(span: &Span) -> Vec<Piece> {
     for event in &span.events {
         if let Some(Value::Text(message)) = event.attributes.get("exception.message") {
             pieces.push((Some(RED), format!(": {}", printable(message))));
+        }
+        if let Some(Value::Text(stack)) = event.attributes.get("exception.stacktrace") {
+            pieces.push((Some(DIM), printable(&callers::innermost(stack))));
         }
     }
     if failed && !values.is_empty() {
