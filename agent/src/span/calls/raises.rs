@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use agent_common::task_kind;
 
 use super::stack::Stacks;
-use super::{Belongs, Calls, Frame, Place};
+use super::{Belongs, Calls, Frame};
 use crate::event::Hit;
 use crate::event::ids::{StackPointer, TaskId};
 use crate::function::exception::{
@@ -265,12 +265,19 @@ impl Calls {
         leaves_handler: bool,
         state: &mut State,
     ) {
-        if let Some(Place { belongs: Belongs::Request { key, method, .. }, .. }) =
-            self.place(task, state)
-            && let Some(exchange) = state.exchanges.get_mut(key)
-        {
+        let place = self.place(task, state).and_then(|place| match place.belongs {
+            Belongs::Request { key, method, .. } => Some((key, method != Method::Resume)),
+            Belongs::Own(_) => None,
+        });
+        // A stack that is unwound may have closed the connection by then.
+        let (key, is_certain) = match (place, raise.home) {
+            (Some(place), _) => place,
+            (None, Some((Home::Request(key), _))) => (key, false),
+            _ => return,
+        };
+        if let Some(exchange) = state.exchanges.get_mut(key) {
             exchange.raised = Some(raise.name.clone());
-            exchange.unhandled |= leaves_handler && method != Method::Resume;
+            exchange.unhandled |= leaves_handler && is_certain;
         }
     }
 }
