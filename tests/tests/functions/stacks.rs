@@ -226,3 +226,42 @@ fn python_3_12() {
 fn python_3_13() {
     interpreted("python3.13");
 }
+
+/// The names on the stack of a signal that ends a program.
+fn of_signal(args: &[&str]) -> Option<Vec<String>> {
+    if !is_root() {
+        return None;
+    }
+    let scratch = Scratch::new();
+    let flags = ["-O2", "-fomit-frame-pointer"];
+    let program = compile(&scratch, "stacks/signal.c", &flags)?;
+    let mut command = Command::new(&program);
+    let mut probed =
+        Waiting::start(&scratch, "probed", command.args(args).current_dir(scratch.path()));
+    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
+    let agent = probing(&scratch, probed.pid(), &["work"], &options);
+    probed.tell("go");
+    probed.end();
+    let ended = ended(&scratch, agent);
+    let stacks: Vec<&str> = ended.spans.iter().flat_map(|span| &span.events).map(stack).collect();
+    let [stack] = stacks[..] else { panic!("one event: {stacks:#?} {:#?}", ended.log) };
+    assert!(!stack.contains('…'), "it is told to its end: {stack}");
+    Some(stack.lines().filter_map(native).map(str::to_owned).collect())
+}
+
+const AROUND: [&str; 4] = ["main", "__libc_start_call_main", "__libc_start_main", "_start"];
+
+#[test]
+fn a_signal() {
+    let Some(names) = of_signal(&[]) else { return };
+    assert_eq!(names, [&["wrong", "work"], &AROUND[..]].concat());
+}
+
+/// What it has interrupted is found through the frame that the kernel has made.
+#[test]
+fn a_signal_within_a_handler() {
+    let Some(names) = of_signal(&["interrupts"]) else { return };
+    assert_eq!(names[..2], ["wrong", "handler"]);
+    // Behind that the C library's own functions.
+    assert_eq!(names[names.len() - 5..], [&["work"], &AROUND[..]].concat(), "{names:?}");
+}
