@@ -15,7 +15,7 @@ const GROSS: u64 = agent_common::function::BUDGET_GROSS;
 
 /// What may stay when something goes, in parts of the limit (numerator, denominator): below it, so that
 /// the rest does not go bit by bit.
-const STAYS: (u64, u64) = (4, 5);
+const STAYS: (u64, u64) = (3, 5);
 
 /// Parts of a second at the least that a target is taken to have had for itself.
 const OWN_AT_LEAST: u64 = 50;
