@@ -278,6 +278,29 @@ fn nginx_without_its_symbols() {
     }
 }
 
+/// Debian keeps what debug information says of a library in a package of its own, found by build id.
+#[test]
+fn nginx_and_the_debug_package_of_its_library() {
+    if !is_root() {
+        return;
+    }
+    if !std::path::Path::new("/var/lib/dpkg/info/libc6-dbg:amd64.list").exists() {
+        println!("skipped: needs libc6-dbg (cargo xtask setup)");
+        return;
+    }
+    let ended = needs!(asked(&servers::NGINX, &["libc.so.6!writev"], 5), "nginx");
+    let written = named(&ended, "writev");
+    assert_eq!(written.len(), 5, "{:#?}", ended.spans);
+    for span in written {
+        let parent = ended.spans.iter().find(|up| Some(&up.id) == span.parent.as_ref());
+        let parent = parent.expect("it is written for a request");
+        assert_eq!((parent.kind, parent.path()), (SERVER, "/hello"), "{span:#?}");
+        assert!(span.int("remora.arg.iovcnt").is_some_and(|count| count > 0), "{span:#?}");
+        let body = parent.int("http.response.body.size");
+        assert!(span.int("remora.return") > body, "what is written has a head: {span:#?}");
+    }
+}
+
 #[test]
 fn redis_commands() {
     if !is_root() {

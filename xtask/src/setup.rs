@@ -21,7 +21,7 @@ const DEMO_PROGRAMS: [(&str, &str); 3] =
     [("python3", "python3"), ("curl", "curl"), ("nginx", "nginx-light")];
 
 /// Programs that the tests use besides. A name that ends with `*` has a version behind it.
-const TEST_PROGRAMS: [(&str, &str); 20] = [
+const TEST_PROGRAMS: [(&str, &str); 21] = [
     ("openssl", "openssl"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
@@ -45,6 +45,8 @@ const TEST_PROGRAMS: [(&str, &str); 20] = [
     ("ld.lld", "lld"),
     ("/usr/include/c++/v1/string", "libc++-dev"),
     ("/usr/lib/x86_64-linux-gnu/libc++abi.so", "libc++abi-dev"),
+    // What is known of the functions of a library that is stripped.
+    ("/var/lib/dpkg/info/libc6-dbg:amd64.list", "libc6-dbg"),
 ];
 
 /// What the packages above would run at every start of the system.
