@@ -66,7 +66,10 @@ fn step(making: &mut Making) -> bool {
     // SAFETY: parts of the map's value. Volatile, so that every frame begins with values that the verifier
     // knows nothing about.
     let (frame, at) = unsafe {
-        (ptr::read_volatile(&raw const making.frame), ptr::read_volatile(&raw const making.image.copied))
+        (
+            ptr::read_volatile(&raw const making.frame),
+            ptr::read_volatile(&raw const making.image.copied),
+        )
     };
     if frame == 0 {
         return false;
@@ -192,5 +195,9 @@ fn number(base: u64, offset: u32, bytes: u32) -> Option<u64> {
     let from = base.wrapping_add(u64::from(offset));
     let to = (&raw mut number).cast();
     // SAFETY: `number` has eight bytes; the helper checks the user address.
-    if unsafe { bpf_probe_read_user(to, bytes, from as *const _) } == 0 { Some(number) } else { None }
+    if unsafe { bpf_probe_read_user(to, bytes, from as *const _) } == 0 {
+        Some(number)
+    } else {
+        None
+    }
 }

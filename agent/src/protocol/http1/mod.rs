@@ -202,6 +202,20 @@ impl Connection {
         self.requests == Some(Direction::Outbound) && !self.outstanding.is_empty() && !over
     }
 
+    /// Whether every message that has come in a direction so far is known to have begun.
+    pub fn follows(&self, direction: Direction) -> bool {
+        let half = match direction {
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
+        };
+        match &half.phase {
+            Phase::Boundary | Phase::Head(_) | Phase::Length(_) | Phase::Chunked(_) => true,
+            // What came before the end may have been out of step.
+            Phase::Over | Phase::GivenUp | Phase::Tunnel | Phase::UntilClose => false,
+            phase => !phase.is_out_of_step(),
+        }
+    }
+
     /// Bytes that peers have made it keep.
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn held_bytes(&self) -> usize {

@@ -4,6 +4,7 @@
 use super::{LAST, Tracker};
 use crate::event::Behalf;
 use crate::event::ids::Address;
+use crate::protocol::Direction;
 use crate::span::exchange::{Exchange, ExchangeKey, SocketKey};
 use crate::span::model::{Confidence, Kind, Method};
 
@@ -23,6 +24,10 @@ impl Tracker {
             if read_to.wrapping_sub(known?) > 1 {
                 return None;
             }
+        }
+        // A request may have begun among bytes that were not copied.
+        if !socket.connection.follows(Direction::Inbound) {
+            return None;
         }
         let server = |key: ExchangeKey| {
             let exchange = self.state.exchanges.get(key)?;
