@@ -19,11 +19,23 @@ pub mod wire;
 pub mod zipkin;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test fails. Never measured against; only a bound, which an
 /// emulated machine on a busy host must not reach either.
 pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Copies a program, over what is there if something is. Another program does it: a descriptor of ours
+/// that is open for writing could be inherited by what another test starts meanwhile, and then nobody could
+/// run the copy.
+///
+/// # Panics
+/// If it cannot be copied.
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status();
+    assert!(status.is_ok_and(|status| status.success()), "cp {} {}", from.display(), to.display());
+}
 
 /// Waits until `condition` gives something.
 ///

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use remora_tests::agent::Agent;
 use remora_tests::program::{Program, scripts, tree};
 use remora_tests::spans::{CLIENT, SERVER, Span, check_honest};
-use remora_tests::{DEADLINE, Scratch, is_root, until};
+use remora_tests::{DEADLINE, Scratch, copy_program, is_root, until};
 
 /// Where control groups of version 2 are.
 fn cgroups() -> PathBuf {
@@ -167,7 +167,7 @@ fn a_request_through_three_containers_is_one_trace_with_their_names() {
     let name = format!("ask-{}", std::process::id());
     let curl = scratch.file(&name);
     let real = remora_tests::servers::installed("curl").expect("curl is there");
-    std::fs::copy(real, &curl).expect("the directory is ours");
+    copy_program(&real, &curl);
     let pods = [Pod::new(&scratch, 1), Pod::new(&scratch, 2)];
     let pids: Vec<String> =
         pods.iter().flat_map(|pod| pod.pids).map(|pid| pid.to_string()).collect();

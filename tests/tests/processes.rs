@@ -6,7 +6,7 @@ use remora_tests::agent::{Agent, binary};
 use remora_tests::program::{Program, free_port, listening, python, scripts, service};
 use remora_tests::spans::{CLIENT, SERVER, check_honest};
 use remora_tests::wire::{Wire, get};
-use remora_tests::{Scratch, is_root, until};
+use remora_tests::{Scratch, copy_program, is_root, until};
 
 fn pid(program: &Program) -> String {
     program.pid().to_string()
@@ -40,7 +40,7 @@ fn a_program_that_starts_while_a_rule_matches_is_traced_from_its_first_request()
     let python = String::from_utf8(python.expect("python3 is there").stdout).expect("a path");
     let real = std::fs::canonicalize(python.trim()).expect("it exists");
     let own = scratch.file("matched-program");
-    std::fs::copy(&real, &own).expect("the directory is ours");
+    copy_program(&real, &own);
     let agent = Agent::run(&scratch, &["--exe", "matched-*"]);
     let home = real.parent().and_then(|bin| bin.parent()).expect("prefix/bin/python");
     let start = || {

@@ -9,7 +9,7 @@ use remora_tests::agent::Agent;
 use remora_tests::compile::{compile, compile_file};
 use remora_tests::program::{free_port, scripts};
 use remora_tests::wire::get;
-use remora_tests::{Scratch, is_root, until};
+use remora_tests::{Scratch, copy_program, is_root, until};
 
 use crate::scene::{ALL, Waiting, spans_by_function};
 
@@ -71,7 +71,7 @@ fn a_thousand_short_processes() {
     let folder = scratch.file("programs");
     std::fs::create_dir(&folder).expect("the directory is ours");
     let copy = folder.join("brief");
-    std::fs::copy(program, &copy).expect("both are ours");
+    copy_program(&program, &copy);
     let watched = Watched::start(&scratch, &folder, &["work", "libc.so.6!strtol"]);
     let mut first = None;
     for round in 0..ROUNDS {
@@ -114,7 +114,7 @@ fn two_hundred_programs() {
         let start = |number| {
             let name = format!("{round}.{number}");
             let copy = folder.join(&name);
-            std::fs::copy(&program, &copy).expect("both are ours");
+            copy_program(&program, &copy);
             Waiting::start(&scratch, &name, &mut Command::new(copy))
         };
         let all: Vec<Waiting> = (0..AT_ONCE).map(start).collect();
@@ -152,7 +152,7 @@ fn a_file_that_is_written_anew_between_two_runs() {
     std::fs::create_dir(&folder).expect("the directory is ours");
     let copy = folder.join("plain");
     // The same file, with the same functions at other places.
-    let overwrite = |with: &Path| std::fs::copy(with, &copy).expect("no process runs it");
+    let overwrite = |with: &Path| copy_program(with, &copy);
     let started = |name: &str| Waiting::start(&scratch, name, &mut Command::new(&copy));
     let through = |mut program: Waiting| {
         program.tell("go");

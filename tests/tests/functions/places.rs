@@ -7,7 +7,7 @@ use std::process::Command;
 use remora_tests::agent::{Agent, binary};
 use remora_tests::compile::{compile, compile_file};
 use remora_tests::program::{scripts, tree};
-use remora_tests::{Scratch, is_root, spans, until};
+use remora_tests::{Scratch, copy_program, is_root, spans, until};
 
 use crate::scene::{ALL, Hazard, Spans, Waiting, ended, probing, spans_by_function};
 
@@ -38,7 +38,7 @@ fn a_program_whose_file_is_deleted() {
     let Some(program) = compiled(&scratch, PLAIN.flags) else { return };
     let copy = scratch.file("copy");
     let start = || {
-        std::fs::copy(&program, &copy).expect("the directory is ours");
+        copy_program(&program, &copy);
         Command::new(&copy)
     };
     PLAIN.play(&scratch, start, |_| std::fs::remove_file(&copy).expect("it was there"));
@@ -52,7 +52,7 @@ fn a_program_whose_file_is_another_one_by_now() {
     let start = || {
         // The other program of this name must not be in the way.
         let _ = std::fs::remove_file(&copy);
-        std::fs::copy(&program, &copy).expect("the directory is ours");
+        copy_program(&program, &copy);
         Command::new(&copy)
     };
     let replace = |_: &Waiting| {
@@ -96,7 +96,7 @@ fn a_program_in_a_root_of_its_own() {
     let Some(program) = compiled(&scratch, &["-O2", "-g", "-static", "-lpthread"]) else { return };
     let root = scratch.file("root");
     std::fs::create_dir_all(root.join("bin")).expect("the directory is ours");
-    std::fs::copy(program, root.join("bin/program")).expect("the directory is ours");
+    copy_program(&program, &root.join("bin/program"));
     let start = || {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--root"]).arg(&root);
