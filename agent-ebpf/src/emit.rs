@@ -76,13 +76,26 @@ pub struct Scratch {
     pub payload: [u8; PAYLOAD_MAX * 2],
 }
 
-/// A walk over the vectors of an operation.
+/// `struct iovec` (UAPI).
 #[repr(C)]
 #[derive(Clone, Copy)]
+pub struct IoVec {
+    /// Where it begins, in user memory.
+    pub base: u64,
+    /// How long it is.
+    pub len: u64,
+}
+
+/// How many vectors of an operation are read at once: a read of user memory costs much, its length
+/// little. A power of two.
+pub const VECTORS_AT_ONCE: usize = 8;
+
+/// A walk over the vectors of an operation.
+#[repr(C)]
 pub struct Walk {
-    /// Where the next `struct iovec` lies.
+    /// Where the next vectors lie that are to be read.
     pub vectors: u64,
-    /// How many are left.
+    /// How many are left to walk over.
     pub count: u64,
     /// The operation's bytes.
     pub len: u64,
@@ -97,7 +110,11 @@ pub struct Walk {
     /// Bytes copied so far.
     pub done: u32,
     /// Whether user memory could not be read.
-    pub unreadable: u64,
+    pub unreadable: u32,
+    /// How many vectors were walked over.
+    pub seen: u32,
+    /// Those that were read last.
+    pub read: [IoVec; VECTORS_AT_ONCE],
 }
 
 /// For which request of nginx's an operation is. In a map, since a global function takes only numbers.

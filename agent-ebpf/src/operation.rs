@@ -1,10 +1,11 @@
 //! One socket operation of a selected process: filter, identify, copy, emit.
 
 use agent_common::{Io, counter, goroutine_flags, io_flags, kind as record, task_kind};
-use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 
 use crate::emit::Slot;
 use crate::nethttp::Caller;
+use crate::process::Ids;
 use crate::sock::Sock;
 use crate::syscall::{Buffer, Syscall};
 use crate::{emit, nethttp, nginx, payload, process, socket, task};
@@ -29,6 +30,8 @@ pub struct Moved {
     pub way: Way,
     /// The program that saw it.
     pub slot: Slot,
+    /// Who has done it.
+    pub me: Ids,
 }
 
 /// `MSG_OOB`, `MSG_PEEK` and `MSG_ERRQUEUE`: nothing moved along the stream.
@@ -44,6 +47,15 @@ const fn is_passing(errno: i32) -> bool {
     matches!(errno, 4 | 11 | 12 | 14 | 22 | 512..=516)
 }
 
+/// Whether an operation found nothing to do: half of those of whoever reads until that happens. The
+/// first thing to ask, before who does it.
+#[inline(always)]
+pub fn is_to_wait(bytes: i32) -> bool {
+    bytes == -EAGAIN
+}
+
+const EAGAIN: i32 = 11;
+
 /// Whether a stream may have changed: a first look that needs no memory.
 #[inline(always)]
 pub fn says_something(bytes: i32, flags: i32, way: Way) -> bool {
@@ -54,21 +66,21 @@ pub fn says_something(bytes: i32, flags: i32, way: Way) -> bool {
 }
 
 /// Called after a socket operation. `syscall` says where its bytes are; it is asked only about
-/// operations that are told.
+/// operations that are told, and is given the running task, typed.
 #[inline(always)]
-pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) {
-    let Moved { bytes, flags: message_flags, way, slot } = moved;
+pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> Syscall) {
+    let Moved { bytes, flags: message_flags, way, slot, me } = moved;
     if !says_something(bytes, message_flags, way) {
         return;
     }
-    // SAFETY: takes no arguments.
-    let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
-    let tgid = (pid_tgid >> 32) as u32;
+    let tgid = me.tgid();
     let Some(selected) = process::selected(tgid) else { return };
     if !socket::is_stream(sock) || !sock.has_file() {
         return;
     }
-    let Syscall { fd, buffer, asks_nothing } = syscall();
+    // SAFETY: takes no arguments; returns the running task.
+    let running = unsafe { bpf_get_current_task_btf() } as *const u8;
+    let Syscall { fd, buffer, asks_nothing } = syscall(running);
     if bytes == 0 && (asks_nothing || !socket::is_at_end(sock)) {
         return;
     }
@@ -115,7 +127,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
             });
         }
     }
-    let (mut kind, mut task) = task::current(selected);
+    let (mut kind, mut task) = task::current(running, selected);
     let (mut task_flags, mut task_seq) = (0, 0);
     let is_nginx = nginx::is_nginx(selected);
     let is_goroutine = kind == task_kind::GOROUTINE;
@@ -123,7 +135,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
     if (is_nginx || is_goroutine) && copied > 0 && scratch.first_byte().is_ascii_uppercase() {
         let asks = way == Way::Outbound && !socket::is_accepted(sock);
         if is_goroutine && (asks || state.asks != 0) {
-            let caller = nethttp::caller(selected, fd);
+            let caller = nethttp::caller(running, selected, fd);
             state.asks = u16::from(asks && matches!(caller, Caller::Unknown));
             if let Caller::Other(goid) = caller {
                 (task, task_flags) = (goid, goroutine_flags::CALLER);
@@ -143,7 +155,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
         header,
         socket: state.id,
         tgid,
-        tid: pid_tgid as u32,
+        tid: me.tid(),
         task,
         len,
         op: state.next_op(),

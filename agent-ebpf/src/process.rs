@@ -74,14 +74,32 @@ fn deselected() {
     }
 }
 
-/// Whether the current process may be selected: what every process of the host pays for.
+/// The current process and thread.
+#[derive(Clone, Copy)]
+pub struct Ids(u64);
+
+impl Ids {
+    /// The process, in the initial pid namespace.
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The thread, in the initial pid namespace.
+    #[inline(always)]
+    pub fn tid(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// The current process, if it may be selected: what every process of the host pays for.
 #[inline(always)]
-pub fn may_be_selected() -> bool {
+pub fn may_be_selected() -> Option<Ids> {
     // SAFETY: takes no arguments.
-    let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
-    let Some(maybe) = MAYBE.get_ptr(tgid & (MAYBE_SLOTS - 1)) else { return false };
+    let me = Ids(unsafe { bpf_get_current_pid_tgid() });
+    let maybe = MAYBE.get_ptr(me.tgid() & (MAYBE_SLOTS - 1))?;
     // SAFETY: a map value. Volatile, since user space writes it too.
-    unsafe { ptr::read_volatile(maybe) != 0 }
+    if unsafe { ptr::read_volatile(maybe) } != 0 { Some(me) } else { None }
 }
 
 /// What is kept for `tgid`, if its traffic is to be captured.
@@ -285,7 +303,9 @@ pub fn on_signal(number: u32, action: *const u8, stack: Stack) {
     if unsafe { load::<u64>(action, offset!(sigaction_handler)) } != DEFAULT_ACTION {
         return;
     }
-    let (task_kind, task) = task::current(selected);
+    // SAFETY: takes no arguments.
+    let running = unsafe { bpf_get_current_task_btf() } as *const u8;
+    let (task_kind, task) = task::current(running, selected);
     let ids = [tgid, pid_tgid as u32, number, u32::from(task_kind)];
     let header = emit::header(Slot::SIGNAL, kind::SIGNAL, 0);
     if let Stack::Told = stack {

@@ -1,7 +1,7 @@
 //! Which syscall the current task is in, and where its buffer lies. Knows the syscalls that move
 //! bytes over sockets; what differs between architectures is in `arch`.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::bpf_task_pt_regs;
 
 use crate::arch::{self, nr};
 use crate::operation::Way;
@@ -103,13 +103,11 @@ pub unsafe fn call(regs: *const u8, number: u32) -> Option<Call> {
     Some(call)
 }
 
-/// The current task's syscall, as an operation that went this way sees it in the middle of it.
+/// The syscall of the running task, a typed pointer, as an operation that went this way sees it in the middle of it.
 #[inline(always)]
-pub fn current(way: Way) -> Syscall {
-    // SAFETY: takes no arguments; returns the running task.
-    let task = unsafe { bpf_get_current_task_btf() };
+pub fn current(task: *const u8, way: Way) -> Syscall {
     // SAFETY: `task` is the running task; its registers are saved while it is in the kernel.
-    let regs = unsafe { bpf_task_pt_regs(task) } as *const u8;
+    let regs = unsafe { bpf_task_pt_regs(task.cast_mut().cast()) } as *const u8;
     // SAFETY: `regs` is typed `struct pt_regs` for the verifier.
     let number = unsafe { arch::number(regs) };
     let blind = |buffer| Syscall { fd: NO_DESCRIPTOR, buffer, asks_nothing: false };
@@ -118,7 +116,7 @@ pub fn current(way: Way) -> Syscall {
         return blind(Buffer::Compat);
     }
     // SAFETY: as above, and `task` is the running task.
-    if number == nr::IO_URING_ENTER || !unsafe { arch::is_inside_syscall(task.cast(), regs) } {
+    if number == nr::IO_URING_ENTER || !unsafe { arch::is_inside_syscall(task, regs) } {
         return blind(Buffer::IoUring);
     }
     // SAFETY: as above.
