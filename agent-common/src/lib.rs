@@ -266,6 +266,21 @@ pub struct Selected {
     pub g_tls_offset: i32,
 }
 
+/// Words of the map that counts how often the selection has changed: what a program knows of a process
+/// holds as long as their sum stays. Each has one kind of writer, so that none takes back what another
+/// one has counted.
+pub mod changes {
+    /// Something was taken away by the kernel half, of what function probes are told of.
+    pub const KERNEL: u32 = 0;
+    /// Something was changed by user space.
+    pub const USER: u32 = 1;
+    /// A selected process became another program, or has ended. No matter of function probes, which are
+    /// a program's own.
+    pub const PROGRAMS: u32 = 2;
+    /// How many words there are.
+    pub const COUNT: u32 = 3;
+}
+
 /// Slots of the map that answers for most processes that they were never selected: a power of two; a
 /// process's slot is given by the low bits of its tgid.
 pub const MAYBE_SLOTS: u32 = 1 << 16;

@@ -65,6 +65,8 @@ const SCRATCHES: u32 = 6;
 /// An operation's record in the making.
 #[repr(C)]
 pub struct Scratch {
+    /// What the program knows of processes.
+    pub known: [Known; KNOWN_SLOTS],
     /// Where the walk over vectors stands; here, because what lies in a map does not make the
     /// verifier tell one iteration from the next.
     pub walk: Walk,
@@ -74,6 +76,20 @@ pub struct Scratch {
     pub io: Io,
     /// Its payload; twice the maximum, so that the verifier accepts `offset + length`.
     pub payload: [u8; PAYLOAD_MAX * 2],
+}
+
+/// Processes that a program keeps apart on a CPU, by the low bits of their tgids; a power of two.
+pub const KNOWN_SLOTS: usize = 8;
+
+/// A selected process, as a program has found it.
+#[repr(C)]
+pub struct Known {
+    /// Its id; 0: nothing was found yet.
+    pub tgid: u64,
+    /// How often the selection had changed by then.
+    pub changes: u64,
+    /// What is kept for it, but for its losses.
+    pub selected: Selected,
 }
 
 /// `struct iovec` (UAPI).

@@ -76,10 +76,8 @@ pub enum Caller {
 
 /// For whom the goroutine of the running thread uses `fd`.
 #[inline(always)]
-pub fn caller(running: *const u8, selected: *mut Selected, fd: u32) -> Caller {
-    // SAFETY: a value of the map of selected processes, alive while the program runs.
-    let goid_offset = unsafe { (*selected).goid_offset };
-    match waits_for(task::g(running, selected), goid_offset, fd) {
+pub fn caller(running: *const u8, selected: &Selected, fd: u32) -> Caller {
+    match waits_for(task::g(running, selected), selected.goid_offset, fd) {
         0 => Caller::Itself,
         UNKNOWN => Caller::Unknown,
         goid => Caller::Other(goid),

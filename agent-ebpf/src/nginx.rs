@@ -14,7 +14,7 @@
 
 use core::ptr;
 
-use agent_common::{Selected, counter, nginx_flags, select, task_kind};
+use agent_common::{counter, nginx_flags, task_kind};
 
 use crate::emit::{self, Behalf, Scratch, Slot};
 use crate::offsets::offset;
@@ -49,13 +49,6 @@ const SIGNATURE: u32 = 0x5054_5448;
 
 /// nginx keeps a bit of its own in the lowest one of what it tells epoll (`src/event/modules/`).
 const INSTANCE: u64 = 1;
-
-/// Whether this process is nginx.
-#[inline(always)]
-pub fn is_nginx(selected: *mut Selected) -> bool {
-    // SAFETY: a value of the map of selected processes, alive while the program runs.
-    unsafe { (*selected).bits & select::NGINX != 0 }
-}
 
 /// For which request the operation is, as the kind, the number, the flags and the position of a task.
 /// If that is not proved, for none that is known; `None` where this kernel does not let it be proved.

@@ -1,6 +1,6 @@
 //! One socket operation of a selected process: filter, identify, copy, emit.
 
-use agent_common::{Io, counter, goroutine_flags, io_flags, kind as record, task_kind};
+use agent_common::{Io, counter, goroutine_flags, io_flags, kind as record, select, task_kind};
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 
 use crate::emit::Slot;
@@ -74,7 +74,9 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
         return;
     }
     let tgid = me.tgid();
-    let Some(selected) = process::selected(tgid) else { return };
+    let Some(scratch) = emit::scratch(slot) else { return };
+    // A copy: what is written below may lie anywhere in the scratch, as far as the compiler knows.
+    let Some(&selected) = process::known(scratch, tgid) else { return };
     if !socket::is_stream(sock) || !sock.has_file() {
         return;
     }
@@ -84,7 +86,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
     if bytes == 0 && (asks_nothing || !socket::is_at_end(sock)) {
         return;
     }
-    let Some(state) = socket::state(sock, (tgid, selected), slot, bytes) else { return };
+    let Some(state) = socket::state(sock, tgid, slot, bytes) else { return };
 
     let mut flags = if way == Way::Outbound { io_flags::OUTBOUND } else { 0 };
     if message_flags & MSG_DONTWAIT != 0 {
@@ -102,7 +104,6 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
             flags |= io_flags::TCP_SEQ;
         }
     }
-    let Some(scratch) = emit::scratch(slot) else { return };
     let mut copied = 0;
     let mut len = bytes as u32;
     if bytes < 0 {
@@ -112,8 +113,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
         flags |= io_flags::END | io_flags::NO_PAYLOAD;
     } else {
         let buffer = if message_flags & MSG_TRUNC != 0 { Buffer::Unknown } else { buffer };
-        let limit = process::payload_limit(selected);
-        let result = payload::copy(slot, scratch, buffer, len, limit);
+        let result = payload::copy(slot, scratch, buffer, len, selected.payload_limit);
         copied = result.bytes;
         if result.suffix {
             flags |= io_flags::SUFFIX;
@@ -127,15 +127,15 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
             });
         }
     }
-    let (mut kind, mut task) = task::current(running, selected);
+    let (mut kind, mut task) = task::current(running, &selected);
     let (mut task_flags, mut task_seq) = (0, 0);
-    let is_nginx = nginx::is_nginx(selected);
+    let is_nginx = selected.bits & select::NGINX != 0;
     let is_goroutine = kind == task_kind::GOROUTINE;
     // Every method that anybody uses begins with a capital letter, and so does every answer.
     if (is_nginx || is_goroutine) && copied > 0 && scratch.first_byte().is_ascii_uppercase() {
         let asks = way == Way::Outbound && !socket::is_accepted(sock);
         if is_goroutine && (asks || state.asks != 0) {
-            let caller = nethttp::caller(running, selected, fd);
+            let caller = nethttp::caller(running, &selected, fd);
             state.asks = u16::from(asks && matches!(caller, Caller::Unknown));
             if let Caller::Other(goid) = caller {
                 (task, task_flags) = (goid, goroutine_flags::CALLER);
@@ -171,6 +171,6 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
     let record = (&raw mut scratch.io).cast::<u8>();
     // SAFETY: `io` and the payload behind it are one map value, longer than `bytes`.
     if !unsafe { emit::write(record, bytes, header.cpu_seq, false) } {
-        emit::lost(selected);
+        process::lost(tgid);
     }
 }

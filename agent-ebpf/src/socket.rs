@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use agent_common::{Selected, Socket, counter, family, kind, socket_flags};
+use agent_common::{Socket, counter, family, kind, socket_flags};
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 
 use crate::emit::{self, Slot};
@@ -47,16 +47,10 @@ pub fn is_over(sock: impl Sock) -> bool {
 
 /// The socket's state, made and told at first sight, after an operation that moved `moved` bytes.
 #[inline(always)]
-pub fn state<S: Sock>(
-    sock: S,
-    ids: (u32, *mut Selected),
-    slot: Slot,
-    moved: i32,
-) -> Option<&'static mut State> {
-    let (tgid, selected) = ids;
+pub fn state<S: Sock>(sock: S, tgid: u32, slot: Slot, moved: i32) -> Option<&'static mut State> {
     let Some(state) = sock.state() else {
         emit::count(counter::NO_STORAGE);
-        emit::lost(selected);
+        process::lost(tgid);
         return None;
     };
     if state.told == 0 {
@@ -69,7 +63,7 @@ pub fn state<S: Sock>(
         if tell(sock, slot, kind::SOCKET, flags, state.id, tgid) {
             state.told = 1;
         } else {
-            emit::lost(selected);
+            process::lost(tgid);
         }
     }
     Some(state)

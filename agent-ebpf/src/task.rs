@@ -7,9 +7,8 @@ use crate::user;
 
 /// The kind of the task that `running` runs, and its id; a thread is its own task and has no other id.
 #[inline(always)]
-pub fn current(running: *const u8, selected: *mut Selected) -> (u8, u64) {
-    // SAFETY: a value of the map of selected processes, alive while the program runs.
-    let goid_offset = unsafe { (*selected).goid_offset };
+pub fn current(running: *const u8, selected: &Selected) -> (u8, u64) {
+    let goid_offset = selected.goid_offset;
     if goid_offset == 0 {
         return (task_kind::THREAD, 0);
     }
@@ -23,16 +22,14 @@ pub fn current(running: *const u8, selected: *mut Selected) -> (u8, u64) {
 /// Where the goroutine lies that the running thread, a typed pointer, runs; 0 if it runs none, or where
 /// it cannot be read. Asked of Go programs only.
 #[inline(always)]
-pub fn g(running: *const u8, selected: *mut Selected) -> u64 {
+pub fn g(running: *const u8, selected: &Selected) -> u64 {
     let at = offset!(task_tls_base);
     if at == 0 {
         return 0;
     }
     // SAFETY: a typed task pointer; the verifier checks the offset.
     let base = unsafe { load::<u64>(running, at) };
-    // SAFETY: a value of the map of selected processes, alive while the program runs.
-    let g_tls_offset = unsafe { (*selected).g_tls_offset };
-    word(base.wrapping_add_signed(i64::from(g_tls_offset)))
+    word(base.wrapping_add_signed(i64::from(selected.g_tls_offset)))
 }
 
 /// Eight bytes of the process's memory; 0 if they cannot be read.
