@@ -264,6 +264,9 @@ pub struct Selected {
     pub goid_offset: u32,
     /// Where the pointer to the running `g` lies, from the thread's base of thread-local storage.
     pub g_tls_offset: i32,
+    /// Where Go's one function for system calls goes on after one, with the pointer to the running `g` in
+    /// its register; 0: not known.
+    pub go_syscall: u64,
 }
 
 /// Words of the map that counts how often the selection has changed: what a program knows of a process
@@ -318,6 +321,6 @@ const _: () = {
     assert!(size_of::<Io>() == 64);
     assert!(size_of::<Socket>() == 72);
     assert!(size_of::<Process>() == 40 + PATH_BYTES);
-    assert!(size_of::<Selected>() == 24);
+    assert!(size_of::<Selected>() == 32);
     assert!(align_of::<Io>() == 8 && align_of::<Socket>() == 8 && align_of::<Process>() == 8);
 };

@@ -109,22 +109,22 @@ pub const VECTORS_AT_ONCE: usize = 8;
 /// A walk over the vectors of an operation.
 #[repr(C)]
 pub struct Walk {
-    /// Where the next vectors lie that are to be read.
-    pub vectors: u64,
-    /// How many are left to walk over.
-    pub count: u64,
-    /// The operation's bytes.
-    pub len: u64,
     /// How far into the operation the vectors seen reach.
     pub reached: u64,
+    /// Where the next vectors lie that are to be read.
+    pub vectors: u64,
     /// The operation's last bytes as far as seen.
     pub tail: u64,
-    /// How many of them are real.
+    /// How many vectors are left to walk over.
+    pub count: u64,
+    /// How many of the last bytes are real.
     pub tail_bytes: u64,
-    /// Bytes to copy.
-    pub want: u32,
+    /// The operation's bytes.
+    pub len: u64,
     /// Bytes copied so far.
     pub done: u32,
+    /// Bytes to copy.
+    pub want: u32,
     /// Whether user memory could not be read.
     pub unreadable: u32,
     /// How many vectors were walked over.

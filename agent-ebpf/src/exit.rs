@@ -12,7 +12,7 @@ use crate::emit::Slot;
 use crate::operation::{self, Moved, Way};
 use crate::process::{self, Ids};
 use crate::sock::Found;
-use crate::syscall::{self, Buffer, Call, Syscall};
+use crate::syscall::{self, Buffer, Call};
 use crate::{descriptor, emit, payload};
 
 /// Called when a syscall returns `result`, for every syscall of the host: what cannot be a socket
@@ -93,7 +93,8 @@ fn on_call(regs: *const u8, ended: Ended) {
     }
     // One program for both ways, so one slot.
     let moved = Moved { bytes, flags, way: call.way, slot: Slot::OUTBOUND, me };
-    let syscall = Syscall { fd: call.fd as u32, buffer, asks_nothing: call.asks_nothing };
+    // SAFETY: `regs` is the tracepoint's typed argument.
+    let syscall = unsafe { syscall::told(regs, call, buffer) };
     operation::on_io::<Found>(descriptor.sock, moved, |_| syscall);
 }
 

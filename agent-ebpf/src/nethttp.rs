@@ -14,7 +14,6 @@
 
 use agent_common::Selected;
 
-use crate::task;
 use crate::user::{self, Plain};
 
 /// Where a goroutine keeps the upper end of its stack (`stack.hi` of `g`, `src/runtime/runtime2.go`).
@@ -64,7 +63,7 @@ const NEW: (u16, u64, u64) = (40, 8, 64);
 /// Bytes of a `responseAndError`, which the caller waits for.
 const ANSWER_BYTES: u16 = 24;
 
-/// For whom the current goroutine uses a descriptor.
+/// For whom a goroutine uses a descriptor.
 pub enum Caller {
     /// For itself, as far as is known.
     Itself,
@@ -74,10 +73,10 @@ pub enum Caller {
     Unknown,
 }
 
-/// For whom the goroutine of the running thread uses `fd`.
+/// For whom the goroutine at `g` uses `fd`.
 #[inline(always)]
-pub fn caller(running: *const u8, selected: &Selected, fd: u32) -> Caller {
-    match waits_for(task::g(running, selected), selected.goid_offset, fd) {
+pub fn caller(g: u64, selected: &Selected, fd: u32) -> Caller {
+    match waits_for(g, selected.goid_offset, fd) {
         0 => Caller::Itself,
         UNKNOWN => Caller::Unknown,
         goid => Caller::Other(goid),

@@ -82,11 +82,12 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
     }
     // SAFETY: takes no arguments; returns the running task.
     let running = unsafe { bpf_get_current_task_btf() } as *const u8;
-    let Syscall { fd, buffer, asks_nothing } = syscall(running);
+    let syscall = syscall(running);
+    let Syscall { fd, buffer, asks_nothing, .. } = syscall;
     if bytes == 0 && (asks_nothing || !socket::is_at_end(sock)) {
         return;
     }
-    let Some(state) = socket::state(sock, tgid, slot, bytes) else { return };
+    let Some(state) = socket::state(sock, &moved) else { return };
 
     let mut flags = if way == Way::Outbound { io_flags::OUTBOUND } else { 0 };
     if message_flags & MSG_DONTWAIT != 0 {
@@ -127,7 +128,8 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
             });
         }
     }
-    let (mut kind, mut task) = task::current(running, &selected);
+    let g = task::g_in(&syscall, running, &selected);
+    let (mut kind, mut task) = task::current(g, &selected);
     let (mut task_flags, mut task_seq) = (0, 0);
     let is_nginx = selected.bits & select::NGINX != 0;
     let is_goroutine = kind == task_kind::GOROUTINE;
@@ -135,7 +137,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
     if (is_nginx || is_goroutine) && copied > 0 && scratch.first_byte().is_ascii_uppercase() {
         let asks = way == Way::Outbound && !socket::is_accepted(sock);
         if is_goroutine && (asks || state.asks != 0) {
-            let caller = nethttp::caller(running, &selected, fd);
+            let caller = nethttp::caller(g, &selected, fd);
             state.asks = u16::from(asks && matches!(caller, Caller::Unknown));
             if let Caller::Other(goid) = caller {
                 (task, task_flags) = (goid, goroutine_flags::CALLER);

@@ -87,15 +87,16 @@ extern "C" fn copy_vectors(slot: u32, vectors: u64, count: u64, len: u32, want: 
     let Some(scratch) = emit::scratch_at(slot) else { return UNREADABLE };
     let len = u64::from(len);
     let walk = &mut scratch.walk;
-    // Field by field: a whole struct would be filled by a function that goes byte by byte.
-    walk.vectors = vectors;
-    walk.count = count;
-    walk.len = len;
+    // Field by field, and no three zeroes in a row: those are filled in by a function that goes byte by
+    // byte.
     walk.reached = 0;
+    walk.vectors = vectors;
     walk.tail = 0;
+    walk.count = count;
     walk.tail_bytes = 0;
-    walk.want = want;
+    walk.len = len;
     walk.done = 0;
+    walk.want = want;
     walk.unreadable = 0;
     walk.seen = 0;
     for _ in 0..VECTORS_MAX {

@@ -50,7 +50,7 @@ static AGENT_TGID: u32 = 0;
 static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
 
 const NOTHING: Selected =
-    Selected { bits: 0, payload_limit: 0, lost: 0, goid_offset: 0, g_tls_offset: 0 };
+    Selected { bits: 0, payload_limit: 0, lost: 0, goid_offset: 0, g_tls_offset: 0, go_syscall: 0 };
 
 const CAPTURED: u32 = select::TRACED | select::UNDECIDED;
 
@@ -338,7 +338,8 @@ pub fn on_signal(number: u32, action: *const u8, stack: Stack) {
     // SAFETY: takes no arguments.
     let running = unsafe { bpf_get_current_task_btf() } as *const u8;
     // SAFETY: a value of the map, alive while the program runs.
-    let (task_kind, task) = task::current(running, unsafe { &*selected });
+    let selected = unsafe { &*selected };
+    let (task_kind, task) = task::current(task::g(running, selected), selected);
     let ids = [tgid, pid_tgid as u32, number, u32::from(task_kind)];
     let header = emit::header(Slot::SIGNAL, kind::SIGNAL, 0);
     if let Stack::Told = stack {

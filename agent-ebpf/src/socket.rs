@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 
 use crate::emit::{self, Slot};
 use crate::offsets::offset;
-use crate::operation::Way;
+use crate::operation::{Moved, Way};
 use crate::process;
 use crate::sock::{Found, Sock, State};
 
@@ -45,28 +45,34 @@ pub fn is_over(sock: impl Sock) -> bool {
     sock.load::<u8>(offset!(sk_shutdown)) & SHUTDOWN_MASK == SHUTDOWN_MASK
 }
 
-/// The socket's state, made and told at first sight, after an operation that moved `moved` bytes.
+/// The socket's state, made and told at first sight, after this operation.
 #[inline(always)]
-pub fn state<S: Sock>(sock: S, tgid: u32, slot: Slot, moved: i32) -> Option<&'static mut State> {
+pub fn state<S: Sock>(sock: S, moved: &Moved) -> Option<&'static mut State> {
     let Some(state) = sock.state() else {
         emit::count(counter::NO_STORAGE);
-        process::lost(tgid);
+        process::lost(moved.me.tgid());
         return None;
     };
     if state.told == 0 {
-        let mut flags = role(sock);
-        if let Some(tcp) = sock.as_tcp() {
-            if is_older(tcp, moved) {
-                flags |= socket_flags::OLDER;
-            }
-        }
-        if tell(sock, slot, kind::SOCKET, flags, state.id, tgid) {
-            state.told = 1;
-        } else {
-            process::lost(tgid);
-        }
+        introduce(sock, state, moved);
     }
     Some(state)
+}
+
+/// Tells what a socket is. Not on the way of every operation: what these run should lie close together.
+#[inline(never)]
+fn introduce<S: Sock>(sock: S, state: &mut State, moved: &Moved) {
+    let mut flags = role(sock);
+    if let Some(tcp) = sock.as_tcp() {
+        if is_older(tcp, moved.bytes) {
+            flags |= socket_flags::OLDER;
+        }
+    }
+    if tell(sock, moved.slot, kind::SOCKET, flags, state.id, moved.me.tgid()) {
+        state.told = 1;
+    } else {
+        process::lost(moved.me.tgid());
+    }
 }
 
 /// Who began the connection, as far as the kernel remembers.

@@ -58,6 +58,10 @@ pub struct Syscall {
     pub buffer: Buffer,
     /// Whether the caller asked for no bytes at all.
     pub asks_nothing: bool,
+    /// Where the program goes on after it; 0 if that is not known.
+    pub at: u64,
+    /// What the register holds that Go keeps its running goroutine in, if this is Go's code.
+    pub go_register: u64,
 }
 
 /// What the registers say, for the syscalls that move bytes over sockets.
@@ -110,7 +114,8 @@ pub fn current(task: *const u8, way: Way) -> Syscall {
     let regs = unsafe { bpf_task_pt_regs(task.cast_mut().cast()) } as *const u8;
     // SAFETY: `regs` is typed `struct pt_regs` for the verifier.
     let number = unsafe { arch::number(regs) };
-    let blind = |buffer| Syscall { fd: NO_DESCRIPTOR, buffer, asks_nothing: false };
+    let blind =
+        |buffer| Syscall { fd: NO_DESCRIPTOR, buffer, asks_nothing: false, at: 0, go_register: 0 };
     // SAFETY: as above.
     if unsafe { arch::is_compat(regs) } {
         return blind(Buffer::Compat);
@@ -130,5 +135,17 @@ pub fn current(task: *const u8, way: Way) -> Syscall {
         Buffer::Messages(..) => Buffer::Unknown,
         buffer => buffer,
     };
-    Syscall { fd: call.fd as u32, buffer, asks_nothing: call.asks_nothing }
+    // SAFETY: as above.
+    unsafe { told(regs, call, buffer) }
+}
+
+/// What is told of a call whose bytes are there.
+///
+/// # Safety
+/// As [`call`].
+#[inline(always)]
+pub unsafe fn told(regs: *const u8, call: Call, buffer: Buffer) -> Syscall {
+    // SAFETY: the caller's promise.
+    let (at, go_register) = unsafe { arch::go_registers(regs) };
+    Syscall { fd: call.fd as u32, buffer, asks_nothing: call.asks_nothing, at, go_register }
 }

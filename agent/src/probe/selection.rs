@@ -75,8 +75,9 @@ impl Selection {
         // Gone already: nothing to find.
         let Some(selected) = self.known(tgid) else { return Ok(()) };
         let selected = match tasks {
-            Tasks::Goroutines(Goroutines { goid_offset, g_tls_offset }) => {
-                Selected { goid_offset, g_tls_offset, ..selected }
+            Tasks::Goroutines(Goroutines { goid_offset, g_tls_offset, syscall }) => {
+                let go_syscall = syscall.unwrap_or(0);
+                Selected { goid_offset, g_tls_offset, go_syscall, ..selected }
             }
             Tasks::NginxRequests => Selected { bits: selected.bits | select::NGINX, ..selected },
         };
