@@ -113,9 +113,19 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
         "test %edi,%edi; je push; ret",
         "refused: it may end at the conditional jump",
     ),
-    ("only_jump", "jmp push", "refused: it is shorter than its probes"),
-    ("only_return", "ret", "refused: it is shorter than its probes"),
-    ("short_marked", "endbr64; jmp push", "entry +0; tail +4"),
+    // Where they begin they end.
+    ("only_jump", "jmp push", "entry and tail +0 cheap"),
+    ("only_return", "ret", "entry and return +0"),
+    ("only_return_pops", "ret $8", "entry and return +0"),
+    ("only_pointer", "jmp *%rdi", "entry and tail +0"),
+    (
+        "only_jump_notrack",
+        "notrack jmp *%rdi",
+        "refused: the kernel refuses a probe on the instruction",
+    ),
+    ("only_loop", "1: jmp 1b", "refused: its first instructions are within a loop"),
+    ("short_marked", "endbr64; jmp push", "entry and tail +4 cheap"),
+    ("returns_marked", "endbr64; ret", "entry and return +4"),
     ("with_frame", "push %rbx; jmp push", "refused: it jumps into other code"),
     ("never", "push %rbx; 1: jmp 1b", "entry +0 cheap"),
     ("traps", "push %rbx; ud2", "entry +0 cheap"),
@@ -222,17 +232,22 @@ fn small_functions() {
 }
 
 fn described(function: VirtAddr, placement: &Placement) -> String {
-    let sites = std::iter::once(&placement.entry).chain(&placement.ends);
-    let words: Vec<_> = sites
+    let words: Vec<_> = placement
+        .sites()
         .map(|site| {
             let kind = match site.kind {
                 SiteKind::Entry => "entry",
                 SiteKind::Return => "return",
                 SiteKind::TailCall => "tail",
+                SiteKind::EntryAndReturn => "entry and return",
+                SiteKind::EntryAndTailCall => "entry and tail",
                 SiteKind::Event => "event",
             };
-            let is_entry = site.kind == SiteKind::Entry;
-            let cheap = if is_entry && site.cost == CostClass::Emulated { " cheap" } else { "" };
+            let cheap = if site.kind.is_entry() && site.cost == CostClass::Emulated {
+                " cheap"
+            } else {
+                ""
+            };
             let adjust =
                 if site.sp_adjust == 0 { String::new() } else { format!(" {}", site.sp_adjust) };
             format!("{kind} +{}{cheap}{adjust}", site.address.0 - function.0)
