@@ -193,6 +193,36 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
       9: ret; .section .rodata; .align 8; 5: .quad 1b,9b; .text",
         "entry +4 cheap; return +18; return +19",
     ),
+    // Tables of functions: which entry is used is not known.
+    (
+        "table_of_functions",
+        "imul $3,%rdi,%rdi; lea 5f(%rip),%rcx; jmp *8(%rcx,%rdi,8); \
+      .data; .align 8; 5: .quad 7, push, 0, 8, marked, 0; .text",
+        "entry +0; tail +11",
+    ),
+    (
+        "table_of_functions_loaded",
+        "lea 5f(%rip),%rcx; mov (%rcx,%rdi,8),%rax; jmp *%rax; \
+      .section .rodata; .align 8; 5: .quad push, marked; .text",
+        "entry +0; tail +11",
+    ),
+    // One that leads into the function itself may be one of its jumps.
+    (
+        "table_of_both",
+        "lea 5f(%rip),%rcx; jmp *(%rcx,%rdi,8); 1: ret; \
+      .data; .align 8; 5: .quad push, 1b; .text",
+        "refused: the jump",
+    ),
+    (
+        "table_of_nothing",
+        "lea 5f(%rip),%rcx; jmp *(%rcx,%rdi,8); \
+      .data; .align 8; 5: .quad 0, push; .text",
+        "refused: the jump",
+    ),
+    // A field at a place that the object says, and one of a table at a place that is not known.
+    ("field", "mov 56(%rdi),%rax; mov (%rsi,%rax),%rax; jmp *%rax", "entry +0; tail +8"),
+    ("field_in_jump", "mov (%rsi),%rax; jmp *(%rsi,%rax)", "entry +0; tail +3"),
+    ("scaled_field", "mov (%rsi,%rdi,8),%rax; jmp *%rax", "refused: the jump"),
     ("table_unknown", "lea (%rdi,%rsi),%rax; jmp *%rax", "refused: the jump"),
 ];
 

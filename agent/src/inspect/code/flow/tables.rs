@@ -33,6 +33,10 @@ impl<P: Program> Walk<'_, P> {
             _ => self.targets(table, base, TABLE_MAX, false),
         };
         if targets.is_empty() {
+            let is_plain = base.is_none() && state.stack_pointer() == Some(0);
+            if is_plain && self.holds_functions(table) {
+                return Ok(self.end(address, Ending::TailCall, state));
+            }
             self.refuse(Refusal::UnresolvedJump(address));
             return Ok(Next::Nothing);
         }
@@ -47,12 +51,16 @@ impl<P: Program> Walk<'_, P> {
         if inside == 0 && state.stack_pointer() == Some(0) && targets.iter().all(starts) {
             return Ok(self.end(address, Ending::TailCall, state));
         }
-        // Some of a bounded table lead into pieces.
+        // Some of a bounded table lead into pieces. What no symbol names is one if the frame still stands.
+        let is_framed = state.stack_pointer().is_some_and(|sp| sp != 0);
         let mut all = BTreeSet::new();
         for target in targets {
             if !self.is_inside(target) {
                 match self.program.whereabouts(VirtAddr(target)) {
                     Whereabouts::Piece(range) => self.add_region(range.start.0..range.end.0)?,
+                    Whereabouts::Unnamed(range) if is_framed => {
+                        self.add_region(range.start.0..range.end.0)?;
+                    }
                     _ => {
                         self.refuse(Refusal::UnresolvedJump(address));
                         return Ok(Next::Nothing);
@@ -62,6 +70,30 @@ impl<P: Program> Walk<'_, P> {
             all.insert(target);
         }
         Ok(Next::Jump(all.into_iter().collect()))
+    }
+
+    /// Whether a place holds pointers to functions, as programs make tables of, and none into this one, as
+    /// a table of its jumps would. Which index is used is not known, so all that may belong to it is looked
+    /// at.
+    fn holds_functions(&self, table: u64) -> bool {
+        let bytes = usize::try_from(TABLE_MAX * 8).unwrap_or_default();
+        let bytes = self.program.read(VirtAddr(table), bytes);
+        let (words, _) = bytes.as_chunks::<8>();
+        let mut pointers = words.iter().zip((table..).step_by(8)).map(|(word, slot)| {
+            let relocated = self.program.relocated(VirtAddr(slot));
+            relocated.map_or(u64::from_le_bytes(*word), |target| target.0)
+        });
+        let is_function = |target: u64| {
+            let address = VirtAddr(target);
+            !self.is_inside(target)
+                && match self.program.whereabouts(address) {
+                    Whereabouts::Start => true,
+                    // Stripped. Nobody points to pieces.
+                    Whereabouts::Unnamed(_) => self.program.is_described_from(address),
+                    _ => false,
+                }
+        };
+        pointers.next().is_some_and(is_function) && !pointers.any(|target| self.is_inside(target))
     }
 
     /// Reads a table. Of one whose size is not known, as far as it leads to instructions of this
