@@ -37,6 +37,9 @@ pub mod kind {
     pub const THREAD_EXIT: u8 = 11;
     /// [`Image`](super::function::Image): the stack of a thread, before the record of what it met.
     pub const IMAGE: u8 = 12;
+    /// [`Process`](super::Process): a process is about to be told of that runs a new program; a control
+    /// group of it has this name, which may be that of a container.
+    pub const CGROUP: u8 = 13;
 }
 
 /// In an exit's [`Process::parent_tgid`]: it is not known how the process ended, or the thread alone has.
@@ -219,7 +222,8 @@ pub const PATH_BYTES: usize = 128;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Kind [`kind::FORK`], [`kind::EXEC`], [`kind::EXIT`], [`kind::THREAD_EXIT`] or [`kind::SIGNAL`].
+    /// Kind [`kind::FORK`], [`kind::EXEC`], [`kind::EXIT`], [`kind::THREAD_EXIT`], [`kind::SIGNAL`] or
+    /// [`kind::CGROUP`].
     pub header: Header,
     /// The process (for a fork: the new task's process).
     pub tgid: u32,
@@ -234,7 +238,8 @@ pub struct Process {
     /// When the process started, `CLOCK_BOOTTIME`, nanoseconds; with the tgid it is its identity. For a
     /// signal: the runtime's own id of the unit of work.
     pub start_ns: u64,
-    /// For an exec: the path as it was given to the kernel, zero-terminated, cut if longer.
+    /// For an exec: the path as it was given to the kernel. For a control group: its name. Zero-terminated,
+    /// cut if longer.
     pub path: [u8; PATH_BYTES],
 }
 

@@ -16,7 +16,7 @@ use aya_ebpf::maps::{Array, HashMap};
 use crate::emit::{self, Slot};
 use crate::offsets::{load, offset};
 use crate::registers::Registers;
-use crate::{image, task};
+use crate::{cgroup, image, task};
 
 /// The selected processes, by tgid in the initial pid namespace. Its size is set at load time.
 #[map(name = "SELECTED")]
@@ -203,6 +203,7 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
     let start_ns = unsafe { load::<u64>(task, offset!(task_start_boottime)) };
     // SAFETY: typed binprm pointer from the tracepoint.
     let path = unsafe { load::<*const u8>(binprm, offset!(binprm_filename)) };
+    cgroup::tell(task, tgid);
     tell(Slot::EXEC, kind::EXEC, [tgid, tgid, 0, 0], start_ns, path);
 }
 

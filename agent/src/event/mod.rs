@@ -69,6 +69,13 @@ pub enum Event<'a> {
         /// The program's path as given to the kernel, possibly cut.
         path: &'a [u8],
     },
+    /// A process is about to be told of that runs a new program.
+    Cgroup {
+        /// The process.
+        tgid: Tgid,
+        /// What one of its control groups is called; not its path.
+        name: &'a [u8],
+    },
     /// A function probe was hit.
     Hit(Hit<'a>),
     /// A thread has met a signal that ends its process with an error.
@@ -328,7 +335,7 @@ pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
             Event::Closed { id: socket.id, at, held, last: last(flags, &socket) }
         }
         kind::HIT => Event::Hit(hit(at, flags, body).ok_or(short)?),
-        kind::FORK | kind::EXEC | kind::EXIT | kind::THREAD_EXIT | kind::SIGNAL => {
+        kind::FORK | kind::EXEC | kind::EXIT | kind::THREAD_EXIT | kind::SIGNAL | kind::CGROUP => {
             process(kind, at, body).ok_or(short)?
         }
         other => return Err(DecodeError::UnknownKind(other)),
@@ -466,6 +473,10 @@ fn process(kind: u8, at: MonoNs, body: &[u8]) -> Option<Event<'_>> {
         kind::EXEC => {
             let end = memchr::memchr(0, path).unwrap_or(path.len());
             Event::Exec { at, tgid, path: path.get(..end)? }
+        }
+        kind::CGROUP => {
+            let end = memchr::memchr(0, path).unwrap_or(path.len());
+            Event::Cgroup { tgid, name: path.get(..end)? }
         }
         kind::SIGNAL => {
             let task = match (u32_at(fixed, 12) as u8, u64_at(fixed, 16)) {

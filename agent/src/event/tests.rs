@@ -138,6 +138,8 @@ fn processes_fork_exec_and_exit() {
     assert!(matches!(decode(&bytes), Ok((_, Event::Exec { tgid: Tgid(1), path: b"/a/b", .. }))));
     // A path without an end is one that was cut.
     assert!(matches!(decode(&bytes[..42]), Ok((_, Event::Exec { path: b"/a", .. }))));
+    let bytes = record(kind::CGROUP);
+    assert!(matches!(decode(&bytes), Ok((_, Event::Cgroup { tgid: Tgid(1), name: b"/a/b" }))));
     let bytes = record(kind::EXIT);
     let Ok((_, Event::Exit { tgid, lost, status, .. })) = decode(&bytes) else { panic!("no exit") };
     assert_eq!((tgid, lost, status), (Tgid(1), 4, Some(ExitStatus(3))));

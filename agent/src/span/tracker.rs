@@ -213,7 +213,8 @@ impl Tracker {
                 self.state.exit(*tgid);
             }
             Event::Exec { tgid, at, .. } => self.calls.exit(*tgid, *at, None, &mut self.state),
-            Event::Listen(_) => {}
+            // Whoever looks at processes has announced what is to be said of it.
+            Event::Cgroup { .. } | Event::Listen(_) => {}
         }
     }
 

@@ -114,6 +114,7 @@ impl Observed {
                 self.programs.push(path.rsplit('/').next().unwrap_or_default().to_owned());
             }
             Event::Listen(_)
+            | Event::Cgroup { .. }
             | Event::Hit(_)
             | Event::Fork { .. }
             | Event::Exit { .. }
