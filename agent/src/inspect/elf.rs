@@ -173,6 +173,33 @@ impl Module {
         id(self).is_some_and(|own| id(other) == Some(own))
     }
 
+    /// The same open file once more.
+    ///
+    /// # Errors
+    /// If there are too many open files.
+    pub fn again(&self) -> Result<Self, ElfError> {
+        let file = self
+            .file
+            .try_clone()
+            .map_err(|source| ElfError::Open { path: self.path.clone(), source })?;
+        let Self { path, segments, sections, build_id, .. } = self;
+        Ok(Self {
+            path: path.clone(),
+            file,
+            segments: segments.clone(),
+            sections: sections.clone(),
+            build_id: build_id.clone(),
+        })
+    }
+
+    /// Bytes of the whole file, at this moment.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn file_bytes(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
     /// What the linker called this very build, if it did (`NT_GNU_BUILD_ID`).
     pub fn build_id(&self) -> Option<&[u8]> {
         self.build_id.as_deref()

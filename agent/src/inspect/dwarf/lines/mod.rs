@@ -1,0 +1,131 @@
+//! Which source line an address is of, and which functions were inlined there: what `addr2line -i` says.
+//!
+//! Memory is bounded, however long a file's debug information is: sections are read by the page, a unit
+//! when an address lies in it, and of what is read only the units' addresses are kept. Sections that are
+//! packed have to be unpacked whole; if they are too long for that, there are no lines. DWARF 2 to 5; split
+//! debug information (`.dwo`) is not read.
+
+mod bytes;
+mod calls;
+mod file;
+mod name;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::collections::BTreeMap;
+
+use crate::inspect::address::VirtAddr;
+use crate::inspect::debug_file::Lookup;
+use crate::inspect::elf::{ElfError, Module};
+use file::Files;
+use units::{Index, Units};
+
+/// Most bytes that are held at any time: pages, unpacked sections, units' addresses, one unit's tables.
+pub const BYTES_MAX: u64 = 48 << 20;
+
+/// Why a file's lines are not read.
+#[derive(Debug, thiserror::Error)]
+pub enum LinesError {
+    /// A part of a file cannot be read.
+    #[error(transparent)]
+    Elf(#[from] ElfError),
+    /// A packed section is damaged, or packed in a way that is not known.
+    #[error("{section} of {path} cannot be unpacked", path = path.display())]
+    Packed {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The section.
+        section: &'static str,
+    },
+    /// What is packed has too many bytes.
+    #[error("{path} has {bytes} bytes of packed debug information, more than {limit}", path = path.display())]
+    TooLong {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Its bytes, unpacked.
+        bytes: u64,
+        /// The bound.
+        limit: u64,
+    },
+    /// There is too much code.
+    #[error("{path} has code in more than {limit} places", path = path.display())]
+    TooMany {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The bound.
+        limit: usize,
+    },
+}
+
+/// A call that an address is in the middle of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The function's name, demangled; empty if nothing says it.
+    pub function: String,
+    /// The source file; empty if unknown.
+    pub file: String,
+    /// The line, from 1; 0 if unknown.
+    pub line: u32,
+    /// Whether the function was inlined into the one that follows.
+    pub is_inlined: bool,
+}
+
+impl Call {
+    /// About how much memory it takes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.function.len() + self.file.len()
+    }
+}
+
+/// The debug information of one program or library.
+pub struct Lines {
+    files: Files,
+    index: Index,
+}
+
+impl std::fmt::Debug for Lines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lines").finish_non_exhaustive()
+    }
+}
+
+impl Lines {
+    /// Looks where the debug information of a module is, in itself or in a file of its own, and which of its
+    /// units has which code. `None`: there is none.
+    ///
+    /// # Errors
+    /// If it cannot be read, or would take too much memory.
+    pub fn open(module: &Module, lookup: Lookup<'_>) -> Result<Option<Self>, LinesError> {
+        let Some(files) = Files::open(module, lookup)? else { return Ok(None) };
+        let index = Index::read(&files)?;
+        Ok(Some(Self { files, index }))
+    }
+
+    /// About how much memory this takes until it is dropped.
+    pub fn bytes(&self) -> u64 {
+        self.files.bytes() + self.index.bytes()
+    }
+
+    /// The calls that each of these addresses is in the middle of, the innermost first; none where nothing
+    /// is known.
+    pub fn calls(&self, addresses: &[VirtAddr]) -> Vec<Vec<Call>> {
+        let mut by_unit: BTreeMap<usize, Vec<VirtAddr>> = BTreeMap::new();
+        let mut wanted = addresses.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        for address in &wanted {
+            if let Some(unit) = self.index.unit(*address) {
+                by_unit.entry(unit).or_default().push(*address);
+            }
+        }
+        let units = Units::new(&self.files, &self.index);
+        let mut found = BTreeMap::new();
+        for (unit, wanted) in by_unit {
+            let calls = calls::of(&units, unit, &wanted);
+            found.extend(wanted.into_iter().zip(calls));
+        }
+        addresses.iter().map(|address| found.get(address).cloned().unwrap_or_default()).collect()
+    }
+}
