@@ -5,6 +5,7 @@ mod exceptions;
 mod exits;
 mod fates;
 mod hazards;
+mod lines;
 mod numbers;
 mod places;
 mod planned;

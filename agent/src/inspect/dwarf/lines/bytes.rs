@@ -55,6 +55,13 @@ impl Source {
         Self::File(Pages { module, kept: RefCell::default() })
     }
 
+    /// Lets go of what is kept of a file.
+    pub(super) fn forget_pages(&self) {
+        if let Self::File(pages) = self {
+            pages.kept.take();
+        }
+    }
+
     /// The bytes from `at` on, as far as they lie in one page.
     fn with<T>(&self, at: u64, read: impl FnOnce(&[u8]) -> T) -> gimli::Result<T> {
         match self {

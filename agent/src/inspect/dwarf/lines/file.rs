@@ -15,12 +15,6 @@ use crate::inspect::address::FileOffset;
 use crate::inspect::debug_file::{self, Lookup};
 use crate::inspect::elf::{Module, Section};
 
-/// Most bytes of sections that had to be unpacked.
-const UNPACKED_MAX: u64 = 20 << 20;
-
-/// Most bytes of the pages of two files.
-const PAGES_BYTES: u64 = 6 << 20;
-
 /// What is read. Where values lie is not.
 const WANTED: [SectionId; 9] = [
     SectionId::DebugAbbrev,
@@ -39,11 +33,23 @@ pub(super) struct Files {
     pub(super) path: std::path::PathBuf,
     pub(super) main: Dwarf<Bytes>,
     pub(super) supplement: Option<Dwarf<Bytes>>,
-    unpacked: u64,
+    sources: Vec<Rc<Source>>,
+    unpacked: Unpacked,
+}
+
+/// Bytes of sections that had to be unpacked.
+struct Unpacked {
+    bytes: u64,
+    limit: u64,
 }
 
 impl Files {
-    pub(super) fn open(module: &Module, lookup: Lookup<'_>) -> Result<Option<Self>, LinesError> {
+    /// Unpacks no more bytes than that.
+    pub(super) fn open(
+        module: &Module,
+        lookup: Lookup<'_>,
+        limit: u64,
+    ) -> Result<Option<Self>, LinesError> {
         let has = |module: &Module| {
             module.section(SectionId::DebugInfo.name()).is_some_and(|section| section.size > 0)
         };
@@ -55,18 +61,24 @@ impl Files {
         let Some(debug) = debug else { return Ok(None) };
         let shared = shared(&debug, lookup);
         let path = debug.path().to_owned();
-        let mut unpacked = 0;
-        let mut main = dwarf(&load(debug, &mut unpacked)?);
-        let shared = shared.map(|shared| load(shared, &mut unpacked)).transpose()?;
+        let (mut unpacked, mut sources) = (Unpacked { bytes: 0, limit }, Vec::new());
+        let mut main = dwarf(&load(debug, &mut unpacked, &mut sources)?);
+        let shared = shared.map(|shared| load(shared, &mut unpacked, &mut sources)).transpose()?;
         let supplement = shared.as_ref().map(dwarf);
         if let Some(sections) = &shared {
             main.set_sup(dwarf(sections));
         }
-        Ok(Some(Self { path, main, supplement, unpacked }))
+        Ok(Some(Self { path, main, supplement, sources, unpacked }))
     }
 
+    /// Bytes that are held, without pages.
     pub(super) fn bytes(&self) -> u64 {
-        self.unpacked + PAGES_BYTES
+        self.unpacked.bytes
+    }
+
+    /// Lets go of the pages of files.
+    pub(super) fn forget_pages(&self) {
+        self.sources.iter().for_each(|source| source.forget_pages());
     }
 }
 
@@ -83,7 +95,11 @@ fn dwarf(sections: &Sections) -> Dwarf<Bytes> {
     }
 }
 
-fn load(module: Module, unpacked: &mut u64) -> Result<Sections, LinesError> {
+fn load(
+    module: Module,
+    unpacked: &mut Unpacked,
+    sources: &mut Vec<Rc<Source>>,
+) -> Result<Sections, LinesError> {
     let mut plain = Vec::new();
     let mut sections = Vec::new();
     for id in WANTED {
@@ -97,6 +113,7 @@ fn load(module: Module, unpacked: &mut u64) -> Result<Sections, LinesError> {
         sections.push((id, Bytes::new(&Rc::new(Source::Bytes(bytes)), 0, length)));
     }
     let source = Rc::new(Source::of(module));
+    sources.push(Rc::clone(&source));
     let plain = plain.into_iter().map(|(id, at, size)| (id, Bytes::new(&source, at.0, size)));
     sections.extend(plain);
     Ok(sections)
@@ -109,7 +126,7 @@ fn unpack(
     module: &Module,
     section: &Section,
     name: &'static str,
-    unpacked: &mut u64,
+    unpacked: &mut Unpacked,
 ) -> Result<Vec<u8>, LinesError> {
     let path = || module.path().to_owned();
     let damaged = || LinesError::Packed { path: path(), section: name };
@@ -124,11 +141,13 @@ fn unpack(
         kind if kind == ELFCOMPRESS_ZSTD.0 => object::CompressionFormat::Zstandard,
         _ => return Err(damaged()),
     };
-    *unpacked = unpacked.saturating_add(size);
-    if (*unpacked).max(section.size) > UNPACKED_MAX {
-        let bytes = (*unpacked).max(section.size);
-        return Err(LinesError::TooLong { path: path(), bytes, limit: UNPACKED_MAX });
+    // The packed bytes are there meanwhile.
+    let (bytes, limit) = (unpacked.bytes.saturating_add(size), unpacked.limit);
+    let most = bytes.saturating_add(section.size);
+    if most > limit {
+        return Err(LinesError::TooLong { path: path(), bytes: most, limit });
     }
+    unpacked.bytes = bytes;
     let packed = FileOffset(section.offset.0.saturating_add(HEAD));
     let packed = module.read_at(packed, section.size - HEAD, what)?;
     let packed = CompressedData { format, data: &packed, uncompressed_size: size };

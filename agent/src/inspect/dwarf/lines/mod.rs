@@ -22,8 +22,12 @@ use crate::inspect::elf::{ElfError, Module};
 use file::Files;
 use units::{Index, Units};
 
-/// Most bytes that are held at any time: pages, unpacked sections, units' addresses, one unit's tables.
+/// Most bytes that are held at any time: unpacked sections, units' addresses, and [`READING_BYTES`].
 pub const BYTES_MAX: u64 = 48 << 20;
+
+/// Most bytes that are held while units are read: pages of two files, one unit's tables of abbreviations and
+/// of files.
+const READING_BYTES: u64 = 16 << 20;
 
 /// Why a file's lines are not read.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +54,7 @@ pub enum LinesError {
         limit: u64,
     },
     /// There is too much code.
-    #[error("{path} has code in more than {limit} places", path = path.display())]
+    #[error("the code of {path} is in more than {limit} places", path = path.display())]
     TooMany {
         /// The file.
         path: std::path::PathBuf,
@@ -93,13 +97,18 @@ impl std::fmt::Debug for Lines {
 
 impl Lines {
     /// Looks where the debug information of a module is, in itself or in a file of its own, and which of its
-    /// units has which code. `None`: there is none.
+    /// units has which code; takes no more memory than that. `None`: there is none.
     ///
     /// # Errors
     /// If it cannot be read, or would take too much memory.
-    pub fn open(module: &Module, lookup: Lookup<'_>) -> Result<Option<Self>, LinesError> {
-        let Some(files) = Files::open(module, lookup)? else { return Ok(None) };
-        let index = Index::read(&files)?;
+    pub fn open(
+        module: &Module,
+        lookup: Lookup<'_>,
+        bytes: u64,
+    ) -> Result<Option<Self>, LinesError> {
+        let room = bytes.min(BYTES_MAX).saturating_sub(READING_BYTES);
+        let Some(files) = Files::open(module, lookup, room)? else { return Ok(None) };
+        let index = Index::read(&files, room - files.bytes())?;
         Ok(Some(Self { files, index }))
     }
 
@@ -126,6 +135,7 @@ impl Lines {
             let calls = calls::of(&units, unit, &wanted);
             found.extend(wanted.into_iter().zip(calls));
         }
+        self.files.forget_pages();
         addresses.iter().map(|address| found.get(address).cloned().unwrap_or_default()).collect()
     }
 }

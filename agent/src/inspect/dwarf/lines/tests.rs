@@ -111,7 +111,8 @@ fn ours(lines: &Lines, all: &[VirtAddr]) -> Vec<Vec<Said>> {
 
 fn lines(directory: &Directory, program: &str) -> Lines {
     let module = Module::open(&directory.file(program)).expect("a module");
-    let lines = Lines::open(&module, Lookup::below(Path::new("/"))).expect("they can be read");
+    let lines =
+        Lines::open(&module, Lookup::below(Path::new("/")), BYTES_MAX).expect("they can be read");
     lines.expect("there are some")
 }
 
@@ -183,5 +184,9 @@ fn a_file_without_has_none() {
     let directory = Directory::new("none");
     let Some(()) = directory.compile("g++", "stacks/inlined.cpp", &["-O2"]) else { return };
     let module = Module::open(&directory.file("p")).expect("a module");
-    assert!(Lines::open(&module, Lookup::below(&directory.0)).expect("it can be read").is_none());
+    assert!(
+        Lines::open(&module, Lookup::below(&directory.0), BYTES_MAX)
+            .expect("it can be read")
+            .is_none()
+    );
 }

@@ -14,9 +14,8 @@ use super::file::Files;
 use super::rows;
 use crate::inspect::address::VirtAddr;
 
-/// Most units, and most runs of code.
+/// Most units of a file.
 const UNITS_MAX: usize = 1 << 18;
-const RANGES_MAX: usize = 1 << 19;
 
 /// Longest table of abbreviations.
 const ABBREVIATIONS_MAX: usize = 256 << 10;
@@ -46,19 +45,23 @@ struct Range {
 }
 
 impl Index {
-    pub(super) fn read(files: &Files) -> Result<Self, LinesError> {
+    /// Takes no more memory than that.
+    pub(super) fn read(files: &Files, bytes: u64) -> Result<Self, LinesError> {
         let too_many = |limit| LinesError::TooMany { path: files.path.clone(), limit };
         let of = |part| starts(files.dwarf(part)).ok_or_else(|| too_many(UNITS_MAX));
-        let mut index =
-            Self { starts: [of(Part::Main)?, of(Part::Supplement)?], ranges: Vec::new() };
+        let starts = [of(Part::Main)?, of(Part::Supplement)?];
+        let mut index = Self { starts, ranges: Vec::new() };
+        // A vector grows to twice its size, beside what it was.
+        let left = bytes.saturating_sub(index.bytes()) as usize;
+        let limit = left / (3 * size_of::<Range>());
         let units = Units::new(files, &index);
         let mut ranges = Vec::new();
         for start in &index.starts[0] {
             let unit = *start as usize;
             // What stands before the damage of a damaged unit is good.
-            let _ = units.ranges(unit, &mut ranges);
-            if ranges.len() > RANGES_MAX {
-                return Err(too_many(RANGES_MAX));
+            let _ = units.ranges(unit, &mut ranges, limit);
+            if ranges.len() > limit {
+                return Err(too_many(limit));
             }
         }
         ranges.sort_unstable();
@@ -72,6 +75,7 @@ impl Index {
         });
         ranges.shrink_to_fit();
         index.ranges = ranges;
+        files.forget_pages();
         Ok(index)
     }
 
@@ -208,12 +212,12 @@ impl<'a> Units<'a> {
         Ok((unit, table))
     }
 
-    fn ranges(&self, start: usize, found: &mut Vec<Range>) -> gimli::Result<()> {
+    fn ranges(&self, start: usize, found: &mut Vec<Range>, limit: usize) -> gimli::Result<()> {
         let (unit, _) = self.unit(Part::Main, start)?;
         let mut ranges = self.files.main.unit_ranges(&unit)?;
         while let Some(range) = ranges.next()? {
             // Code that the linker dropped lies at 0 or at the end.
-            if range.begin != 0 && range.begin < range.end && found.len() <= RANGES_MAX {
+            if range.begin != 0 && range.begin < range.end && found.len() <= limit {
                 found.push(Range { begin: range.begin, end: range.end, unit: start });
             }
         }
