@@ -136,6 +136,8 @@ pub struct Segment {
 #[derive(Debug)]
 pub struct Module {
     path: PathBuf,
+    /// What the path was a link to: one below `/proc` goes with its process.
+    target: Option<PathBuf>,
     file: File,
     segments: Vec<Segment>,
     sections: Vec<Section>,
@@ -159,12 +161,18 @@ impl Module {
             .map_err(|source| ElfError::NotElf { path: path.to_owned(), source })?
             .map_err(|machine| ElfError::Machine { path: path.to_owned(), machine })?;
         let Headers { segments, sections, build_id } = headers;
-        Ok(Self { path: path.to_owned(), file, segments, sections, build_id })
+        let target = std::fs::read_link(path).ok();
+        Ok(Self { path: path.to_owned(), target, file, segments, sections, build_id })
     }
 
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file's own path, as far as that is known.
+    pub fn own_path(&self) -> &Path {
+        self.target.as_deref().unwrap_or(&self.path)
     }
 
     /// Whether another one is the very same file.
@@ -182,9 +190,10 @@ impl Module {
             .file
             .try_clone()
             .map_err(|source| ElfError::Open { path: self.path.clone(), source })?;
-        let Self { path, segments, sections, build_id, .. } = self;
+        let Self { path, target, segments, sections, build_id, .. } = self;
         Ok(Self {
             path: path.clone(),
+            target: target.clone(),
             file,
             segments: segments.clone(),
             sections: sections.clone(),

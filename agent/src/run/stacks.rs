@@ -168,8 +168,9 @@ impl Stacks {
             } else {
                 self.ask_lines(lines);
                 has_asked = true;
-                if is_late || !self.wait(deadline, |stacks| stacks.late > 0) {
-                    break stack;
+                if !is_late {
+                    // What comes in time is shown.
+                    self.wait(deadline, |stacks| stacks.late > 0);
                 }
             }
         };
@@ -215,9 +216,11 @@ impl Stacks {
     fn ask_lines(&mut self, lines: HashMap<Inode, Vec<VirtAddr>>) {
         self.make_room(lines::BYTES_MAX, self.stacks);
         let room = TABLES_MAX.saturating_sub(self.tables_bytes());
+        // What most of the stack is of comes first: not all may come in time.
+        let mut lines: Vec<_> = lines.into_iter().collect();
+        lines.sort_by_key(|(_, addresses)| std::cmp::Reverse(addresses.len()));
         for (key, addresses) in lines {
-            let Some(file) = self.files.get_mut(&key) else { continue };
-            let Tables::Read(code, _) = &mut file.tables else { continue };
+            let Some(code) = self.files.get_mut(&key).and_then(File::code) else { continue };
             if let Ok((module, root)) = code.ask(&addresses) {
                 self.reader.ask_lines(key, module, root, addresses, room);
                 self.late += 1;
@@ -246,16 +249,21 @@ impl Stacks {
                     file.tables = tables;
                 }
             }
-            Answer::Lines { key, found, kept_bytes } => {
-                self.late = self.late.saturating_sub(1);
-                self.debug_bytes = kept_bytes;
+            Answer::Lines { key, found } => {
                 if self.lines_bytes > LINES_MAX {
                     self.lines_bytes = 0;
                     self.files.values_mut().for_each(File::forget_lines);
                 }
-                let tables = self.files.get_mut(&key).map(|file| &mut file.tables);
-                if let Some(Tables::Read(code, _)) = tables {
+                if let Some(code) = self.files.get_mut(&key).and_then(File::code) {
                     self.lines_bytes += code.tell(found);
+                }
+            }
+            Answer::NoMoreLines { key, has_lines, kept_bytes } => {
+                self.late = self.late.saturating_sub(1);
+                self.debug_bytes = kept_bytes;
+                let code = self.files.get_mut(&key).and_then(File::code);
+                if let Some(code) = code.filter(|_| !has_lines) {
+                    code.has_no_lines();
                 }
             }
         }
@@ -359,8 +367,15 @@ impl File {
         Some(VirtAddr((offset.0 - segment.offset.0).wrapping_add(segment.address.0)))
     }
 
+    fn code(&mut self) -> Option<&mut Code> {
+        match &mut self.tables {
+            Tables::Read(code, _) => Some(code),
+            _ => None,
+        }
+    }
+
     fn forget_lines(&mut self) {
-        if let Tables::Read(code, _) = &mut self.tables {
+        if let Some(code) = self.code() {
             code.forget_lines();
         }
     }

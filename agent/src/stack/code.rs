@@ -151,16 +151,18 @@ impl Code {
         Ok((module, self.root.clone()))
     }
 
-    /// What debug information says; `None`: there is none. About how much memory that takes.
-    pub fn tell(&mut self, told: Option<Vec<(VirtAddr, Box<[Call]>)>>) -> usize {
-        let (Lines::Of(known), Some(told)) = (&mut self.lines, told) else {
-            self.lines = Lines::None;
-            return 0;
-        };
+    /// What debug information says. About how much memory that takes.
+    pub fn tell(&mut self, told: Vec<(VirtAddr, Box<[Call]>)>) -> usize {
+        let Lines::Of(known) = &mut self.lines else { return 0 };
         let bytes = told.iter().flat_map(|(_, calls)| calls).map(Call::bytes).sum::<usize>();
         let bytes = bytes + told.len() * size_of::<(VirtAddr, Option<Box<[Call]>>)>();
         known.extend(told.into_iter().map(|(address, calls)| (address, Some(calls))));
         bytes
+    }
+
+    /// There is no debug information.
+    pub fn has_no_lines(&mut self) {
+        self.lines = Lines::None;
     }
 
     /// Forgets what debug information has said; it may be asked again.

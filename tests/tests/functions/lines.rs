@@ -160,6 +160,6 @@ fn rust_optimised() {
 }
 
 #[test]
-fn rust_not_optimised() {
-    rust(&["-Copt-level=0", "-Cdebuginfo=line-tables-only"]);
+fn rust_at_one_place_in_memory() {
+    rust(&["-Copt-level=1", "-g", "-Crelocation-model=static", "-Cforce-frame-pointers=no"]);
 }

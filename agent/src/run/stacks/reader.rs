@@ -1,7 +1,8 @@
 //! The thread that reads tables and debug information of files.
 
+use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
@@ -23,9 +24,11 @@ enum Request {
 pub(super) enum Answer {
     /// The tables of a file.
     Tables { key: Inode, tables: Tables },
-    /// What debug information says of addresses of a file, if there is any, and how many bytes the thread
-    /// keeps of it.
-    Lines { key: Inode, found: Option<Vec<(VirtAddr, Box<[Call]>)>>, kept_bytes: u64 },
+    /// What debug information says of addresses of a file.
+    Lines { key: Inode, found: Vec<(VirtAddr, Box<[Call]>)> },
+    /// All that is to be told of a file's addresses was told, or that it has no lines; and how many bytes the
+    /// thread keeps of debug information.
+    NoMoreLines { key: Inode, has_lines: bool, kept_bytes: u64 },
 }
 
 /// The thread.
@@ -47,8 +50,12 @@ impl Reader {
                         Answer::Tables { key, tables: tables(&name, module, &root) }
                     }
                     Request::Lines { key, module, root, addresses, room } => {
-                        let found = debug.calls(key, &module, &root, addresses, room);
-                        Answer::Lines { key, found, kept_bytes: debug.bytes() }
+                        let tell = &mut |found| {
+                            // Nobody is there any more: said below.
+                            let _ = answer.send(Answer::Lines { key, found });
+                        };
+                        let has_lines = debug.calls((key, &module, &root), &addresses, room, tell);
+                        Answer::NoMoreLines { key, has_lines, kept_bytes: debug.bytes() }
                     }
                 };
                 if answer.send(found).is_err() {
@@ -83,7 +90,7 @@ impl Reader {
     }
 }
 
-fn tables(name: &str, module: Module, root: &std::path::Path) -> Tables {
+fn tables(name: &str, module: Module, root: &Path) -> Tables {
     let bytes = code::bytes(&module);
     if bytes > TABLES_MAX {
         return Tables::None(format!("its tables have {} MiB", bytes >> 20));
@@ -108,34 +115,36 @@ impl Debug {
         self.files.iter().map(|(_, lines)| lines.bytes()).sum()
     }
 
+    /// False: there are no lines.
     fn calls(
         &mut self,
-        key: Inode,
-        module: &Module,
-        root: &std::path::Path,
-        addresses: Vec<VirtAddr>,
+        (key, module, root): (Inode, &Module, &Path),
+        addresses: &[VirtAddr],
         room: u64,
-    ) -> Option<Vec<(VirtAddr, Box<[Call]>)>> {
-        let lines = match self.files.iter().position(|(known, _)| *known == key) {
+        tell: &mut dyn FnMut(Vec<(VirtAddr, Box<[Call]>)>),
+    ) -> bool {
+        let known = self.files.iter().position(|(known, _)| *known == key);
+        let lines = match known {
             Some(at) => self.files.remove(at).1,
             None => {
-                match Lines::open(module, Lookup::below(root), room.saturating_sub(self.bytes())) {
-                    Ok(lines) => lines?,
+                let room = room.saturating_sub(self.bytes());
+                match Lines::open(module, Lookup::below(root), room) {
+                    Ok(Some(lines)) => lines,
+                    Ok(None) => return false,
                     Err(error) => {
-                        tracing::debug!(
-                            error = &error as &dyn std::error::Error,
-                            "no source lines"
-                        );
-                        return None;
+                        tracing::debug!(error = &error as &dyn Error, "no source lines");
+                        return false;
                     }
                 }
             }
         };
-        let calls = lines.calls(&addresses);
+        lines.calls(addresses, &mut |calls| {
+            tell(calls.into_iter().map(|(address, calls)| (address, calls.into())).collect());
+        });
         self.files.push((key, lines));
         while self.bytes() > KEPT_MAX && !self.files.is_empty() {
             self.files.remove(0);
         }
-        Some(addresses.into_iter().zip(calls.into_iter().map(Into::into)).collect())
+        true
     }
 }

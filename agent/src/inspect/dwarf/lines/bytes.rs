@@ -24,7 +24,7 @@ const PIECE_MAX: usize = 64 << 10;
 /// Where bytes come from.
 pub(super) enum Source {
     File(Pages),
-    Bytes(Vec<u8>),
+    Bytes(Rc<[u8]>),
 }
 
 impl fmt::Debug for Source {
@@ -47,7 +47,6 @@ struct Kept {
     pages: HashMap<u64, Rc<[u8]>>,
     /// The oldest first.
     order: VecDeque<u64>,
-    last: Option<(u64, Rc<[u8]>)>,
 }
 
 impl Source {
@@ -62,44 +61,47 @@ impl Source {
         }
     }
 
-    /// The bytes from `at` on, as far as they lie in one page.
-    fn with<T>(&self, at: u64, read: impl FnOnce(&[u8]) -> T) -> gimli::Result<T> {
+    /// What is read with the byte at `at`.
+    fn window(&self, at: u64) -> gimli::Result<Window> {
         match self {
-            Self::Bytes(bytes) => {
-                let at = usize::try_from(at).map_err(|_| Error::Io)?;
-                Ok(read(bytes.get(at..).unwrap_or_default()))
-            }
+            Self::Bytes(bytes) => Ok(Window { at: 0, bytes: Rc::clone(bytes) }),
             Self::File(pages) => {
-                let page = pages.page(at / PAGE)?;
-                Ok(read(page.get((at % PAGE) as usize..).unwrap_or_default()))
+                let bytes = pages.page(at / PAGE)?;
+                Ok(Window { at: at - at % PAGE, bytes })
             }
         }
+    }
+}
+
+/// A part of what there is.
+#[derive(Clone, Debug)]
+struct Window {
+    at: u64,
+    bytes: Rc<[u8]>,
+}
+
+impl Window {
+    /// What it has from `at` on.
+    fn from(&self, at: u64) -> &[u8] {
+        let inside = at.checked_sub(self.at).and_then(|inside| usize::try_from(inside).ok());
+        inside.and_then(|inside| self.bytes.get(inside..)).unwrap_or_default()
     }
 }
 
 impl Pages {
     fn page(&self, number: u64) -> gimli::Result<Rc<[u8]>> {
         let mut kept = self.kept.borrow_mut();
-        if let Some((last, page)) = &kept.last
-            && *last == number
-        {
+        if let Some(page) = kept.pages.get(&number) {
             return Ok(Rc::clone(page));
         }
-        let page = match kept.pages.get(&number) {
-            Some(page) => Rc::clone(page),
-            None => {
-                let page: Rc<[u8]> = self.read(number)?.into();
-                if kept.order.len() >= PAGES_MAX
-                    && let Some(oldest) = kept.order.pop_front()
-                {
-                    kept.pages.remove(&oldest);
-                }
-                kept.order.push_back(number);
-                kept.pages.insert(number, Rc::clone(&page));
-                page
-            }
-        };
-        kept.last = Some((number, Rc::clone(&page)));
+        let page: Rc<[u8]> = self.read(number)?.into();
+        if kept.order.len() >= PAGES_MAX
+            && let Some(oldest) = kept.order.pop_front()
+        {
+            kept.pages.remove(&oldest);
+        }
+        kept.order.push_back(number);
+        kept.pages.insert(number, Rc::clone(&page));
         Ok(page)
     }
 
@@ -118,15 +120,18 @@ pub(super) struct Bytes {
     source: Rc<Source>,
     at: u64,
     end: u64,
+    /// What was read last.
+    window: Window,
 }
 
 impl Bytes {
     pub(super) fn new(source: &Rc<Source>, at: u64, length: u64) -> Self {
-        Self { source: Rc::clone(source), at, end: at.saturating_add(length) }
+        let window = Window { at: 0, bytes: Rc::default() };
+        Self { source: Rc::clone(source), at, end: at.saturating_add(length), window }
     }
 
     pub(super) fn none() -> Self {
-        Self { source: Rc::new(Source::Bytes(Vec::new())), at: 0, end: 0 }
+        Self::new(&Rc::new(Source::Bytes(Rc::default())), 0, 0)
     }
 
     /// At most so many of them.
@@ -182,20 +187,21 @@ impl Reader for Bytes {
     }
 
     fn find(&self, byte: u8) -> gimli::Result<usize> {
-        let mut at = self.at;
+        let (mut at, mut window) = (self.at, self.window.clone());
         while at < self.end {
+            if window.from(at).is_empty() {
+                window = self.source.window(at)?;
+            }
             let left = usize::try_from(self.end - at).unwrap_or(usize::MAX);
-            let (found, seen) = self.source.with(at, |bytes| {
-                let bytes = bytes.get(..left).unwrap_or(bytes);
-                (memchr::memchr(byte, bytes), bytes.len())
-            })?;
-            if let Some(found) = found {
+            let bytes = window.from(at);
+            let bytes = bytes.get(..left).unwrap_or(bytes);
+            if let Some(found) = memchr::memchr(byte, bytes) {
                 return Ok((at - self.at) as usize + found);
             }
-            if seen == 0 {
+            if bytes.is_empty() {
                 break;
             }
-            at += seen as u64;
+            at += bytes.len() as u64;
         }
         Err(self.eof())
     }
@@ -207,7 +213,7 @@ impl Reader for Bytes {
 
     fn split(&mut self, length: usize) -> gimli::Result<Self> {
         let end = self.advanced(length)?;
-        let first = Self { source: Rc::clone(&self.source), at: self.at, end };
+        let first = Self { end, ..self.clone() };
         self.at = end;
         Ok(first)
     }
@@ -230,23 +236,34 @@ impl Reader for Bytes {
         Ok(String::from_utf8_lossy(&self.to_slice()?).into_owned().into())
     }
 
+    fn read_u8(&mut self) -> gimli::Result<u8> {
+        match self.window.from(self.at).first() {
+            Some(byte) if self.at < self.end => {
+                self.at += 1;
+                Ok(*byte)
+            }
+            _ => self.read_u8_array().map(|[byte]: [u8; 1]| byte),
+        }
+    }
+
     fn read_slice(&mut self, buffer: &mut [u8]) -> gimli::Result<()> {
         let end = self.advanced(buffer.len())?;
         let mut rest = buffer;
         while !rest.is_empty() {
-            let copied = self.source.with(self.at, |bytes| {
-                let count = bytes.len().min(rest.len());
-                if let (Some(to), Some(from)) = (rest.get_mut(..count), bytes.get(..count)) {
-                    to.copy_from_slice(from);
-                }
-                count
-            })?;
-            if copied == 0 {
+            if self.window.from(self.at).is_empty() {
+                self.window = self.source.window(self.at)?;
+            }
+            let bytes = self.window.from(self.at);
+            let count = bytes.len().min(rest.len());
+            if count == 0 {
                 // The file is shorter than it has said.
                 return Err(Error::Io);
             }
-            self.at += copied as u64;
-            rest = rest.get_mut(copied..).unwrap_or_default();
+            if let (Some(to), Some(from)) = (rest.get_mut(..count), bytes.get(..count)) {
+                to.copy_from_slice(from);
+            }
+            self.at += count as u64;
+            rest = rest.get_mut(count..).unwrap_or_default();
         }
         self.at = end;
         Ok(())

@@ -110,7 +110,7 @@ fn load(
         }
         let bytes = unpack(&module, section, id.name(), unpacked)?;
         let length = bytes.len() as u64;
-        sections.push((id, Bytes::new(&Rc::new(Source::Bytes(bytes)), 0, length)));
+        sections.push((id, Bytes::new(&Rc::new(Source::Bytes(bytes.into())), 0, length)));
     }
     let source = Rc::new(Source::of(module));
     sources.push(Rc::clone(&source));

@@ -14,7 +14,7 @@ mod rows;
 mod tests;
 mod units;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::inspect::address::VirtAddr;
 use crate::inspect::debug_file::Lookup;
@@ -117,25 +117,28 @@ impl Lines {
         self.files.bytes() + self.index.bytes()
     }
 
-    /// The calls that each of these addresses is in the middle of, the innermost first; none where nothing
-    /// is known.
-    pub fn calls(&self, addresses: &[VirtAddr]) -> Vec<Vec<Call>> {
+    /// Tells of each of these addresses which calls it is in the middle of, the innermost first; none where
+    /// nothing is known. Address by address as units are read, the shortest first.
+    pub fn calls(&self, addresses: &[VirtAddr], tell: &mut dyn FnMut(Vec<(VirtAddr, Vec<Call>)>)) {
         let mut by_unit: BTreeMap<usize, Vec<VirtAddr>> = BTreeMap::new();
-        let mut wanted = addresses.to_vec();
-        wanted.sort_unstable();
-        wanted.dedup();
-        for address in &wanted {
-            if let Some(unit) = self.index.unit(*address) {
-                by_unit.entry(unit).or_default().push(*address);
+        let mut unknown = Vec::new();
+        let wanted: BTreeSet<VirtAddr> = addresses.iter().copied().collect();
+        for address in wanted {
+            match self.index.unit(address) {
+                Some(unit) => by_unit.entry(unit).or_default().push(address),
+                None => unknown.push((address, Vec::new())),
             }
         }
+        if !unknown.is_empty() {
+            tell(unknown);
+        }
         let units = Units::new(&self.files, &self.index);
-        let mut found = BTreeMap::new();
+        let mut by_unit: Vec<_> = by_unit.into_iter().collect();
+        by_unit.sort_by_key(|(unit, _)| units.bytes(*unit));
         for (unit, wanted) in by_unit {
             let calls = calls::of(&units, unit, &wanted);
-            found.extend(wanted.into_iter().zip(calls));
+            tell(wanted.into_iter().zip(calls).collect());
         }
         self.files.forget_pages();
-        addresses.iter().map(|address| found.get(address).cloned().unwrap_or_default()).collect()
     }
 }

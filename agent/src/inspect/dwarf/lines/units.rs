@@ -139,6 +139,12 @@ impl<'a> Units<'a> {
         starts.get(after.checked_sub(1)?).map(|start| *start as usize)
     }
 
+    /// How long a unit of the module's own is.
+    pub(super) fn bytes(&self, start: usize) -> usize {
+        let header = self.files.main.unit_header(DebugInfoOffset(start));
+        header.map_or(0, |header| header.length_including_self())
+    }
+
     fn abbreviations(
         &self,
         part: Part,
