@@ -166,6 +166,11 @@ pub mod socket_flags {
     /// In a [`kind::CLOSE`](super::kind::CLOSE): the process still has the socket, and will learn of
     /// its end (a peer's reset, a timeout) by its next operation.
     pub const HELD: u8 = 1 << 3;
+    /// In a [`kind::SHUTDOWN`](super::kind::SHUTDOWN) or [`kind::CLOSE`](super::kind::CLOSE): the process
+    /// has closed the socket, and [`Socket::tgid`](super::Socket::tgid) says how far it had read.
+    pub const READ_TO: u8 = 1 << 4;
+    /// As [`READ_TO`], and [`Socket::netns`](super::Socket::netns) says how far it had written.
+    pub const WRITTEN_TO: u8 = 1 << 5;
 }
 
 /// Address families as in `<sys/socket.h>`.
@@ -186,9 +191,11 @@ pub struct Socket {
     pub header: Header,
     /// The id that [`Io::socket`] uses.
     pub socket: u64,
-    /// Process that was seen using it first.
+    /// Process that was seen using it first. In a [`kind::SHUTDOWN`] or [`kind::CLOSE`], which need none:
+    /// TCP sequence number behind the last byte that was read, if flagged so.
     pub tgid: u32,
-    /// Network namespace, the inode of `/proc/PID/ns/net`; zero in a [`kind::SHUTDOWN`] or [`kind::CLOSE`].
+    /// Network namespace, the inode of `/proc/PID/ns/net`. In a [`kind::SHUTDOWN`] or [`kind::CLOSE`]: as
+    /// `tgid`, of the last byte that was written.
     pub netns: u32,
     /// Local IP address as it lies in memory (network order), IPv4 as an IPv4-mapped IPv6 address.
     /// For Unix sockets the first word is the kernel's identity of this end.
