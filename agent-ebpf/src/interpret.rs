@@ -120,10 +120,10 @@ fn finish(scratch: &mut Scratch, hit: &mut Hit, spender: &mut Spender, count: u3
 fn tell_stack(scratch: &mut Scratch, hit: &Hit, count: u32) {
     let Some(index) = image::claim(hit.header.ts_ns) else { return };
     let Some(image) = image::head(index) else { return };
-    let Image { header, tgid, tid, site, registers, pad, .. } = image;
+    let Image { header, tgid, tid, site, registers, written, .. } = image;
     *header = hit.header;
     header.kind = kind::IMAGE;
-    (*tgid, *tid, *site, *pad) = (hit.tgid, hit.tid, hit.site, 0);
+    (*tgid, *tid, *site, *written) = (hit.tgid, hit.tid, hit.site, 0);
     let mut number = 0;
     while number < IMAGE_REGISTERS {
         registers[number] = scratch.machine.registers[number];

@@ -219,7 +219,7 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
                 ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
             }
             if decode == Decode::Python
-                && let Some(frames) = frames::code(module)
+                && let Some(frames) = frames::code(module, index)
                 && ops.len() + frames.len() <= OPS_MAX
             {
                 ops.splice(0..0, frames);
