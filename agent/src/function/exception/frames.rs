@@ -26,31 +26,31 @@ const fn strings(text: u32) -> [u32; 5] {
     [16, 32, text, 16, 32]
 }
 
+/// Bits of a string's state below those that say how it is written.
+const SHIFT: u32 = 2;
+
 /// How frames and strings are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Written {
     /// Bytes that an instruction's number counts; 0: it is a pointer.
     unit: u32,
     lines: Lines,
-    /// Bits of a string's state below those that say how it is written.
-    shift: u32,
     /// Characters behind a `PyASCIIObject` and behind a `PyCompactUnicodeObject`.
     text: [u32; 2],
 }
 
 const fn layout(path: [Option<u32>; 2], places: [u32; 9], written: Written) -> Layout {
     let [a, b, c, d, e, f, g, h, i] = places;
-    let Written { unit, lines, shift, text: [text, wide] } = written;
+    let Written { unit, lines, text: [text, wide] } = written;
     let [j, k, l, m, n] = strings(text);
-    let constants = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, unit, lines as u32, shift, wide];
+    let constants = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, unit, lines as u32, SHIFT, wide];
     Layout { path, constants }
 }
 
-const WRITTEN_3_8: Written = Written { unit: 1, lines: Lines::Steps, shift: 2, text: [48, 72] };
+const WRITTEN_3_8: Written = Written { unit: 1, lines: Lines::Steps, text: [48, 72] };
 const WRITTEN_3_10: Written = Written { unit: 2, lines: Lines::Ranges, ..WRITTEN_3_8 };
 const WRITTEN_3_11: Written = Written { unit: 0, lines: Lines::Places, ..WRITTEN_3_8 };
 const WRITTEN_3_12: Written = Written { text: [40, 56], ..WRITTEN_3_11 };
-const WRITTEN_3_14: Written = Written { shift: 16, ..WRITTEN_3_12 };
 
 /// `tstate.frame`; `f_code`, `f_back`, `f_lasti`, nothing; `co_firstlineno`, `co_filename`, `co_name`,
 /// `co_lnotab`, nothing. 3.8 and 3.9.
@@ -79,7 +79,7 @@ struct Told {
 const TOLD_3_13: Told =
     Told { frame: 23, places: [30, 29, 31, 33, 39, 35, 37, 38, 43], written: WRITTEN_3_12 };
 const TOLD_3_14: Told =
-    Told { frame: 26, places: [33, 32, 34, 36, 44, 40, 42, 43, 48], written: WRITTEN_3_14 };
+    Told { frame: 26, places: [33, 32, 34, 36, 44, 40, 42, 43, 48], written: WRITTEN_3_12 };
 
 const COOKIE: u64 = u64::from_le_bytes(*b"xdebugpy");
 

@@ -201,7 +201,8 @@ fn clean(text: &str) -> String {
 /// The hooks of a module: its runtime's, or none.
 pub fn hooks(module: &Module, index: &Index) -> Hooks {
     let mut found = Hooks::default();
-    let functions = index.functions(|name| kind(name).is_some() || catch::kind(name).is_some());
+    let mut functions = index.functions(|name| kind(name).is_some() || catch::kind(name).is_some());
+    functions.extend(python::unnamed(module, index));
     for function in &functions {
         let Some(kind) = kind(&function.name) else { continue };
         let site = match place_entry(module, index, function) {

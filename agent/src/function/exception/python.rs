@@ -2,6 +2,9 @@
 //! of a `raise` statement or of C code. What goes on through other frames, or is raised again by a bare
 //! `raise`, does not. Exceptions that C code raises and drops, or replaces, are seen as well.
 //!
+//! From 3.13 on it is not exported, so that it has no name where an interpreter is stripped. Then it is what
+//! both `PyErr_SetNone` and `PyErr_SetObject` end with, the former with no value.
+//!
 //! The type's name is `tp_name`: without its module for classes of Python code. The message is the first
 //! of the exception's arguments if that is a string of ASCII characters alone. Layouts are those of
 //! `Include/cpython/`: `object.h`, `unicodeobject.h`, `tupleobject.h`, `pyerrors.h`.
@@ -11,8 +14,10 @@ use agent_common::function::{Op, register};
 use super::chunks::Chunks;
 use super::code::{Code, Jump};
 use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings};
-use crate::inspect::demangle::Variant;
-use crate::inspect::symbols::{Function, Index};
+use crate::inspect::code::{Binary, Program, Whereabouts, tail_calls};
+use crate::inspect::demangle::{Language, Variant};
+use crate::inspect::elf::Module;
+use crate::inspect::symbols::{Function, Index, Origin};
 
 const HOOK: &str = "_PyErr_SetObject";
 
@@ -48,9 +53,10 @@ struct MessageLayout {
     item: i32,
     /// A string's characters.
     text: i32,
-    /// Bits of a string's state: it is compact, and of ASCII characters alone.
-    ascii: i32,
 }
+
+/// Bits of a string's state: it is compact, and of ASCII characters alone.
+const ASCII: i32 = 3 << 5;
 
 impl Layout {
     /// By what came with the versions: 3.12 `PyErr_SetRaisedException`; 3.14
@@ -70,7 +76,6 @@ impl Layout {
         let message = MessageLayout {
             item: if is_3_14 { 32 } else { 24 },
             text: if is_3_12 { 40 } else { 48 },
-            ascii: if is_3_14 { 3 << 19 } else { 3 << 5 },
         };
         match without_lock {
             true => Self { head: 32, message: None },
@@ -86,6 +91,36 @@ pub(super) fn code(function: &Function, seen: Surroundings<'_>) -> Option<(Vec<O
     Some((read(Layout::of(seen.index)), Decode::Python))
 }
 
+/// The function, if it is there without a name.
+pub(super) fn unnamed(module: &Module, index: &Index) -> Option<Function> {
+    let ends = ["PyErr_SetNone", "PyErr_SetObject"];
+    let callers = index.functions(|name| name == HOOK || ends.contains(&name));
+    let caller = |name: &str| callers.iter().find(|function| function.name == name);
+    if caller(HOOK).is_some() {
+        return None;
+    }
+    let calls = |name| tail_calls(module, index, caller(name)?).ok();
+    let (of_none, of_object) = (calls(ends[0])?, calls(ends[1])?);
+    let mut without_value = of_none.iter().filter(|call| call.third_is_zero);
+    let (target, other) = (without_value.next()?.target, without_value.next());
+    if other.is_some() || !of_object.iter().any(|call| call.target == target) {
+        return None;
+    }
+    let Whereabouts::Unnamed(range) = Binary::new(module, index).whereabouts(target) else {
+        return None;
+    };
+    Some(Function {
+        address: target,
+        size: range.end.0.saturating_sub(target.0),
+        linkage: HOOK.to_owned(),
+        name: HOOK.to_owned(),
+        aliases: Vec::new(),
+        language: Language::C,
+        variant: Variant::Plain,
+        origin: Origin::Dynamic,
+    })
+}
+
 /// Whether the compiler has split the function, so that callers may go to the larger part directly. That
 /// part takes the same arguments.
 fn has_part(index: &Index) -> bool {
@@ -95,7 +130,7 @@ fn has_part(index: &Index) -> bool {
 /// The longest code that there may be.
 #[cfg(test)]
 pub(super) fn longest() -> Vec<Op> {
-    let message = MessageLayout { item: 24, text: 48, ascii: 3 << 5 };
+    let message = MessageLayout { item: 24, text: 48 };
     read(Layout { head: 16, message: Some(message) })
 }
 
@@ -155,8 +190,8 @@ fn read_message(code: &mut Code, head: i32, layout: MessageLayout) {
     code.recall(0).follow(layout.item).save(0);
     let odd = jump_unless_kind(code, class, IS_STRING);
     code.land(string);
-    code.recall(0).load(head + 16, 4).and(layout.ascii);
-    let wide = code.jump_unless(layout.ascii);
+    code.recall(0).load(head + 16, 4).and(ASCII);
+    let wide = code.jump_unless(ASCII);
     code.recall(0).follow(head).save(1);
     code.recall(0).add(layout.text).counted(1, MESSAGE_MAX);
     for jump in [other, none, odd, wide] {
