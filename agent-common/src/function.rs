@@ -283,7 +283,9 @@ pub mod layout {
     pub const COUNT: usize = 18;
 
     /// There is no such thing.
-    pub const NOWHERE: u32 = u32::MAX;
+    pub const NOWHERE: u32 = u16::MAX as u32;
+
+    const _: () = assert!(COUNT.is_multiple_of(2));
 }
 
 /// [`Image::site`] of a signal.
@@ -362,10 +364,10 @@ pub mod op {
     /// An [`Image`](super::Image) of the stack is written before the hit, unless that is dropped.
     pub const IMAGE: u8 = 20;
     /// An [`Image`](super::Image) with the frames of an interpreter is written before the hit, unless that
-    /// is dropped. The accumulator points at the innermost. The ops behind it, as many as there are
-    /// constants in a [`layout`](super::layout), are left out: their `imm` are those.
+    /// is dropped. The accumulator points at the innermost. The ops behind it are left out: their
+    /// `b` and `imm` are the constants of a [`layout`](super::layout), two of them in each.
     pub const FRAMES: u8 = 21;
-    /// A constant of [`FRAMES`]'s.
+    /// Two constants of [`FRAMES`]'s.
     pub const CONSTANT_OF_FRAMES: u8 = 22;
 }
 

@@ -29,9 +29,12 @@ pub extern "C" fn write_frames(index: u32, first: u64, constants: u32, count: u3
     let Some(making) = image::making(index) else { return 0 };
     let mut number = 0;
     while number < layout::COUNT {
-        let Some(constant) = CODE.get(constants.wrapping_add(number as u32)) else { return 0 };
-        making.layout[number] = constant.imm as u32;
-        number += 1;
+        // Two in each op; there is an even number of them.
+        let op = constants.wrapping_add(number as u32 / 2);
+        let Some(constant) = CODE.get(op) else { return 0 };
+        making.layout[number] = u32::from(constant.b);
+        making.layout[number + 1] = constant.imm as u32;
+        number += 2;
     }
     making.frame = first;
     making.image.copied = 0;

@@ -238,7 +238,7 @@ fn step(scratch: &mut Scratch) -> bool {
             machine.image = 1;
             machine.frames = machine.accumulator;
             machine.layout = machine.next;
-            skip(machine, layout::COUNT as u32);
+            skip(machine, layout::COUNT as u32 / 2);
         }
         op::DROP => {
             machine.dropped = 1;

@@ -84,7 +84,7 @@ const TOLD_3_14: Told =
 const COOKIE: u64 = u64::from_le_bytes(*b"xdebugpy");
 
 /// Offsets are within structures.
-const OFFSET_MAX: u64 = 1 << 16;
+const OFFSET_MAX: u64 = layout::NOWHERE as u64;
 
 /// What the hook reads of the frames, if it is known where they are.
 pub(super) fn code(module: &Module, index: &Index) -> Option<Vec<Op>> {
@@ -93,8 +93,47 @@ pub(super) fn code(module: &Module, index: &Index) -> Option<Vec<Op>> {
     let mut ops = vec![place(op::REGISTER, register::RDI, 0, 0)];
     ops.extend(layout.path.iter().flatten().map(|offset| place(op::LOAD, 0, 8, *offset)));
     ops.push(place(op::FRAMES, 0, 0, 0));
-    ops.extend(layout.constants.map(|constant| place(op::CONSTANT_OF_FRAMES, 0, 0, constant)));
+    for [even, odd] in layout.constants.as_chunks::<2>().0 {
+        ops.push(place(op::CONSTANT_OF_FRAMES, 0, u16::try_from(*even).ok()?, *odd));
+    }
     Some(ops)
+}
+
+/// What an object of a frame says, of 3.8 on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reached {
+    /// The object of the frame that has called it; 0 if there is none.
+    pub(super) caller: i32,
+    /// The frame itself, if it lies elsewhere.
+    pub(super) inner: Option<i32>,
+    /// A byte of that.
+    pub(super) state: i32,
+    /// What the byte is when an exception has left it.
+    pub(super) left: i32,
+    /// In the frame its code, and in that its file and its function.
+    pub(super) code: [i32; 3],
+}
+
+/// `PyFrameObject.f_back`; `.f_executing`, `.f_state` or from 3.11 on what `.f_frame` says of its owner:
+/// the object itself has the frame when that has ended.
+pub(super) fn reached(module: &Module, index: &Index) -> Option<Reached> {
+    const EXECUTING_3_8: i32 = 116;
+    const STATE_3_10: i32 = 108;
+    const RAISED_3_10: i32 = 3;
+    const OWNED_BY_OBJECT: i32 = 2;
+    let Layout { constants, .. } = of(module, index)?;
+    let place = |number: usize| constants[number] as i32;
+    let code = [layout::FRAME_CODE, layout::CODE_FILE, layout::CODE_NAME].map(place);
+    let (state, left) = match place(layout::INSTRUCTION_UNIT) {
+        0 => {
+            let state = place(layout::FRAME_OWNER);
+            let (inner, left) = (Some(24), OWNED_BY_OBJECT);
+            return Some(Reached { caller: 16, inner, state, left, code });
+        }
+        1 => (EXECUTING_3_8, 0),
+        _ => (STATE_3_10, RAISED_3_10),
+    };
+    Some(Reached { caller: place(layout::FRAME_PREVIOUS), inner: None, state, left, code })
 }
 
 fn of(module: &Module, index: &Index) -> Option<Layout> {
@@ -140,6 +179,13 @@ fn word(module: &Module, symbol: &str, number: usize) -> Option<u64> {
     let mut address = data::symbol(module, symbol)?;
     address.0 = address.0.checked_add(8 * number as u64)?;
     Some(u64::from_le_bytes(module.read(address, 8).ok()?.try_into().ok()?))
+}
+
+/// The longest code that there may be.
+#[cfg(test)]
+pub(super) fn longest() -> usize {
+    // The register, the path, and the frames with their constants.
+    1 + V3_12.path.len() + 1 + layout::COUNT / 2
 }
 
 #[cfg(test)]

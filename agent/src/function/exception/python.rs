@@ -28,6 +28,12 @@ const NAME: u16 = 0;
 const TEXT: u16 = 1;
 /// Nothing: what may fail for itself.
 const STEP: u16 = 2;
+/// The value that is raised, and `tp_flags` of its type.
+const VALUE: u16 = 3;
+const FLAGS: u16 = 4;
+
+/// Of `tp_flags`, from the head of a type on.
+const TYPE_FLAGS: i32 = 152;
 
 /// Bits of `tp_flags`: the type is `tuple` or derived from it, `str`, or `BaseException`.
 const IS_TUPLE: i32 = 26;
@@ -40,19 +46,19 @@ pub(super) fn is_hook(name: &str) -> bool {
 
 /// Where things lie in objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Layout {
+pub(super) struct Layout {
     /// Bytes of an object's head; the pointer to its type is the last of it.
-    head: i32,
+    pub(super) head: i32,
     /// What messages need; `None`: only the type is read.
-    message: Option<MessageLayout>,
+    pub(super) message: Option<MessageLayout>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct MessageLayout {
+pub(super) struct MessageLayout {
     /// A tuple's first item.
-    item: i32,
+    pub(super) item: i32,
     /// A string's characters.
-    text: i32,
+    pub(super) text: i32,
 }
 
 /// Bits of a string's state: it is compact, and of ASCII characters alone.
@@ -62,7 +68,7 @@ impl Layout {
     /// By what came with the versions: 3.12 `PyErr_SetRaisedException`; 3.14
     /// `PyUnstable_Object_IsUniqueReferencedTemporary`; builds without the global lock, which have larger
     /// heads, `_Py_MergeZeroLocalRefcount`.
-    fn of(index: &Index) -> Self {
+    pub(super) fn of(index: &Index) -> Self {
         let (mut is_3_12, mut is_3_14, mut without_lock) = (false, false, false);
         index.functions(|name| {
             match name {
@@ -142,6 +148,9 @@ fn read(layout: Layout) -> Vec<Op> {
         drop_if_named(&mut code, control_flow);
     }
     code.chunk(NAME).register(register::RSI).follow(name).string(NAME_MAX);
+    code.chunk(VALUE).register(register::RDX).put(8);
+    let class = layout.head - 8;
+    code.chunk(FLAGS).register(register::RDX).follow(class).follow(layout.head + TYPE_FLAGS).put(8);
     if let Some(message) = layout.message {
         read_message(&mut code, layout.head, message);
     }
@@ -201,7 +210,7 @@ fn read_message(code: &mut Code, head: i32, layout: MessageLayout) {
 
 /// Leaves in the accumulator whether the type of the object in slot 0 has this bit.
 fn kind(code: &mut Code, class: i32, bit: i32) {
-    let flags = class + 8 + 152;
+    let flags = class + 8 + TYPE_FLAGS;
     code.recall(0).follow(class).follow(flags).shift_right(bit).and(1);
 }
 
@@ -220,7 +229,10 @@ pub(super) fn decode(chunks: Chunks<'_>) -> Option<Seen> {
     if CONTROL_FLOW.contains(&name) {
         return Some(Seen::ControlFlow);
     }
-    Some(Seen::Raised(Raised::new(name, chunks.text(TEXT))))
+    let value = chunks.number(VALUE).filter(|value| *value != 0);
+    let is_exception = chunks.number(FLAGS).is_some_and(|flags| flags >> IS_EXCEPTION & 1 != 0);
+    let (object, made_of) = if is_exception { (value, None) } else { (None, value) };
+    Some(Seen::Raised(Raised { object, made_of, ..Raised::new(name, chunks.text(TEXT)) }))
 }
 
 #[cfg(test)]
