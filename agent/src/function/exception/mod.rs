@@ -21,6 +21,7 @@ mod rust;
 mod tests;
 mod uncaught;
 mod v8;
+mod wrapped;
 
 use agent_common::function::{OPS_MAX, Op, op};
 use serde::{Deserialize, Serialize};
