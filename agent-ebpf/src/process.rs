@@ -314,7 +314,7 @@ fn tell_stack(header: Header, [tgid, tid]: [u32; 2]) {
     let registers = Registers::new(registers as *mut c_void);
     registers.copy_to(&mut image.registers);
     image.header = Header { kind: kind::IMAGE, cpu_seq: 0, ..header };
-    (image.tgid, image.tid, image.site, image.pad) = (tgid, tid, IMAGE_OF_SIGNAL, 0);
+    (image.tgid, image.tid, image.site, image.written) = (tgid, tid, IMAGE_OF_SIGNAL, 0);
     image::write_image(index, registers.stack_pointer(), header.cpu_seq);
 }
 

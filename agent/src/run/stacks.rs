@@ -140,7 +140,7 @@ impl Stacks {
     pub(super) fn taken(&mut self, record: &[u8]) -> Option<Arc<Taken>> {
         let image = image::decode(record)?;
         if image.is_interpreted() {
-            let stack = python::stack(image.stack, image.flags);
+            let stack = python::stack(image.stack, image.flags, image.written);
             let image::Image { at, tgid, tid, site, .. } = image;
             return Some(Arc::new(Taken { at, tgid, tid, site, stack }));
         }
