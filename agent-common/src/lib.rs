@@ -276,6 +276,24 @@ pub struct Selected {
     pub goid_offset: u32,
     /// Where the pointer to the running `g` lies, from the thread's base of thread-local storage.
     pub g_tls_offset: i32,
+    /// Where Go's one function for system calls goes on after one, with the pointer to the running `g` in
+    /// its register; 0: not known.
+    pub go_syscall: u64,
+}
+
+/// Words of the map that counts how often the selection has changed: what a program knows of a process
+/// holds as long as their sum stays. Each has one kind of writer, so that none takes back what another
+/// one has counted.
+pub mod changes {
+    /// Something was taken away by the kernel half, of what function probes are told of.
+    pub const KERNEL: u32 = 0;
+    /// Something was changed by user space.
+    pub const USER: u32 = 1;
+    /// A selected process became another program, or has ended. No matter of function probes, which are
+    /// a program's own.
+    pub const PROGRAMS: u32 = 2;
+    /// How many words there are.
+    pub const COUNT: u32 = 3;
 }
 
 /// Slots of the map that answers for most processes that they were never selected: a power of two; a
@@ -315,6 +333,6 @@ const _: () = {
     assert!(size_of::<Io>() == 64);
     assert!(size_of::<Socket>() == 72);
     assert!(size_of::<Process>() == 40 + PATH_BYTES);
-    assert!(size_of::<Selected>() == 24);
+    assert!(size_of::<Selected>() == 32);
     assert!(align_of::<Io>() == 8 && align_of::<Socket>() == 8 && align_of::<Process>() == 8);
 };

@@ -2,12 +2,12 @@
 
 use core::ptr;
 
-use agent_common::{Selected, Socket, counter, family, kind, socket_flags};
+use agent_common::{Socket, counter, family, kind, socket_flags};
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 
 use crate::emit::{self, Slot};
 use crate::offsets::offset;
-use crate::operation::Way;
+use crate::operation::{Moved, Way};
 use crate::sock::{Found, Sock, State};
 use crate::{process, syscall};
 
@@ -45,34 +45,35 @@ pub fn is_over(sock: impl Sock) -> bool {
     sock.load::<u8>(offset!(sk_shutdown)) & SHUTDOWN_MASK == SHUTDOWN_MASK
 }
 
-/// The socket's state, made and told at first sight, after an operation that moved `moved` bytes.
+/// The socket's state, made and told at first sight, after this operation.
 #[inline(always)]
-pub fn state<S: Sock>(
-    sock: S,
-    ids: (u32, *mut Selected),
-    slot: Slot,
-    moved: i32,
-) -> Option<&'static mut State> {
-    let (tgid, selected) = ids;
+pub fn state<S: Sock>(sock: S, moved: &Moved) -> Option<&'static mut State> {
     let Some(state) = sock.state() else {
         emit::count(counter::NO_STORAGE);
-        emit::lost(selected);
+        process::lost(moved.me.tgid());
         return None;
     };
     if state.told == 0 {
-        let mut flags = role(sock);
-        if let Some(tcp) = sock.as_tcp() {
-            if is_older(tcp, moved) {
-                flags |= socket_flags::OLDER;
-            }
-        }
-        if tell(sock, slot, kind::SOCKET, flags, state.id, (tgid, netns(sock))) {
-            state.told = 1;
-        } else {
-            emit::lost(selected);
-        }
+        introduce(sock, state, moved);
     }
     Some(state)
+}
+
+/// Tells what a socket is. Not on the way of every operation: what these run should lie close together.
+#[inline(never)]
+fn introduce<S: Sock>(sock: S, state: &mut State, moved: &Moved) {
+    let mut flags = role(sock);
+    if let Some(tcp) = sock.as_tcp() {
+        if is_older(tcp, moved.bytes) {
+            flags |= socket_flags::OLDER;
+        }
+    }
+    let words = (moved.me.tgid(), netns(sock));
+    if tell(sock, moved.slot, kind::SOCKET, flags, state.id, words) {
+        state.told = 1;
+    } else {
+        process::lost(moved.me.tgid());
+    }
 }
 
 /// Who began the connection, as far as the kernel remembers.
