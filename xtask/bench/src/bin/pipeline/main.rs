@@ -232,6 +232,7 @@ fn main() -> Result<()> {
     let mut rounds = 9;
     let mut requests = 100_000;
     let mut recording = None;
+    let mut traffic = None;
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
         let value = args.next().with_context(|| format!("{flag} needs a value"))?;
@@ -239,7 +240,10 @@ fn main() -> Result<()> {
             "--rounds" => rounds = value.parse().context("--rounds")?,
             "--requests" => requests = value.parse().context("--requests")?,
             "--recording" => recording = Some(value),
-            _ => bail!("usage: pipeline [--rounds N] [--requests N] [--recording FILE]"),
+            "--traffic" => traffic = Some(value),
+            _ => bail!(
+                "usage: pipeline [--rounds N] [--requests N] [--traffic NAME | --recording FILE]"
+            ),
         }
     }
     let mut results = Vec::new();
@@ -249,7 +253,8 @@ fn main() -> Result<()> {
             results.push(measure("recording", &tape, rounds)?);
         }
         None => {
-            for recording in Recording::ALL {
+            let is_meant = |name: &str| traffic.as_deref().is_none_or(|only| only == name);
+            for recording in Recording::ALL.into_iter().filter(|one| is_meant(one.name())) {
                 let tape = recording.make(requests);
                 results.push(measure(recording.name(), &tape, rounds)?);
             }
