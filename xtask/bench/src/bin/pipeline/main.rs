@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use remora::export::Batch;
-use remora::export::otlp::{encode::Encoder, json};
+use remora::export::otlp::{encode::encode, json};
 use remora::pipeline::Pipeline;
 use remora::span::model::Span;
 use remora::span::tracker::Settings;
@@ -132,7 +132,6 @@ impl Stopwatch {
 fn play(tape: &Tape, with_json: bool) -> Round {
     let mut round = Round::default();
     let mut pipeline = Pipeline::new(Settings::default(), tape.seed());
-    let mut encoder = Encoder::default();
     let mut spans: Vec<Span> = Vec::new();
     let mut watch = Stopwatch::start();
     for slice in tape.slices() {
@@ -143,23 +142,22 @@ fn play(tape: &Tape, with_json: bool) -> Round {
         pipeline.step(&slice.end(), &mut spans);
         watch.lap(&mut round.collect_ns);
         if spans.len() >= DRAIN_SPANS {
-            hand_over(std::mem::take(&mut spans), &mut encoder, with_json, &mut round);
+            hand_over(std::mem::take(&mut spans), with_json, &mut round);
             watch = Stopwatch::start();
         }
     }
-    hand_over(spans, &mut encoder, with_json, &mut round);
+    hand_over(spans, with_json, &mut round);
     round
 }
 
 /// What the exporters do with the spans of one drain.
-fn hand_over(spans: Vec<Span>, encoder: &mut Encoder, with_json: bool, round: &mut Round) {
+fn hand_over(spans: Vec<Span>, with_json: bool, round: &mut Round) {
     round.spans += spans.len() as u64;
     let mut watch = Stopwatch::start();
     let batch: Batch = spans.into();
     watch.lap(&mut round.hand_over_ns);
     for request in batch.chunks(REQUEST_SPANS) {
-        // A body of its own, since it outlives the encoder's buffer.
-        let body = black_box(encoder.encode(request).to_vec());
+        let body = black_box(encode(0, request));
         round.bytes += body.len() as u64;
     }
     watch.lap(&mut round.encode_ns);
