@@ -133,6 +133,8 @@ fn play(tape: &Tape, with_json: bool) -> Round {
     let mut round = Round::default();
     let mut pipeline = Pipeline::new(Settings::default(), tape.seed());
     let mut spans: Vec<Span> = Vec::new();
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut made = 0;
     let mut watch = Stopwatch::start();
     for slice in tape.slices() {
         for step in slice.steps() {
@@ -141,36 +143,42 @@ fn play(tape: &Tape, with_json: bool) -> Round {
         watch.lap(&mut round.track_ns);
         pipeline.step(&slice.end(), &mut spans);
         watch.lap(&mut round.collect_ns);
-        if spans.len() >= DRAIN_SPANS {
-            hand_over(std::mem::take(&mut spans), with_json, &mut round);
+        made += spans.len();
+        if !spans.is_empty() {
+            batches.push(spans.drain(..).collect());
+        }
+        watch.lap(&mut round.hand_over_ns);
+        if made >= DRAIN_SPANS {
+            made = 0;
+            hand_over(std::mem::take(&mut batches), with_json, &mut round);
             watch = Stopwatch::start();
         }
     }
-    hand_over(spans, with_json, &mut round);
+    hand_over(batches, with_json, &mut round);
     round
 }
 
 /// What the exporters do with the spans of one drain.
-fn hand_over(spans: Vec<Span>, with_json: bool, round: &mut Round) {
-    round.spans += spans.len() as u64;
+fn hand_over(batches: Vec<Batch>, with_json: bool, round: &mut Round) {
     let mut watch = Stopwatch::start();
-    let batch: Batch = spans.into();
-    watch.lap(&mut round.hand_over_ns);
-    for request in batch.chunks(REQUEST_SPANS) {
-        let body = black_box(encode(0, request));
+    let spans: Vec<&Span> = batches.iter().flat_map(|batch| batch.iter()).collect();
+    round.spans += spans.len() as u64;
+    for request in spans.chunks(REQUEST_SPANS) {
+        let body = black_box(encode(0, request.iter().copied()));
         round.bytes += body.len() as u64;
     }
     watch.lap(&mut round.encode_ns);
     if with_json {
         let mut text = Vec::new();
-        for request in batch.chunks(REQUEST_SPANS) {
+        for request in spans.chunks(REQUEST_SPANS) {
             text.clear();
-            json::encode(request, &mut text);
+            json::encode(request.iter().copied(), &mut text);
             black_box(&text);
         }
         watch.lap(&mut round.json_ns);
     }
-    drop(batch);
+    drop(spans);
+    drop(batches);
     watch.lap(&mut round.drop_ns);
 }
 
