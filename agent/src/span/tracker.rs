@@ -554,8 +554,9 @@ impl Tracker {
             Message::RequestHead { exchange, head } => {
                 let Some(socket) = self.sockets.get_mut(key) else { return };
                 let Some(key) = socket.exchange(exchange) else { return };
-                let ends = Ends { local: socket.local.ip(), peer: socket.remote.ip() };
-                let about = (&ends, &mut socket.standing);
+                let SocketState { local, remote, standing, .. } = socket;
+                let ends = || Ends { local: local.ip(), peer: remote.ip() };
+                let about: (&dyn Fn() -> Ends, _) = (&ends, standing);
                 self.state.head_read(key, operation.task);
                 self.state.request_head(key, about, &head, &self.settings.headers);
             }
