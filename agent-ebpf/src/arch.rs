@@ -28,6 +28,7 @@ mod x86_64 {
         pub const RECVFROM: u32 = 45;
         pub const SENDMSG: u32 = 46;
         pub const RECVMSG: u32 = 47;
+        pub const SHUTDOWN: u32 = 48;
         pub const SPLICE: u32 = 275;
         pub const RECVMMSG: u32 = 299;
         pub const SENDMMSG: u32 = 307;
@@ -172,6 +173,7 @@ mod aarch64 {
         pub const SPLICE: u32 = 76;
         pub const SENDTO: u32 = 206;
         pub const RECVFROM: u32 = 207;
+        pub const SHUTDOWN: u32 = 210;
         pub const SENDMSG: u32 = 211;
         pub const RECVMSG: u32 = 212;
         pub const RECVMMSG: u32 = 243;

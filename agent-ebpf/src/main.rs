@@ -9,6 +9,7 @@
 mod arch;
 #[expect(dead_code, reason = "what only the other object uses")]
 mod atomic;
+mod cgroup;
 mod descriptor;
 mod emit;
 mod exit;

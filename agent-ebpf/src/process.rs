@@ -17,7 +17,7 @@ use aya_ebpf::maps::{Array, HashMap};
 use crate::emit::{self, KNOWN_SLOTS, Scratch, Slot};
 use crate::offsets::{load, offset};
 use crate::registers::Registers;
-use crate::{image, task};
+use crate::{cgroup, image, task};
 
 /// The selected processes, by tgid in the initial pid namespace. Its size is set at load time.
 #[map(name = "SELECTED")]
@@ -254,6 +254,7 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
     let start_ns = unsafe { load::<u64>(task, offset!(task_start_boottime)) };
     // SAFETY: typed binprm pointer from the tracepoint.
     let path = unsafe { load::<*const u8>(binprm, offset!(binprm_filename)) };
+    cgroup::tell(task, tgid);
     tell(Slot::EXEC, kind::EXEC, [tgid, tgid, 0, 0], start_ns, path);
 }
 
@@ -367,7 +368,7 @@ fn tell_stack(header: Header, [tgid, tid]: [u32; 2]) {
     let registers = Registers::new(registers as *mut c_void);
     registers.copy_to(&mut image.registers);
     image.header = Header { kind: kind::IMAGE, cpu_seq: 0, ..header };
-    (image.tgid, image.tid, image.site, image.pad) = (tgid, tid, IMAGE_OF_SIGNAL, 0);
+    (image.tgid, image.tid, image.site, image.written) = (tgid, tid, IMAGE_OF_SIGNAL, 0);
     image::write_image(index, registers.stack_pointer(), header.cpu_seq);
 }
 

@@ -107,6 +107,17 @@ pub unsafe fn call(regs: *const u8, number: u32) -> Option<Call> {
     Some(call)
 }
 
+/// Whether the current task's last syscall was shutdown(2).
+#[inline(always)]
+pub fn is_shutdown() -> bool {
+    // SAFETY: takes no arguments; returns the running task.
+    let task = unsafe { bpf_get_current_task_btf() };
+    // SAFETY: `task` is the running task; its registers are saved while it is in the kernel.
+    let regs = unsafe { bpf_task_pt_regs(task) } as *const u8;
+    // SAFETY: `regs` is typed `struct pt_regs` for the verifier.
+    unsafe { arch::number(regs) == nr::SHUTDOWN }
+}
+
 /// The syscall of the running task, a typed pointer, as an operation that went this way sees it in the middle of it.
 #[inline(always)]
 pub fn current(task: *const u8, way: Way) -> Syscall {
