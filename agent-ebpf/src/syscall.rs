@@ -1,7 +1,7 @@
 //! Which syscall the current task is in, and where its buffer lies. Knows the syscalls that move
 //! bytes over sockets; what differs between architectures is in `arch`.
 
-use aya_ebpf::helpers::generated::bpf_task_pt_regs;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 
 use crate::arch::{self, nr};
 use crate::operation::Way;
@@ -118,7 +118,8 @@ pub fn is_shutdown() -> bool {
     unsafe { arch::number(regs) == nr::SHUTDOWN }
 }
 
-/// The syscall of the running task, a typed pointer, as an operation that went this way sees it in the middle of it.
+/// The syscall of the running task, a typed pointer, as an operation that went this way sees it in the
+/// middle of it.
 #[inline(always)]
 pub fn current(task: *const u8, way: Way) -> Syscall {
     // SAFETY: `task` is the running task; its registers are saved while it is in the kernel.
