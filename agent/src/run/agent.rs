@@ -28,9 +28,6 @@ const REST: Duration = Duration::from_millis(80);
 /// Empty drains before the reader sleeps until the kernel half wakes it.
 const IDLE_DRAINS: u32 = 3;
 
-/// How long the reader sleeps at most while functions are probed.
-const WATCH: Duration = Duration::from_secs(1);
-
 /// Records taken from the ring before spans are handed on.
 const DRAIN_MAX: usize = 1 << 16;
 
@@ -103,8 +100,7 @@ impl Agent {
                     self.capture.sleep_until_event()?;
                     // What came before the kernel half knew does not wake.
                     let late = self.drain()?;
-                    // What is not told wakes nobody, but costs.
-                    let watch = self.functions.as_ref().map(|_| WATCH);
+                    let watch = self.functions.as_ref().map(|it| it.until_next_look(clock::now()));
                     if late > 0 { (Until::Woken, Some(REST)) } else { (Until::Record, watch) }
                 }
             };
