@@ -6,6 +6,7 @@ mod exceptions;
 mod exits;
 mod fates;
 mod hazards;
+mod lines;
 mod numbers;
 mod places;
 mod planned;

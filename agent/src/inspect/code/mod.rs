@@ -9,6 +9,7 @@ mod flow;
 mod kernel;
 mod program;
 mod state;
+mod tail;
 
 use super::address::VirtAddr;
 use super::demangle::{Language, Variant};
@@ -17,9 +18,9 @@ use super::symbols::{Function, Index};
 use crate::function::site::{CostClass, Placement, Site, SiteKind};
 use flow::{Ending, Flow};
 use kernel::Handling;
-use program::Program;
 
-pub use program::{Binary, Whereabouts};
+pub use program::{Binary, Program, Whereabouts};
+pub use tail::{TailCall, tail_calls};
 
 /// Why a function is not probed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

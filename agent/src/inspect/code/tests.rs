@@ -227,6 +227,41 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
+fn what_functions_end_with() {
+    // As they are compiled that raise an exception in CPython, with and without a value.
+    let text = "\
+        .text\n\
+        .globl none\n.type none,@function\n\
+        none: push %rbp; mov %rdi,%rbp; test %rbp,%rbp; je 1f; testb $64,(%rbp); je 2f\n\
+        1: mov %rbp,%rsi; xor %edx,%edx; pop %rbp; jmp raise\n\
+        2: lea none(%rip),%rdx; xor %eax,%eax; pop %rbp; jmp format\n\
+        .size none,.-none\n\
+        .globl some\n.type some,@function\n\
+        some: mov %rsi,%rdx; test %edi,%edi; je 1f; jmp raise\n\
+        1: mov %edi,%edx; test %edx,%edx; jne 3f; xor %edx,%edx; 2: mov %rdi,%rsi; jmp raise\n\
+        3: mov $1,%edx; jmp 2b\n\
+        .size some,.-some\n\
+        .type raise,@function\nraise: push %rbx; pop %rbx; ret\n.size raise,.-raise\n\
+        .type format,@function\nformat: push %rbx; pop %rbx; ret\n.size format,.-format\n";
+    let built = Built::new("tails");
+    let flags = ["gcc", "-nostdlib", "-no-pie", "-Wl,-e,none", "-Wl,-z,noexecstack"];
+    let Some(path) = built.build("tails.S", text, &flags) else { return };
+    let module = Module::open(&path).expect("a program");
+    let index = Index::read(&module, Lookup::below(Path::new("/"))).expect("symbols");
+    let ends = |name: &str| -> Vec<(String, bool)> {
+        let functions = index.functions(|other| other == name);
+        let [function] = functions.as_slice() else { panic!("{name}: {functions:?}") };
+        let calls = tail_calls(&module, &index, function).expect("it can be followed");
+        let named = |call: TailCall| (index.starting_at(call.target), call.third_is_zero);
+        let text = |(name, zero): (Option<&str>, bool)| (name.unwrap_or("?").to_owned(), zero);
+        calls.into_iter().map(named).map(text).collect()
+    };
+    let (raise, format) = ("raise".to_owned(), "format".to_owned());
+    assert_eq!(ends("none"), [(raise.clone(), true), (format, false)]);
+    assert_eq!(ends("some"), [(raise.clone(), false), (raise, false)], "not on every way there");
+}
+
+#[test]
 fn small_functions() {
     let mut text = String::from(
         ".text\n__x86_return_thunk: ret\n.type __x86_return_thunk,@function\n.size __x86_return_thunk,1\n",

@@ -125,8 +125,12 @@ pub(super) fn points(
             rates.push((number, function.pattern.options.rate));
         }
     }
+    let first_hook = first + found.plan.functions.len() as u32;
     for (hook, number) in found.hooks.iter().zip(&mut numbers) {
-        points.push(exceptions::point(number, hook, goroutines));
+        let counts = hook.decode.counts_with();
+        let with = found.hooks.iter().position(|other| counts == Some(other.decode));
+        let counted = with.map_or(number, |with| first_hook + with as u32);
+        points.push(exceptions::point(counted, hook, goroutines));
         rates.push((FunctionNo(number), exception::RATE_PER_SECOND));
     }
     for (tracepoint, number) in found.tracepoints.iter().zip(&mut numbers) {

@@ -112,6 +112,18 @@ impl Flow {
         inside || before.any(|(start, step)| start + step.instruction.len() as u64 > address.0)
     }
 
+    /// Whether a jump leads to an address, or what is thrown.
+    pub(super) fn is_target(&self, address: u64) -> bool {
+        self.steps.values().any(|step| {
+            let jumps = match &step.next {
+                Next::Branch(target) => *target == address,
+                Next::Jump(targets) => targets.contains(&address),
+                _ => false,
+            };
+            jumps || step.landing_pad.is_some_and(|(pad, _)| pad == address)
+        })
+    }
+
     /// Where control goes behind an instruction, within the function.
     pub(super) fn successors(&self, address: u64) -> impl Iterator<Item = u64> {
         let step = self.steps.get(&address);
