@@ -91,7 +91,7 @@ pub(super) fn replay(options: Replay, color: Color) -> Result<(), CliError> {
         }
         if !spans.is_empty() {
             exporters.wait_for_room();
-            exporters.offer(std::mem::take(&mut spans));
+            exporters.offer(&mut spans);
         }
     };
     // What came before the damage is worth having.

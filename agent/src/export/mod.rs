@@ -176,13 +176,28 @@ impl Exporters {
     }
 
     /// Gives spans to every destination. Never waits.
-    pub fn offer(&self, spans: Vec<Span>) {
+    pub fn offer(&self, spans: &mut Vec<Span>) {
+        self.put(spans);
+        self.wake();
+    }
+
+    /// As [`offer`](Self::offer), but nobody is told before [`wake`](Self::wake). Spans are put aside as
+    /// they are made, while they are in the processor's caches, and in small parts, whose memory is
+    /// free again as soon as these have arrived.
+    pub fn put(&self, spans: &mut Vec<Span>) {
         if spans.is_empty() {
             return;
         }
-        let batch: Batch = spans.into();
+        let batch: Batch = spans.drain(..).collect();
         for destination in &self.running {
-            destination.queue.offer(&batch);
+            destination.queue.put(&batch);
+        }
+    }
+
+    /// Tells every destination of what was put.
+    pub fn wake(&self) {
+        for destination in &self.running {
+            destination.queue.wake();
         }
     }
 

@@ -5,6 +5,7 @@
 //! backend that comes back then shows whole traces from before, not fragments.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,6 +96,8 @@ struct State {
     enough: Portion,
     /// Someone waits on a thread of its own.
     awaited: bool,
+    /// There were none before what nobody was woken for yet.
+    is_news: bool,
     account: Account,
     closing: bool,
     /// What is settled after the end has been counted already.
@@ -148,6 +151,7 @@ impl Queue {
             since: None,
             enough: Portion { spans: 0, bytes: 0 },
             awaited: false,
+            is_news: false,
             account: Account::default(),
             closing: false,
             abandoned: false,
@@ -162,8 +166,9 @@ impl Queue {
         }
     }
 
-    /// Takes in as much of a batch as there is room for, and counts the rest as lost. Never waits.
-    pub(super) fn offer(&self, batch: &Batch) {
+    /// Takes in as much of a batch as there is room for, and counts the rest as lost. Never waits, and
+    /// wakes nobody: more may follow at once.
+    pub(super) fn put(&self, batch: &Batch) {
         let mut state = self.lock();
         let spans = batch.len() as u64;
         let free = self.room.spans.saturating_sub(state.account.queued);
@@ -177,11 +182,20 @@ impl Queue {
         state.account.queued += fits as u64;
         state.waiting += fits;
         state.bytes += bytes;
-        let is_first = state.since.is_none();
+        state.is_news |= state.since.is_none();
         state.since.get_or_insert_with(Instant::now);
         state.parts.push_back(Part::whole(batch).split_front(fits));
+    }
+
+    /// Wakes whoever waits for what was put.
+    pub(super) fn wake(&self) {
+        let mut state = self.lock();
+        if state.parts.is_empty() {
+            return;
+        }
         // Waking is dear, and who waits for a few more knows when to look by itself.
-        let (awaited, notified) = (state.awaited, is_first || state.is_enough());
+        let is_news = mem::take(&mut state.is_news);
+        let (awaited, notified) = (state.awaited, is_news || state.is_enough());
         drop(state);
         if awaited {
             self.filled.notify_one();
@@ -189,6 +203,13 @@ impl Queue {
         if notified {
             self.notify.notify_one();
         }
+    }
+
+    /// Takes in a batch, and wakes whoever waits for it.
+    #[cfg(test)]
+    pub(super) fn offer(&self, batch: &Batch) {
+        self.put(batch);
+        self.wake();
     }
 
     /// Waits until half of the queue is free, or nothing was settled for `patience`.
@@ -269,7 +290,7 @@ impl Queue {
             return None;
         }
         (state.waiting, state.bytes, state.since) = (0, 0, None);
-        let parts = std::mem::take(&mut state.parts);
+        let parts = mem::take(&mut state.parts);
         drop(state);
         Some(parts.into_iter().map(Part::into_batch).collect())
     }
@@ -300,7 +321,7 @@ impl Queue {
         state.parts.clear();
         (state.waiting, state.bytes, state.since) = (0, 0, None);
         state.abandoned = true;
-        let queued = std::mem::take(&mut state.account.queued);
+        let queued = mem::take(&mut state.account.queued);
         lose(&mut state.account, Loss::Shutdown, queued);
         state.account.clone()
     }

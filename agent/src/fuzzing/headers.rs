@@ -5,8 +5,9 @@
 use super::input::Input;
 use crate::protocol::{Header, RequestHead, ResponseHead};
 use crate::span::attributes::{Attributes, Value};
-use crate::span::http::{self, Ends, HeaderCapture, Standing};
+use crate::span::http::{self, About, Ends, HeaderCapture};
 use crate::span::model::Kind;
+use crate::span::standing::{Sayings, Standing};
 use crate::span::{propagation, redact};
 
 /// Attributes of a request are no longer than this, whatever it says.
@@ -30,12 +31,16 @@ pub(super) fn run(bytes: &[u8]) {
     let ends = Ends { local: end(2), peer: end(4) };
     let (minor_version, truncated) = (how >> 7, false);
     let head = RequestHead { method, target, minor_version, headers: &headers, truncated };
-    let mut standing = Standing::default();
+    let (mut standing, mut sayings) = (Standing::default(), Sayings::default());
+    let mut say = |attributes: &mut Attributes| {
+        let about = About { ends: &|| ends, standing: &mut standing, sayings: &mut sayings };
+        http::request(attributes, kind, &head, about, &capture);
+    };
     let mut attributes = Attributes::default();
-    http::request(&mut attributes, kind, &head, (&ends, &mut standing), &capture);
+    say(&mut attributes);
     // What is remembered of the first request says the same of the second.
     let mut again = Attributes::default();
-    http::request(&mut again, kind, &head, (&ends, &mut standing), &capture);
+    say(&mut again);
     assert_eq!(attributes, again);
     let head = ResponseHead { status: 200, minor_version, headers: &headers, truncated };
     http::response(&mut attributes, &head, &capture);

@@ -439,13 +439,12 @@ impl Agent {
             let step = Step::Collect(horizon);
             self.recording.write(&step);
             self.pipeline.step(&step, &mut self.spans);
+            self.exporters.put(&mut self.spans);
         }
     }
 
     fn hand_on(&mut self) {
-        if !self.spans.is_empty() {
-            self.exporters.offer(std::mem::take(&mut self.spans));
-        }
+        self.exporters.offer(&mut self.spans);
     }
 
     /// Looks for processes whose end was among what was lost; whether it has to look again. Called with
@@ -611,7 +610,7 @@ impl Agent {
         // The target is free before anything is sent.
         drop(self.functions);
         drop(self.capture);
-        self.exporters.offer(std::mem::take(&mut self.spans));
+        self.exporters.offer(&mut self.spans);
         summary.accounts = self.exporters.finish(FLUSH);
         for (tgid, name, lost) in by_process {
             tracing::warn!(pid = tgid.0, name, lost, "events of this process were lost");

@@ -9,11 +9,12 @@ use std::net::SocketAddr;
 use super::attributes::{Attributes, Value};
 use super::model::{Kind, Name, StatusCode};
 use super::redact::{self, REDACTED};
+use super::standing::{Sayings, Standing, Words};
 use crate::protocol::{End, Header, RequestHead, ResponseHead};
 
 /// Bounds of text that a peer chooses, in bytes.
 const URL_MAX: usize = 2048;
-const TEXT_MAX: usize = 512;
+pub(super) const TEXT_MAX: usize = 512;
 
 /// Most values of one header that are told, for a peer may repeat it as often as a head has room.
 const VALUES_MAX: usize = 16;
@@ -25,6 +26,16 @@ pub struct Ends {
     pub local: Option<SocketAddr>,
     /// The other end.
     pub peer: Option<SocketAddr>,
+}
+
+/// The connection that a request is made over.
+pub struct About<'a> {
+    /// Tells its ends, where they are needed.
+    pub ends: &'a dyn Fn() -> Ends,
+    /// What is remembered of it.
+    pub standing: &'a mut Standing,
+    /// What is remembered of all.
+    pub sayings: &'a mut Sayings,
 }
 
 /// Headers that a user asked to record, lower case.
@@ -51,89 +62,12 @@ const SECRET_HEADERS: [&str; 7] = [
 const METHODS: [&str; 10] =
     ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"];
 
-/// What a connection's requests say alike, one after the other: its ends, and who asks whom. Kept
-/// encoded, since nearly every request of a kept-alive connection says the same as the one before.
-#[derive(Debug, Default)]
-pub struct Standing {
-    kind: Option<Kind>,
-    scheme: String,
-    host: String,
-    agent: Option<String>,
-    minor_version: u8,
-    attributes: Attributes,
-}
-
-impl Standing {
-    /// The attributes of a request that says this of its connection.
-    fn attributes(
-        &mut self,
-        kind: Kind,
-        ends: &Ends,
-        (scheme, host): (&str, &str),
-        (agent, minor_version): (Option<&str>, u8),
-    ) -> &Attributes {
-        let same = self.kind == Some(kind)
-            && self.minor_version == minor_version
-            && self.agent.as_deref() == agent
-            && self.host == host
-            && self.scheme == scheme;
-        if !same {
-            self.kind = Some(kind);
-            scheme.clone_into(&mut self.scheme);
-            host.clone_into(&mut self.host);
-            match (agent, &mut self.agent) {
-                (Some(agent), Some(kept)) => agent.clone_into(kept),
-                (agent, kept) => *kept = agent.map(str::to_owned),
-            }
-            self.minor_version = minor_version;
-            self.attributes.clear();
-            let about = (agent, minor_version);
-            standing(&mut self.attributes, kind, ends, (scheme, host), about);
-        }
-        &self.attributes
-    }
-}
-
-fn standing(
-    attributes: &mut Attributes,
-    kind: Kind,
-    ends: &Ends,
-    (scheme, host): (&str, &str),
-    (agent, minor_version): (Option<&str>, u8),
-) {
-    attributes.text("url.scheme", scheme);
-    let server = if kind == Kind::Client { ends.peer } else { ends.local };
-    let (address, port) = split_host(host);
-    match (address.is_empty(), server) {
-        (false, _) => attributes.text("server.address", cut(address, TEXT_MAX)),
-        (true, Some(server)) => attributes.ip("server.address", server.ip()),
-        (true, None) => {}
-    }
-    if let Some(port) = port.or(server.map(|server| server.port())) {
-        attributes.int("server.port", i64::from(port));
-    }
-    if let Some(peer) = ends.peer {
-        if kind == Kind::Server {
-            attributes.ip("client.address", peer.ip());
-        }
-        attributes.ip("network.peer.address", peer.ip());
-        attributes.int("network.peer.port", i64::from(peer.port()));
-    } else {
-        attributes.text("network.transport", "unix");
-    }
-    let version = if minor_version == 0 { "1.0" } else { "1.1" };
-    attributes.text("network.protocol.version", version);
-    if let Some(agent) = agent {
-        attributes.text("user_agent.original", agent);
-    }
-}
-
 /// Adds what a request's head says; returns the span's name.
 pub fn request(
     attributes: &mut Attributes,
     kind: Kind,
     head: &RequestHead<'_>,
-    (ends, before): (&Ends, &mut Standing),
+    about: About<'_>,
     capture: &HeaderCapture,
 ) -> Name {
     let known = METHODS.iter().find(|method| **method == head.method);
@@ -155,7 +89,8 @@ pub fn request(
     let host = host.map(|host| cut(host, TEXT_MAX));
     if kind == Kind::Client {
         let authority = host.map(Cow::Borrowed);
-        let authority = authority.or_else(|| ends.peer.map(|peer| Cow::Owned(peer.to_string())));
+        let authority =
+            authority.or_else(|| (about.ends)().peer.map(|peer| Cow::Owned(peer.to_string())));
         let authority = authority.unwrap_or(Cow::Borrowed("localhost"));
         let path = if path == "*" { "" } else { path.as_ref() };
         let (mark, query) = query.as_deref().map_or(("", ""), |query| ("?", query));
@@ -168,8 +103,8 @@ pub fn request(
     }
     let agent = header(head.headers, "user-agent").map(|agent| cut(agent, TEXT_MAX));
     let host = host.unwrap_or_default();
-    let about = (agent, head.minor_version);
-    attributes.append(before.attributes(kind, ends, (scheme, host), about));
+    let words = Words { kind, minor_version: head.minor_version, scheme, host, agent };
+    about.standing.tell(&words, about.ends, about.sayings, attributes);
     capture_headers(attributes, "http.request.header.", head.headers, &capture.request);
     known.map_or(Cow::Borrowed("HTTP"), |method| Cow::Borrowed(*method))
 }
@@ -276,7 +211,7 @@ fn capture_headers(
 }
 
 /// Host and port of an authority; IPv6 literals lose their brackets.
-fn split_host(authority: &str) -> (&str, Option<u16>) {
+pub(super) fn split_host(authority: &str) -> (&str, Option<u16>) {
     if let Some(rest) = authority.strip_prefix('[') {
         return match rest.split_once(']') {
             Some((host, port)) => (host, port.strip_prefix(':').and_then(|port| port.parse().ok())),
@@ -290,7 +225,7 @@ fn split_host(authority: &str) -> (&str, Option<u16>) {
 }
 
 /// The longest prefix of whole characters within `most` bytes.
-fn cut(text: &str, most: usize) -> &str {
+pub(super) fn cut(text: &str, most: usize) -> &str {
     if text.len() <= most {
         return text;
     }

@@ -12,6 +12,7 @@ pub mod propagation;
 pub mod redact;
 pub mod sampler;
 mod sockets;
+pub mod standing;
 mod state;
 mod tasks;
 pub mod tracker;

@@ -10,6 +10,11 @@ pub const REDACTED: &str = "REDACTED";
 /// `awsaccesskeyid` and the ones with `x-` are the conventions' list (`url.query`, semantic
 /// conventions 1.44); the others are in common use. By length, since most keys then need no look.
 fn is_secret_key(key: &str) -> bool {
+    is_secret_name(key.as_bytes())
+}
+
+/// As [`is_secret_key`], of bytes.
+fn is_secret_name(key: &[u8]) -> bool {
     let keys: &[&str] = match key.len() {
         3 => &["jwt", "key", "otp", "pwd", "sid", "sig"],
         4 => &["auth", "code"],
@@ -36,7 +41,7 @@ fn is_secret_key(key: &str) -> bool {
         20 => &["x-amz-security-token"],
         _ => &[],
     };
-    keys.iter().any(|secret| key.eq_ignore_ascii_case(secret))
+    keys.iter().any(|secret| key.eq_ignore_ascii_case(secret.as_bytes()))
 }
 
 /// A value of a program's own, named by the last part of `key`, without what names itself a secret: the
@@ -107,28 +112,41 @@ pub fn url(url: &str) -> String {
 
 /// A path without secrets among its parameters (`/a;key=value/b`).
 pub fn path(path: &str) -> Cow<'_, str> {
-    if !path.contains(';') {
+    if !has_any(path, b";") {
         return Cow::Borrowed(path);
     }
-    pairs(path, &[';', '/'])
+    pairs(path, [';', '/'])
+}
+
+/// Whether a text has one of some characters. Without a way out of the loop, so that the compiler makes
+/// it one over many bytes at a time.
+fn has_any<const N: usize>(text: &str, of: &[u8; N]) -> bool {
+    let is_one = |byte: u8| of.iter().fold(false, |is, one| is | (*one == byte));
+    text.bytes().fold(false, |found, byte| found | is_one(byte))
 }
 
 /// A query string without secrets.
 pub fn query(query: &str) -> Cow<'_, str> {
-    pairs(query, &['&', ';'])
+    pairs(query, ['&', ';'])
 }
 
-/// Text in which separators stand between pairs of key and value.
-fn pairs<'a>(query: &'a str, separators: &[char]) -> Cow<'a, str> {
+/// Text in which separators (ASCII) stand between pairs of key and value.
+fn pairs(query: &str, separators: [char; 2]) -> Cow<'_, str> {
     let secret = |pair: &str| {
         pair.split_once('=').is_some_and(|(key, value)| !value.is_empty() && is_secret(key))
     };
-    if !query.split(separators).any(secret) {
+    // Most have none. Looking for characters is slower than looking for bytes.
+    let is_separator = |byte: &u8| separators.iter().any(|one| *one as u32 == u32::from(*byte));
+    let may_be_secret = |pair: &[u8]| {
+        let key = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        key.len() < pair.len() && (key.contains(&b'%') || is_secret_name(key))
+    };
+    if !query.as_bytes().split(is_separator).any(may_be_secret) {
         return Cow::Borrowed(query);
     }
     let mut clean = String::with_capacity(query.len());
-    for pair in query.split_inclusive(separators) {
-        let (body, separator) = match pair.strip_suffix(separators) {
+    for pair in query.split_inclusive(&separators[..]) {
+        let (body, separator) = match pair.strip_suffix(&separators[..]) {
             Some(body) => (body, pair.get(body.len()..).unwrap_or_default()),
             None => (pair, ""),
         };
@@ -147,6 +165,9 @@ fn pairs<'a>(query: &'a str, separators: &[char]) -> Cow<'a, str> {
 
 /// An authority without user information, and without what is none of its parts.
 pub fn authority(authority: &str) -> &str {
+    if !has_any(authority, b"@/?#") {
+        return authority;
+    }
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     host.split(['/', '?', '#']).next().unwrap_or_default()
 }

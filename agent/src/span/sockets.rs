@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use slotmap::SlotMap;
 
 use super::exchange::{ExchangeKey, SocketKey};
-use super::http::Standing;
+use super::standing::Standing;
 use crate::event::ids::{Address, SocketId, Tgid};
 use crate::event::{Role, Socket};
 use crate::platform::clock::MonoNs;

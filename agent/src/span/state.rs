@@ -10,10 +10,11 @@ use slotmap::SlotMap;
 use super::calls::{Belongs, Calls};
 use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
 use super::finish;
-use super::http::{self, Ends, HeaderCapture, Standing};
+use super::http::{self, About, Ends, HeaderCapture};
 use super::identity::IdSource;
 use super::model::{Confidence, Kind, Method, Resource};
 use super::propagation;
+use super::standing::{Sayings, Standing};
 use super::tasks::{self, Process, Processes, Tasks};
 use super::tracker::Tallies;
 use crate::event::Behalf;
@@ -43,6 +44,7 @@ pub(super) struct State {
     /// Exchanges whose proof has come.
     proved: VecDeque<ExchangeKey>,
     pub(super) tallies: Tallies,
+    sayings: Sayings,
     /// Records that were lost on the way here.
     pub(super) lost: u64,
 }
@@ -74,6 +76,7 @@ impl State {
             unproved: VecDeque::new(),
             proved: VecDeque::new(),
             tallies: Tallies::default(),
+            sayings: Sayings::default(),
             lost: 0,
         }
     }
@@ -192,13 +195,14 @@ impl State {
     pub(super) fn request_head(
         &mut self,
         key: ExchangeKey,
-        about: (&Ends, &mut Standing),
+        (ends, standing): (&dyn Fn() -> Ends, &mut Standing),
         head: &protocol::RequestHead<'_>,
         capture: &HeaderCapture,
     ) {
         let remote = propagation::read(head.headers);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.head_seen = true;
+        let about = About { ends, standing, sayings: &mut self.sayings };
         exchange.name =
             http::request(&mut exchange.attributes, exchange.kind, head, about, capture);
         exchange.remote = remote.map(Box::new);

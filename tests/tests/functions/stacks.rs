@@ -44,21 +44,21 @@ fn check(source: &str, flags: &[&str], work: &str, name: impl Fn(&str) -> Option
 }
 
 /// The stacks that a program says.
-fn said(stdout: &str) -> Vec<Vec<&str>> {
+pub(crate) fn said(stdout: &str) -> Vec<Vec<&str>> {
     let lines = stdout.lines().filter_map(|line| line.strip_prefix("stack "));
     let said: Vec<Vec<&str>> = lines.map(|line| line.split(' ').collect()).collect();
     assert!(!said.is_empty(), "{stdout}");
     said
 }
 
-fn stack(event: &Event) -> &str {
+pub(crate) fn stack(event: &Event) -> &str {
     let stack = event.attributes.get("exception.stacktrace");
     stack.and_then(|stack| stack.as_str()).unwrap_or_default()
 }
 
-/// `at NAME+0x… (…)`
+/// `at NAME+0x… (…)`, `at NAME (FILE:LINE)`; of what has a frame of its own.
 fn native(line: &str) -> Option<&str> {
-    let name = line.strip_prefix("at ")?;
+    let name = line.strip_prefix("at ").filter(|line| !line.ends_with(" [inlined]"))?;
     let end = name.rfind("+0x").or(name.rfind(" ("))?;
     name.get(..end)
 }

@@ -16,7 +16,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Hea
 use reqwest::{Certificate, Client, Identity, StatusCode};
 
 use super::config::{Config, ConfigError, Protocol};
-use super::encode::Encoder;
+use super::encode::encode;
 use super::json;
 use crate::export::client::{self, chain};
 use crate::export::remote::{self, Body};
@@ -36,7 +36,6 @@ pub(crate) struct Sender {
     config: Config,
     client: Client,
     headers: HeaderMap,
-    encoder: Encoder,
 }
 
 impl Sender {
@@ -69,7 +68,7 @@ impl Sender {
         } else if config.gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        Ok(Self { config, client, headers, encoder: Encoder::default() })
+        Ok(Self { config, client, headers })
     }
 
     fn post(&self, body: Bytes) -> reqwest::RequestBuilder {
@@ -86,26 +85,24 @@ impl remote::Protocol for Sender {
     fn encode(&mut self, spans: &mut dyn Iterator<Item = &Span>) -> Body {
         // gRPC's frame: whether the message is compressed, and its length.
         let frame = if self.config.protocol == Protocol::Grpc { 5 } else { 0 };
-        let mut json = Vec::new();
+        let before = if self.config.gzip { 0 } else { frame };
         let plain = match self.config.protocol {
             Protocol::HttpJson => {
+                let mut json = Vec::new();
                 json::encode(spans, &mut json);
-                if !self.config.gzip {
-                    return Body { plain_bytes: json.len(), bytes: json.into() };
-                }
-                &json
+                json
             }
-            _ => self.encoder.encode(spans),
+            _ => encode(before, spans),
         };
-        let plain_bytes = plain.len();
-        // Compressed it is about a tenth; room that is not used is not touched either.
-        let mut body = Vec::with_capacity(frame + plain_bytes);
-        body.resize(frame, 0);
-        if self.config.gzip {
-            body = gzip(plain, body);
+        let plain_bytes = plain.len() - before;
+        let mut body = if self.config.gzip {
+            // Compressed it is about a tenth; room that is not used is not touched either.
+            let mut body = Vec::with_capacity(frame + plain_bytes);
+            body.resize(frame, 0);
+            gzip(&plain, body)
         } else {
-            body.extend_from_slice(plain);
-        }
+            plain
+        };
         let length = (body.len() - frame) as u32;
         if let Some((compressed, rest)) = body.get_mut(..frame).and_then(<[u8]>::split_first_mut) {
             *compressed = u8::from(self.config.gzip);

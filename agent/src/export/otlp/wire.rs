@@ -1,5 +1,5 @@
-//! A protobuf writer that works from the end of its buffer to the front, so that the length of a
-//! nested message is known when it is due, without a second pass or a copy.
+//! Protobuf's fields, appended to bytes. How long a message is has to be said before it: where that is
+//! worth a thought it is reckoned beforehand, elsewhere the message is written apart.
 
 /// Wire types of protobuf.
 const VARINT: u64 = 0;
@@ -7,115 +7,102 @@ const FIXED64: u64 = 1;
 const BYTES: u64 = 2;
 const FIXED32: u64 = 5;
 
-/// Bytes written so far stand at the end of `buffer`.
-#[derive(Default)]
-pub(super) struct Writer {
-    buffer: Vec<u8>,
-    start: usize,
+/// Writes fields.
+pub(super) trait Fields {
+    /// A number of seven bits a byte.
+    fn raw_varint(&mut self, value: u64);
+    /// Bytes or text, even if empty.
+    fn bytes_field(&mut self, field: u64, bytes: &[u8]);
+    /// Text, left out if empty.
+    fn text(&mut self, field: u64, text: &str);
+    /// An integer, even if zero.
+    fn varint(&mut self, field: u64, value: u64);
+    fn fixed64(&mut self, field: u64, value: u64);
+    fn fixed32(&mut self, field: u64, value: u32);
+    /// What goes before a nested message of `bytes` bytes.
+    fn message_head(&mut self, field: u64, bytes: usize);
+    /// A nested message.
+    fn message(&mut self, field: u64, content: impl FnOnce(&mut Vec<u8>));
 }
 
-impl Writer {
-    /// Forgets what was written, keeps the memory.
-    pub(super) fn clear(&mut self) {
-        self.start = self.buffer.len();
+impl Fields for Vec<u8> {
+    #[inline]
+    fn raw_varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.push(value as u8);
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.buffer.get(self.start..).unwrap_or_default()
+    fn bytes_field(&mut self, field: u64, bytes: &[u8]) {
+        self.message_head(field, bytes.len());
+        self.extend_from_slice(bytes);
     }
 
-    fn len(&self) -> usize {
-        self.buffer.len() - self.start
-    }
-
-    /// A nested message; what `content` writes last comes first.
-    pub(super) fn message(&mut self, field: u64, content: impl FnOnce(&mut Self)) {
-        let before = self.len();
-        content(self);
-        let length = self.len() - before;
-        self.raw_varint(length as u64);
-        self.raw_varint(field << 3 | BYTES);
-    }
-
-    /// Bytes or text, even if empty.
-    pub(super) fn bytes_field(&mut self, field: u64, bytes: &[u8]) {
-        self.raw(bytes);
-        self.raw_varint(bytes.len() as u64);
-        self.raw_varint(field << 3 | BYTES);
-    }
-
-    /// Text, left out if empty.
-    pub(super) fn text(&mut self, field: u64, text: &str) {
+    fn text(&mut self, field: u64, text: &str) {
         if !text.is_empty() {
             self.bytes_field(field, text.as_bytes());
         }
     }
 
-    /// An integer, even if zero.
-    pub(super) fn varint(&mut self, field: u64, value: u64) {
-        self.raw_varint(value);
+    fn varint(&mut self, field: u64, value: u64) {
         self.raw_varint(field << 3 | VARINT);
+        self.raw_varint(value);
     }
 
-    pub(super) fn fixed64(&mut self, field: u64, value: u64) {
-        self.raw(&value.to_le_bytes());
+    fn fixed64(&mut self, field: u64, value: u64) {
         self.raw_varint(field << 3 | FIXED64);
+        self.extend_from_slice(&value.to_le_bytes());
     }
 
-    pub(super) fn fixed32(&mut self, field: u64, value: u32) {
-        self.raw(&value.to_le_bytes());
+    fn fixed32(&mut self, field: u64, value: u32) {
         self.raw_varint(field << 3 | FIXED32);
+        self.extend_from_slice(&value.to_le_bytes());
     }
 
-    #[inline]
-    fn raw_varint(&mut self, mut value: u64) {
-        if value < 0x80 {
-            return self.raw(&[value as u8]);
-        }
-        let mut digits = [0; 10];
-        let mut count = 0;
-        for digit in &mut digits {
-            count += 1;
-            *digit = value as u8 & 0x7f;
-            value >>= 7;
-            if value == 0 {
-                break;
-            }
-            *digit |= 0x80;
-        }
-        self.raw(digits.get(..count).unwrap_or_default());
+    fn message_head(&mut self, field: u64, bytes: usize) {
+        self.raw_varint(field << 3 | BYTES);
+        self.raw_varint(bytes as u64);
     }
 
-    /// Replaces the byte that stands `at` bytes behind what was written last.
-    pub(super) fn patch(&mut self, at: usize, byte: u8) {
-        if let Some(place) = self.buffer.get_mut(self.start + at) {
-            *place = byte;
-        }
+    fn message(&mut self, field: u64, content: impl FnOnce(&mut Vec<u8>)) {
+        let mut message = Vec::new();
+        content(&mut message);
+        self.bytes_field(field, &message);
     }
+}
 
-    /// Bytes that are a message's fields already.
-    #[inline]
-    pub(super) fn raw(&mut self, bytes: &[u8]) {
-        if bytes.len() > self.start {
-            self.grow(bytes.len());
-        }
-        let start = self.start - bytes.len();
-        if let Some(room) = self.buffer.get_mut(start..self.start) {
-            room.copy_from_slice(bytes);
-        }
-        self.start = start;
-    }
+/// How many bytes a field of `bytes` bytes takes, with a tag of one byte.
+pub(super) fn field_len(bytes: usize) -> usize {
+    1 + varint_len(bytes as u64) + bytes
+}
 
-    /// Makes room at the front.
-    fn grow(&mut self, bytes: usize) {
-        let used = self.len();
-        let size = (self.buffer.len() * 2).max(used + bytes).max(4096);
-        let mut buffer = vec![0; size];
-        let start = size - used;
-        if let Some(room) = buffer.get_mut(start..) {
-            room.copy_from_slice(self.bytes());
+/// How many bytes a text takes that is left out if empty, with a tag of one byte.
+pub(super) fn text_len(text: &str) -> usize {
+    if text.is_empty() { 0 } else { field_len(text.len()) }
+}
+
+fn varint_len(value: u64) -> usize {
+    // Seven bits a byte, one byte for zero.
+    (70 - (value | 1).leading_zeros() as usize) / 7
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_those_of_what_is_written() {
+        for bytes in [0, 1, 127, 128, 16_383, 16_384] {
+            let mut written = Vec::new();
+            written.bytes_field(2, &vec![0; bytes]);
+            assert_eq!(written.len(), field_len(bytes));
         }
-        self.buffer = buffer;
-        self.start = start;
+        for value in [0, 1, 0x7f, 0x80, u64::MAX >> 1, u64::MAX] {
+            let mut written = Vec::new();
+            written.raw_varint(value);
+            assert_eq!(written.len(), varint_len(value));
+        }
     }
 }

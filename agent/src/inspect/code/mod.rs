@@ -107,6 +107,14 @@ pub fn place_in(
     if ends.len() > ENDS_MAX {
         return Err(Refusal::Ends);
     }
+    if let Some((address, ending)) = entry::ends_at_once(&flow) {
+        let kind = match ending {
+            Ending::Return => SiteKind::EntryAndReturn,
+            Ending::TailCall => SiteKind::EntryAndTailCall,
+        };
+        let entry = site(program, &flow, address, kind, 0)?;
+        return Ok(Placement { entry, ends: Vec::new() });
+    }
     let taken: Vec<_> = ends.iter().map(|(address, _)| *address).collect();
     let entry = entry(program, &flow, language, &taken)?;
     let ends = ends.into_iter().map(|(address, ending)| {

@@ -202,6 +202,68 @@ fn ends_with_version(line: &[u8]) -> bool {
     line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
 }
 
+/// Shows the request's head that these bytes begin with and says how long it is, if it is an ordinary
+/// one: it ends among the first `limit` bytes, and the parser takes every line as it is. It then says
+/// what [`parse_request`] would say of the bytes up to where [`scan`] finds its end, without their
+/// looking at every byte once more each. `None`: nothing was shown.
+pub(super) fn whole_request(
+    bytes: &[u8],
+    limit: usize,
+    show: &mut dyn FnMut(RequestHead<'_>, Framing),
+) -> Option<usize> {
+    let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let config = request_config();
+    let result = config.parse_request_with_uninit_headers(&mut request, bytes, &mut storage);
+    let length = within(result, limit)?;
+    let (method, target) = (request.method?, request.path?);
+    let minor_version = request.version?;
+    let headers: &[Header<'_>] = request.headers;
+    let framing = framing(headers, minor_version);
+    show(RequestHead { method, target, minor_version, headers, truncated: false }, framing);
+    Some(length)
+}
+
+/// As [`whole_request`], of a response.
+pub(super) fn whole_response(
+    bytes: &[u8],
+    limit: usize,
+    show: &mut dyn FnMut(ResponseHead<'_>, Framing),
+) -> Option<usize> {
+    let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
+    let mut response = httparse::Response::new(&mut []);
+    let config = response_config();
+    let result = config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage);
+    let length = within(result, limit)?;
+    let (status, minor_version) = (response.code?, response.version?);
+    let headers: &[Header<'_>] = response.headers;
+    let framing = framing(headers, minor_version);
+    show(ResponseHead { status, minor_version, headers, truncated: false }, framing);
+    Some(length)
+}
+
+/// The length of a head that is complete. The parser ends it at the first blank line, and takes no
+/// folded line for one.
+fn within(result: httparse::Result<usize>, limit: usize) -> Option<usize> {
+    match result {
+        Ok(httparse::Status::Complete(length)) => Some(length).filter(|length| *length <= limit),
+        _ => None,
+    }
+}
+
+fn request_config() -> httparse::ParserConfig {
+    let mut config = httparse::ParserConfig::default();
+    config.allow_multiple_spaces_in_request_line_delimiters(true);
+    config
+}
+
+fn response_config() -> httparse::ParserConfig {
+    let mut config = httparse::ParserConfig::default();
+    config.allow_spaces_after_header_name_in_responses(true);
+    config.allow_multiple_spaces_in_response_status_delimiters(true);
+    config
+}
+
 /// Parses a request's head and shows it. Shows nothing if it is none.
 pub(super) fn parse_request(
     bytes: &[u8],
@@ -211,8 +273,7 @@ pub(super) fn parse_request(
     with_whole_lines(bytes, truncated, &mut |bytes| {
         let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
         let mut many;
-        let mut config = httparse::ParserConfig::default();
-        config.allow_multiple_spaces_in_request_line_delimiters(true);
+        let mut config = request_config();
         let mut request = httparse::Request::new(&mut []);
         let mut result =
             config.parse_request_with_uninit_headers(&mut request, bytes, &mut storage);
@@ -248,9 +309,7 @@ pub(super) fn parse_response(
     with_whole_lines(bytes, truncated, &mut |bytes| {
         let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
         let mut many;
-        let mut config = httparse::ParserConfig::default();
-        config.allow_spaces_after_header_name_in_responses(true);
-        config.allow_multiple_spaces_in_response_status_delimiters(true);
+        let mut config = response_config();
         let mut response = httparse::Response::new(&mut []);
         let mut result =
             config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage);
@@ -308,6 +367,10 @@ fn framing(headers: &[Header<'_>], minor_version: u8) -> Framing {
     let mut length = None;
     let mut coding = None;
     for header in headers {
+        // By its length, most are neither.
+        if !matches!(header.name.len(), CONTENT_LENGTH_BYTES | TRANSFER_ENCODING_BYTES) {
+            continue;
+        }
         if header.name.eq_ignore_ascii_case(CONTENT_LENGTH) {
             for value in header.value.split(|byte| *byte == b',') {
                 let Some(value) = parse_length(value) else { return Framing::Invalid };
@@ -336,6 +399,8 @@ fn framing(headers: &[Header<'_>], minor_version: u8) -> Framing {
 
 const CONTENT_LENGTH: &str = "content-length";
 const TRANSFER_ENCODING: &str = "transfer-encoding";
+const CONTENT_LENGTH_BYTES: usize = CONTENT_LENGTH.len();
+const TRANSFER_ENCODING_BYTES: usize = TRANSFER_ENCODING.len();
 
 /// Whether a line that is no header may still frame the body for somebody ("request smuggling").
 fn hides_framing(head: &[u8], headers: &[Header<'_>]) -> bool {

@@ -8,6 +8,10 @@ use super::ending::Settled;
 use super::head::{self, Framing, Scan};
 use super::order::{Evidence, MethodClass, Outstanding, Role};
 use super::{Connection, Direction, End, Event, Phase, Sink};
+use crate::protocol::{RequestHead, ResponseHead};
+
+type ShowRequest<'a> = dyn FnMut(RequestHead<'_>, Framing) + 'a;
+type ShowResponse<'a> = dyn FnMut(ResponseHead<'_>, Framing) + 'a;
 
 impl Connection {
     /// The first bytes of a message.
@@ -41,7 +45,11 @@ impl Connection {
         } else if let Some(front) = self.outstanding.front() {
             self.half(direction).exchange = front.exchange;
         }
-        if let Scan::Complete(length) = head::scan(bytes, 0, self.limits.head_bytes as usize)
+        let limit = self.limits.head_bytes as usize;
+        if let Some(length) = self.whole_head(direction, bytes, limit, sink) {
+            return length;
+        }
+        if let Scan::Complete(length) = head::scan(bytes, 0, limit)
             && let Some(head) = bytes.get(..length)
         {
             self.head_over(direction, head, false, sink);
@@ -49,6 +57,30 @@ impl Connection {
         }
         self.half(direction).phase = Phase::Head(Box::default());
         self.continue_head(direction, bytes, sink)
+    }
+
+    /// An ordinary head, all of which is here, as nearly all are; how long it is. `None`: it is another
+    /// one, and nothing was done.
+    fn whole_head(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        limit: usize,
+        sink: &mut Sink<'_>,
+    ) -> Option<usize> {
+        let mut length = None;
+        if self.role(direction) == Some(Role::Request) {
+            let parse = |show: &mut ShowRequest<'_>| {
+                length = head::whole_request(bytes, limit, show);
+            };
+            self.request_head(direction, false, parse, sink);
+        } else {
+            let parse = |show: &mut ShowResponse<'_>| {
+                length = head::whole_response(bytes, limit, show);
+            };
+            self.response_head(direction, false, parse, sink);
+        }
+        length
     }
 
     /// More bytes of a head that was not whole.
@@ -132,8 +164,16 @@ impl Connection {
     ) {
         self.half(direction).body = Some(0);
         let understood = match self.role(direction) {
-            Some(Role::Request) => self.request_head(direction, bytes, truncated, sink),
-            _ => self.response_head(direction, bytes, truncated, sink),
+            Some(Role::Request) => {
+                let parse =
+                    |show: &mut ShowRequest<'_>| head::parse_request(bytes, truncated, show);
+                self.request_head(direction, truncated, parse, sink)
+            }
+            _ => {
+                let parse =
+                    |show: &mut ShowResponse<'_>| head::parse_response(bytes, truncated, show);
+                self.response_head(direction, truncated, parse, sink)
+            }
         };
         match self.role(direction) {
             _ if understood => {}
@@ -153,20 +193,22 @@ impl Connection {
         self.unframe(direction, Phase::Lost, sink);
     }
 
-    pub(super) fn request_head(
+    /// Takes in the request's head that `parse` shows; whether it shows one.
+    fn request_head(
         &mut self,
         direction: Direction,
-        bytes: &[u8],
         truncated: bool,
+        parse: impl FnOnce(&mut ShowRequest<'_>),
         sink: &mut Sink<'_>,
     ) -> bool {
         let exchange = self.half(direction).exchange;
         let mut seen = None;
-        head::parse_request(bytes, truncated, &mut |head, framing| {
+        parse(&mut |head, framing| {
             seen = Some((MethodClass::of(head.method), framing, head::expects(head.headers)));
             sink(Event::RequestHead { exchange, head });
         });
         let Some((method, framing, expects)) = seen else { return false };
+        self.half(direction).body = Some(0);
         self.evidence = self.evidence.max(Evidence::Requests);
         let mut newest_first = self.outstanding.iter_mut().rev();
         if let Some(mine) = newest_first.find(|outstanding| outstanding.exchange == exchange) {
@@ -192,17 +234,18 @@ impl Connection {
         true
     }
 
-    pub(super) fn response_head(
+    /// Takes in the response's head that `parse` shows; whether it shows one.
+    fn response_head(
         &mut self,
         direction: Direction,
-        bytes: &[u8],
         truncated: bool,
+        parse: impl FnOnce(&mut ShowResponse<'_>),
         sink: &mut Sink<'_>,
     ) -> bool {
         let Some(front) = self.outstanding.front_mut() else { return false };
         let Outstanding { exchange, method, .. } = *front;
         let mut seen = None;
-        head::parse_response(bytes, truncated, &mut |head, framing| {
+        parse(&mut |head, framing| {
             seen = Some((head.status, framing));
             if is_interim(head.status) {
                 sink(Event::Interim { exchange, status: head.status });
@@ -213,6 +256,7 @@ impl Connection {
             sink(Event::ResponseHead { exchange, head });
         });
         let Some((status, framing)) = seen else { return false };
+        self.half(direction).body = Some(0);
         self.evidence = Evidence::Proved;
         if is_interim(status) {
             self.half(direction.opposite()).held_back &= status != 100;

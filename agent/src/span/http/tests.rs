@@ -16,6 +16,16 @@ fn ends() -> Ends {
     Ends { local: address("10.0.0.1:8080"), peer: address("10.0.0.2:40000") }
 }
 
+#[derive(Default)]
+struct Memory {
+    standing: Standing,
+    sayings: Sayings,
+}
+
+fn about(memory: &mut Memory) -> About<'_> {
+    About { ends: &ends, standing: &mut memory.standing, sayings: &mut memory.sayings }
+}
+
 #[test]
 fn a_server_tells_path_and_peer_and_hides_secrets() {
     let mut attributes = Attributes::default();
@@ -34,13 +44,8 @@ fn a_server_tells_path_and_peer_and_hides_secrets() {
     };
     let capture =
         HeaderCapture { request: vec!["authorization".into(), "absent".into()], response: vec![] };
-    let name = request(
-        &mut attributes,
-        Kind::Server,
-        &head,
-        (&ends(), &mut Standing::default()),
-        &capture,
-    );
+    let name =
+        request(&mut attributes, Kind::Server, &head, about(&mut Memory::default()), &capture);
     assert_eq!(name, "GET");
     let told = told(&attributes);
     assert_eq!(
@@ -79,7 +84,7 @@ fn a_client_tells_the_whole_url_without_user_information() {
             &mut attributes,
             Kind::Client,
             &head,
-            (&ends(), &mut Standing::default()),
+            about(&mut Memory::default()),
             &HeaderCapture::default(),
         );
         assert_eq!(attributes.get("url.full"), Some(Value::Text(url)), "{method} {target}");
@@ -101,7 +106,7 @@ fn methods_that_no_one_knows_do_not_name_spans() {
         &mut attributes,
         Kind::Server,
         &head,
-        (&ends(), &mut Standing::default()),
+        about(&mut Memory::default()),
         &HeaderCapture::default(),
     );
     assert_eq!(name, "HTTP");
@@ -111,8 +116,11 @@ fn methods_that_no_one_knows_do_not_name_spans() {
 }
 
 #[test]
-fn requests_of_one_connection_may_differ_in_everything() {
-    let mut standing = Standing::default();
+fn requests_of_two_connections_may_differ_in_everything() {
+    let others = || Ends { local: ends().peer, peer: None };
+    let connections: [&dyn Fn() -> Ends; 2] = [&ends, &others];
+    let mut standings = [Standing::default(), Standing::default()];
+    let mut sayings = Sayings::default();
     let requests = [
         ("/a", "h", Some("curl"), 1),
         ("/b", "h", Some("curl"), 1),
@@ -122,6 +130,8 @@ fn requests_of_one_connection_may_differ_in_everything() {
         ("http://j/f", "i", None, 0),
         ("https://j/g", "i", None, 0),
         ("/h", "h", Some("curl"), 1),
+        ("/i", "", Some("curl"), 1),
+        ("/k", "h:1", Some("curl"), 1),
     ];
     for (target, host, agent, minor_version) in requests {
         let mut headers = vec![Header { name: "host", value: host.as_bytes() }];
@@ -129,15 +139,17 @@ fn requests_of_one_connection_may_differ_in_everything() {
         let headers = headers.as_slice();
         let head = RequestHead { method: "GET", target, minor_version, headers, truncated: false };
         for kind in [Kind::Server, Kind::Client] {
-            let say = |standing: &mut Standing| {
-                let mut attributes = Attributes::default();
-                let about = (&ends(), standing);
-                request(&mut attributes, kind, &head, about, &HeaderCapture::default());
-                told(&attributes)
-            };
-            let alone = say(&mut Standing::default());
-            assert_eq!(say(&mut standing), alone, "{target}");
-            assert_eq!(say(&mut standing), alone, "{target} again");
+            for (ends, standing) in connections.iter().zip(&mut standings) {
+                let say = |standing: &mut Standing, sayings: &mut Sayings| {
+                    let mut attributes = Attributes::default();
+                    let about = About { ends: *ends, standing, sayings };
+                    request(&mut attributes, kind, &head, about, &HeaderCapture::default());
+                    told(&attributes)
+                };
+                let alone = say(&mut Standing::default(), &mut Sayings::default());
+                assert_eq!(say(standing, &mut sayings), alone, "{target}");
+                assert_eq!(say(standing, &mut sayings), alone, "{target} again");
+            }
         }
     }
 }
@@ -198,13 +210,7 @@ fn no_form_of_target_leaks_a_secret() {
                 let head = RequestHead { method, target, minor_version, headers, truncated };
                 let capture =
                     HeaderCapture { request: vec!["cookie".to_owned()], response: vec![] };
-                request(
-                    &mut attributes,
-                    kind,
-                    &head,
-                    (&ends(), &mut Standing::default()),
-                    &capture,
-                );
+                request(&mut attributes, kind, &head, about(&mut Memory::default()), &capture);
                 let told = told(&attributes);
                 let leaks = told.iter().filter(|line| line.contains("S3CRET"));
                 assert_eq!(leaks.collect::<Vec<_>>(), Vec::<&String>::new(), "{method} {target}");
@@ -244,7 +250,7 @@ fn what_peers_choose_is_bounded() {
         truncated: false,
     };
     let capture = HeaderCapture { request: vec!["x-a".to_owned()], response: vec![] };
-    request(&mut attributes, Kind::Client, &head, (&ends(), &mut Standing::default()), &capture);
+    request(&mut attributes, Kind::Client, &head, about(&mut Memory::default()), &capture);
     let bytes: usize = told(&attributes).iter().map(String::len).sum();
     assert!(bytes < 20_000, "{bytes} bytes");
 }

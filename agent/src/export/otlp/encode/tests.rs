@@ -411,13 +411,13 @@ fn rounded(mut request: Request) -> String {
 
 proptest! {
     #[test]
-    fn protobuf_says_what_the_spans_say(batches in prop::collection::vec(arbitrary::spans(), 1..3)) {
-        // One encoder, whose buffer is used again.
-        let mut encoder = Encoder::default();
-        for spans in batches {
-            let decoded = Request::decode(encoder.encode(&spans)).expect("valid protobuf");
-            prop_assert_eq!(format!("{decoded:?}"), format!("{:?}", expected(&spans)));
-        }
+    fn protobuf_says_what_the_spans_say(spans in arbitrary::spans(), before in 0usize..8) {
+        let bytes = encode(before, &spans);
+        prop_assert_eq!(bytes.capacity(), bytes.len(), "as much room as there is to say");
+        let (frame, request) = bytes.split_at(before);
+        prop_assert!(frame.iter().all(|byte| *byte == 0));
+        let decoded = Request::decode(request).expect("valid protobuf");
+        prop_assert_eq!(format!("{decoded:?}"), format!("{:?}", expected(&spans)));
     }
 
     #[test]
@@ -432,7 +432,7 @@ proptest! {
 
 #[test]
 fn nothing_is_an_empty_request() {
-    assert_eq!(Encoder::default().encode([]), b"");
+    assert_eq!(encode(0, []), b"");
     let mut bytes = Vec::new();
     json::encode([], &mut bytes);
     assert_eq!(bytes, br#"{"resourceSpans":[]}"#);

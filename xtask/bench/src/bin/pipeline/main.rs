@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use remora::export::Batch;
-use remora::export::otlp::{encode::Encoder, json};
+use remora::export::otlp::{encode::encode, json};
 use remora::pipeline::Pipeline;
 use remora::span::model::Span;
 use remora::span::tracker::Settings;
@@ -132,8 +132,9 @@ impl Stopwatch {
 fn play(tape: &Tape, with_json: bool) -> Round {
     let mut round = Round::default();
     let mut pipeline = Pipeline::new(Settings::default(), tape.seed());
-    let mut encoder = Encoder::default();
     let mut spans: Vec<Span> = Vec::new();
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut made = 0;
     let mut watch = Stopwatch::start();
     for slice in tape.slices() {
         for step in slice.steps() {
@@ -142,37 +143,42 @@ fn play(tape: &Tape, with_json: bool) -> Round {
         watch.lap(&mut round.track_ns);
         pipeline.step(&slice.end(), &mut spans);
         watch.lap(&mut round.collect_ns);
-        if spans.len() >= DRAIN_SPANS {
-            hand_over(std::mem::take(&mut spans), &mut encoder, with_json, &mut round);
+        made += spans.len();
+        if !spans.is_empty() {
+            batches.push(spans.drain(..).collect());
+        }
+        watch.lap(&mut round.hand_over_ns);
+        if made >= DRAIN_SPANS {
+            made = 0;
+            hand_over(std::mem::take(&mut batches), with_json, &mut round);
             watch = Stopwatch::start();
         }
     }
-    hand_over(spans, &mut encoder, with_json, &mut round);
+    hand_over(batches, with_json, &mut round);
     round
 }
 
 /// What the exporters do with the spans of one drain.
-fn hand_over(spans: Vec<Span>, encoder: &mut Encoder, with_json: bool, round: &mut Round) {
-    round.spans += spans.len() as u64;
+fn hand_over(batches: Vec<Batch>, with_json: bool, round: &mut Round) {
     let mut watch = Stopwatch::start();
-    let batch: Batch = spans.into();
-    watch.lap(&mut round.hand_over_ns);
-    for request in batch.chunks(REQUEST_SPANS) {
-        // A body of its own, since it outlives the encoder's buffer.
-        let body = black_box(encoder.encode(request).to_vec());
+    let spans: Vec<&Span> = batches.iter().flat_map(|batch| batch.iter()).collect();
+    round.spans += spans.len() as u64;
+    for request in spans.chunks(REQUEST_SPANS) {
+        let body = black_box(encode(0, request.iter().copied()));
         round.bytes += body.len() as u64;
     }
     watch.lap(&mut round.encode_ns);
     if with_json {
         let mut text = Vec::new();
-        for request in batch.chunks(REQUEST_SPANS) {
+        for request in spans.chunks(REQUEST_SPANS) {
             text.clear();
-            json::encode(request, &mut text);
+            json::encode(request.iter().copied(), &mut text);
             black_box(&text);
         }
         watch.lap(&mut round.json_ns);
     }
-    drop(batch);
+    drop(spans);
+    drop(batches);
     watch.lap(&mut round.drop_ns);
 }
 
@@ -232,6 +238,7 @@ fn main() -> Result<()> {
     let mut rounds = 9;
     let mut requests = 100_000;
     let mut recording = None;
+    let mut traffic = None;
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
         let value = args.next().with_context(|| format!("{flag} needs a value"))?;
@@ -239,7 +246,10 @@ fn main() -> Result<()> {
             "--rounds" => rounds = value.parse().context("--rounds")?,
             "--requests" => requests = value.parse().context("--requests")?,
             "--recording" => recording = Some(value),
-            _ => bail!("usage: pipeline [--rounds N] [--requests N] [--recording FILE]"),
+            "--traffic" => traffic = Some(value),
+            _ => bail!(
+                "usage: pipeline [--rounds N] [--requests N] [--traffic NAME | --recording FILE]"
+            ),
         }
     }
     let mut results = Vec::new();
@@ -249,7 +259,8 @@ fn main() -> Result<()> {
             results.push(measure("recording", &tape, rounds)?);
         }
         None => {
-            for recording in Recording::ALL {
+            let is_meant = |name: &str| traffic.as_deref().is_none_or(|only| only == name);
+            for recording in Recording::ALL.into_iter().filter(|one| is_meant(one.name())) {
                 let tape = recording.make(requests);
                 results.push(measure(recording.name(), &tape, rounds)?);
             }
