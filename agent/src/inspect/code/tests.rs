@@ -263,7 +263,9 @@ fn what_functions_end_with() {
 
 #[test]
 fn what_a_call_was_given_is_still_there() {
-    let given: &[(&str, &str, Option<(u8, &[i32])>)] = &[
+    /// A register, and what is added before each pointer is followed.
+    type Kept<'a> = Option<(u8, &'a [i32])>;
+    let given: &[(&str, &str, Kept<'_>)] = &[
         ("in_frame", "mov 8(%rsp),%rax; mov 0x70(%rax),%rdi; call named", Some((7, &[8, 0x70]))),
         ("in_register", "mov %rsi,%rdx; mov 16(%rbx),%rdi; nop; call named", Some((3, &[16]))),
         ("itself", "mov %r12,%rax; mov %rax,%rdi; call named", Some((12, &[]))),
