@@ -169,8 +169,8 @@ pub struct Image {
     pub copied: u32,
     /// Bits of [`image_flags`].
     pub flags: u32,
-    /// Reserved, zero.
-    pub pad: u32,
+    /// How an interpreter writes its frames, as user space calls it: [`layout::WRITTEN`].
+    pub written: u32,
     /// By DWARF's numbers, up to [`register::RIP`].
     pub registers: [u64; IMAGE_REGISTERS],
 }
@@ -204,7 +204,7 @@ pub struct InterpretedFrame {
     pub file: u16,
     /// Bytes of the table.
     pub table: u16,
-    /// How the names are written, as the interpreter's strings say.
+    /// How the names are written: [`string_bits`].
     pub states: [u32; 2],
     /// How long the names are, characters.
     pub lengths: [u32; 2],
@@ -218,6 +218,20 @@ pub mod frame_flags {
     pub const NO_FILE: u8 = 1 << 1;
     /// The table could not.
     pub const NO_TABLE: u8 = 1 << 2;
+    /// There is more of the table.
+    pub const TABLE_CUT: u8 = 1 << 3;
+}
+
+/// Bits of [`InterpretedFrame::states`].
+pub mod string_bits {
+    /// Bytes of a character.
+    pub const KIND: u32 = 7;
+    /// Its characters lie behind the string itself.
+    pub const COMPACT: u32 = 1 << 3;
+    /// All of them are ASCII's.
+    pub const ASCII: u32 = 1 << 4;
+    /// All of the bits.
+    pub const ALL: u32 = 31;
 }
 
 /// Most bytes of a function's name, of a file's and of a table of lines.
@@ -234,7 +248,7 @@ pub mod layout {
     pub const FRAME_PREVIOUS: usize = 1;
     /// In a frame: the instruction that it is at.
     pub const FRAME_INSTRUCTION: usize = 2;
-    /// In a frame: a byte that says who owns it.
+    /// In a frame: a byte that says who owns it. [`NOWHERE`]: nothing does.
     pub const FRAME_OWNER: usize = 3;
     /// In code: its first line, four bytes.
     pub const CODE_LINE: usize = 4;
@@ -250,14 +264,28 @@ pub mod layout {
     pub const STRING_LENGTH: usize = 9;
     /// In a string: how it is written, four bytes.
     pub const STRING_STATE: usize = 10;
-    /// In a string: its characters.
+    /// In a string: its characters, if all are ASCII's.
     pub const STRING_TEXT: usize = 11;
     /// In bytes: how many.
     pub const BYTES_LENGTH: usize = 12;
     /// In bytes: they.
     pub const BYTES: usize = 13;
+    /// How [`FRAME_INSTRUCTION`] says it: 0 as a pointer, which lies behind [`CODE_START`], else as a number
+    /// of four bytes that counts so many bytes each.
+    pub const INSTRUCTION_UNIT: usize = 14;
+    /// What becomes [`Image::written`](super::Image::written).
+    pub const WRITTEN: usize = 15;
+    /// By how many bits [`STRING_STATE`] is to be shifted for [`string_bits`](super::string_bits).
+    pub const STRING_SHIFT: usize = 16;
+    /// In a string: its characters, if some are not ASCII's.
+    pub const STRING_WIDE: usize = 17;
     /// How many constants there are.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 18;
+
+    /// There is no such thing.
+    pub const NOWHERE: u32 = u16::MAX as u32;
+
+    const _: () = assert!(COUNT.is_multiple_of(2));
 }
 
 /// [`Image::site`] of a signal.
@@ -336,10 +364,10 @@ pub mod op {
     /// An [`Image`](super::Image) of the stack is written before the hit, unless that is dropped.
     pub const IMAGE: u8 = 20;
     /// An [`Image`](super::Image) with the frames of an interpreter is written before the hit, unless that
-    /// is dropped. The accumulator points at the innermost. The ops behind it, as many as there are
-    /// constants in a [`layout`](super::layout), are left out: their `imm` are those.
+    /// is dropped. The accumulator points at the innermost. The ops behind it are left out: their
+    /// `b` and `imm` are the constants of a [`layout`](super::layout), two of them in each.
     pub const FRAMES: u8 = 21;
-    /// A constant of [`FRAMES`]'s.
+    /// Two constants of [`FRAMES`]'s.
     pub const CONSTANT_OF_FRAMES: u8 = 22;
 }
 

@@ -37,6 +37,9 @@ pub mod kind {
     pub const THREAD_EXIT: u8 = 11;
     /// [`Image`](super::function::Image): the stack of a thread, before the record of what it met.
     pub const IMAGE: u8 = 12;
+    /// [`Process`](super::Process): a process is about to be told of that runs a new program; a control
+    /// group of it has this name, which may be that of a container.
+    pub const CGROUP: u8 = 13;
 }
 
 /// In an exit's [`Process::parent_tgid`]: it is not known how the process ended, or the thread alone has.
@@ -166,6 +169,11 @@ pub mod socket_flags {
     /// In a [`kind::CLOSE`](super::kind::CLOSE): the process still has the socket, and will learn of
     /// its end (a peer's reset, a timeout) by its next operation.
     pub const HELD: u8 = 1 << 3;
+    /// In a [`kind::SHUTDOWN`](super::kind::SHUTDOWN) or [`kind::CLOSE`](super::kind::CLOSE): the process
+    /// has closed the socket, and [`Socket::tgid`](super::Socket::tgid) says how far it had read.
+    pub const READ_TO: u8 = 1 << 4;
+    /// As [`READ_TO`], and [`Socket::netns`](super::Socket::netns) says how far it had written.
+    pub const WRITTEN_TO: u8 = 1 << 5;
 }
 
 /// Address families as in `<sys/socket.h>`.
@@ -186,9 +194,11 @@ pub struct Socket {
     pub header: Header,
     /// The id that [`Io::socket`] uses.
     pub socket: u64,
-    /// Process that was seen using it first.
+    /// Process that was seen using it first. In a [`kind::SHUTDOWN`] or [`kind::CLOSE`], which need none:
+    /// TCP sequence number behind the last byte that was read, if flagged so.
     pub tgid: u32,
-    /// Network namespace, the inode of `/proc/PID/ns/net`; zero in a [`kind::SHUTDOWN`] or [`kind::CLOSE`].
+    /// Network namespace, the inode of `/proc/PID/ns/net`. In a [`kind::SHUTDOWN`] or [`kind::CLOSE`]: as
+    /// `tgid`, of the last byte that was written.
     pub netns: u32,
     /// Local IP address as it lies in memory (network order), IPv4 as an IPv4-mapped IPv6 address.
     /// For Unix sockets the first word is the kernel's identity of this end.
@@ -212,7 +222,8 @@ pub const PATH_BYTES: usize = 128;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Kind [`kind::FORK`], [`kind::EXEC`], [`kind::EXIT`], [`kind::THREAD_EXIT`] or [`kind::SIGNAL`].
+    /// Kind [`kind::FORK`], [`kind::EXEC`], [`kind::EXIT`], [`kind::THREAD_EXIT`], [`kind::SIGNAL`] or
+    /// [`kind::CGROUP`].
     pub header: Header,
     /// The process (for a fork: the new task's process).
     pub tgid: u32,
@@ -227,7 +238,8 @@ pub struct Process {
     /// When the process started, `CLOCK_BOOTTIME`, nanoseconds; with the tgid it is its identity. For a
     /// signal: the runtime's own id of the unit of work.
     pub start_ns: u64,
-    /// For an exec: the path as it was given to the kernel, zero-terminated, cut if longer.
+    /// For an exec: the path as it was given to the kernel. For a control group: its name. Zero-terminated,
+    /// cut if longer.
     pub path: [u8; PATH_BYTES],
 }
 
@@ -264,6 +276,24 @@ pub struct Selected {
     pub goid_offset: u32,
     /// Where the pointer to the running `g` lies, from the thread's base of thread-local storage.
     pub g_tls_offset: i32,
+    /// Where Go's one function for system calls goes on after one, with the pointer to the running `g` in
+    /// its register; 0: not known.
+    pub go_syscall: u64,
+}
+
+/// Words of the map that counts how often the selection has changed: what a program knows of a process
+/// holds as long as their sum stays. Each has one kind of writer, so that none takes back what another
+/// one has counted.
+pub mod changes {
+    /// Something was taken away by the kernel half, of what function probes are told of.
+    pub const KERNEL: u32 = 0;
+    /// Something was changed by user space.
+    pub const USER: u32 = 1;
+    /// A selected process became another program, or has ended. No matter of function probes, which are
+    /// a program's own.
+    pub const PROGRAMS: u32 = 2;
+    /// How many words there are.
+    pub const COUNT: u32 = 3;
 }
 
 /// Slots of the map that answers for most processes that they were never selected: a power of two; a
@@ -303,6 +333,6 @@ const _: () = {
     assert!(size_of::<Io>() == 64);
     assert!(size_of::<Socket>() == 72);
     assert!(size_of::<Process>() == 40 + PATH_BYTES);
-    assert!(size_of::<Selected>() == 24);
+    assert!(size_of::<Selected>() == 32);
     assert!(align_of::<Io>() == 8 && align_of::<Socket>() == 8 && align_of::<Process>() == 8);
 };

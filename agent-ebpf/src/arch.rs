@@ -28,6 +28,7 @@ mod x86_64 {
         pub const RECVFROM: u32 = 45;
         pub const SENDMSG: u32 = 46;
         pub const RECVMSG: u32 = 47;
+        pub const SHUTDOWN: u32 = 48;
         pub const SPLICE: u32 = 275;
         pub const RECVMMSG: u32 = 299;
         pub const SENDMMSG: u32 = 307;
@@ -56,6 +57,8 @@ mod x86_64 {
     const AX: usize = 10 * 8;
     const ORIG_AX: usize = 15 * 8;
     const CS: usize = 17 * 8;
+    const IP: usize = 16 * 8;
+    const R14: usize = 8;
     /// `rdi`, `rsi`, `rdx`, `r10`.
     const ARGUMENTS: [usize; 4] = [14 * 8, 13 * 8, 12 * 8, 7 * 8];
     /// `ebx`, `ecx`, `edx`, `esi`.
@@ -86,6 +89,19 @@ mod x86_64 {
         };
         // SAFETY: the caller's promise.
         unsafe { load::<u64>(regs, offset) }
+    }
+
+    /// Where the program goes on after the syscall, and the register that Go's functions find the running
+    /// goroutine in (`src/cmd/compile/abi-internal.md`).
+    ///
+    /// # Safety
+    /// See the module.
+    #[inline(always)]
+    pub unsafe fn go_registers(regs: *const u8) -> (u64, u64) {
+        // SAFETY: the caller's promise.
+        let at = unsafe { load::<u64>(regs, IP) };
+        // SAFETY: as above.
+        (at, unsafe { load::<u64>(regs, R14) })
     }
 
     /// Whether a 32-bit program made the syscall.
@@ -157,6 +173,7 @@ mod aarch64 {
         pub const SPLICE: u32 = 76;
         pub const SENDTO: u32 = 206;
         pub const RECVFROM: u32 = 207;
+        pub const SHUTDOWN: u32 = 210;
         pub const SENDMSG: u32 = 211;
         pub const RECVMSG: u32 = 212;
         pub const RECVMMSG: u32 = 243;
@@ -195,6 +212,15 @@ mod aarch64 {
         let offset = if index == 0 { ORIG_X0 } else { index * 8 };
         // SAFETY: the caller's promise.
         unsafe { load::<u64>(regs, offset) }
+    }
+
+    /// Goroutines are not followed on this architecture.
+    ///
+    /// # Safety
+    /// See the module.
+    #[inline(always)]
+    pub unsafe fn go_registers(_regs: *const u8) -> (u64, u64) {
+        (0, 0)
     }
 
     /// Whether a 32-bit program made the syscall.

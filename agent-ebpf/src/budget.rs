@@ -11,7 +11,7 @@
 use core::ptr;
 
 use agent_common::function::{Function, hit_flags};
-use agent_common::{Selected, select};
+use agent_common::{Selected, changes, select};
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 use aya_ebpf::macros::{btf_map, map};
@@ -40,8 +40,8 @@ const SLOTS: u32 = 64;
 #[repr(C)]
 pub struct Known {
     tgid: u64,
-    /// It was selected when this many selections had been taken away.
-    deselections: u64,
+    /// It was selected when the selection had changed this often.
+    changes: u64,
     /// The window of its lease.
     window: u64,
     /// What is left of the lease, nanoseconds.
@@ -74,8 +74,8 @@ static KNOWN: PerCpuArray<Known> = PerCpuArray::with_max_entries(SLOTS, 0);
 #[map(name = "SELECTED")]
 static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
 
-#[map(name = "DESELECTIONS")]
-static DESELECTIONS: Array<u64> = Array::with_max_entries(1, 0);
+#[map(name = "CHANGES")]
+static CHANGES: Array<u64> = Array::with_max_entries(changes::COUNT, 0);
 
 /// What is known of a process, if its function probes are to be told.
 #[inline(always)]
@@ -83,11 +83,10 @@ pub fn known(tgid: u32) -> Option<&'static mut Known> {
     let known = KNOWN.get_ptr_mut(tgid & (SLOTS - 1))?;
     // SAFETY: this CPU's value, alive while the program runs; see the module.
     let known = unsafe { &mut *known };
-    let deselections = DESELECTIONS.get_ptr(0)?;
-    // SAFETY: a map value, alive while the program runs. Volatile, since others write it. Read before
-    // the selection is: one that is taken away between the two is asked for again at the next hit.
-    let deselections = unsafe { ptr::read_volatile(deselections) };
-    if known.tgid == u64::from(tgid) && known.deselections == deselections {
+    // Before the selection is looked at: what is taken away between the two is asked for again at the
+    // next hit.
+    let changes = changed(changes::KERNEL)?.wrapping_add(changed(changes::USER)?);
+    if known.tgid == u64::from(tgid) && known.changes == changes {
         return Some(known);
     }
     let selected = selected(tgid)?;
@@ -98,7 +97,7 @@ pub fn known(tgid: u32) -> Option<&'static mut Known> {
     // Windows begin with the machine: none is 0.
     *known = Known {
         tgid: u64::from(tgid),
-        deselections,
+        changes,
         window: 0,
         left_ns: 0,
         exhausted: 0,
@@ -107,6 +106,13 @@ pub fn known(tgid: u32) -> Option<&'static mut Known> {
         gross_ns: 0,
     };
     Some(known)
+}
+
+#[inline(always)]
+fn changed(which: u32) -> Option<u64> {
+    let count = CHANGES.get_ptr(which)?;
+    // SAFETY: a map value, alive while the program runs. Volatile, since others write it.
+    Some(unsafe { ptr::read_volatile(count) })
 }
 
 /// What is kept for a process that was selected.

@@ -65,6 +65,8 @@ const SCRATCHES: u32 = 6;
 /// An operation's record in the making.
 #[repr(C)]
 pub struct Scratch {
+    /// What the program knows of processes.
+    pub known: [Known; KNOWN_SLOTS],
     /// Where the walk over vectors stands; here, because what lies in a map does not make the
     /// verifier tell one iteration from the next.
     pub walk: Walk,
@@ -76,28 +78,59 @@ pub struct Scratch {
     pub payload: [u8; PAYLOAD_MAX * 2],
 }
 
-/// A walk over the vectors of an operation.
+/// Processes that a program keeps apart on a CPU, by the low bits of their tgids; a power of two.
+pub const KNOWN_SLOTS: usize = 8;
+
+/// A selected process, as a program has found it.
+#[repr(C)]
+pub struct Known {
+    /// Its id; 0: nothing was found yet.
+    pub tgid: u64,
+    /// How often the selection had changed by then.
+    pub changes: u64,
+    /// What is kept for it, but for its losses.
+    pub selected: Selected,
+}
+
+/// `struct iovec` (UAPI).
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Walk {
-    /// Where the next `struct iovec` lies.
-    pub vectors: u64,
-    /// How many are left.
-    pub count: u64,
-    /// The operation's bytes.
+pub struct IoVec {
+    /// Where it begins, in user memory.
+    pub base: u64,
+    /// How long it is.
     pub len: u64,
+}
+
+/// How many vectors of an operation are read at once: a read of user memory costs much, its length
+/// little. A power of two.
+pub const VECTORS_AT_ONCE: usize = 8;
+
+/// A walk over the vectors of an operation.
+#[repr(C)]
+pub struct Walk {
     /// How far into the operation the vectors seen reach.
     pub reached: u64,
+    /// Where the next vectors lie that are to be read.
+    pub vectors: u64,
     /// The operation's last bytes as far as seen.
     pub tail: u64,
-    /// How many of them are real.
+    /// How many vectors are left to walk over.
+    pub count: u64,
+    /// How many of the last bytes are real.
     pub tail_bytes: u64,
-    /// Bytes to copy.
-    pub want: u32,
+    /// The operation's bytes.
+    pub len: u64,
     /// Bytes copied so far.
     pub done: u32,
+    /// Bytes to copy.
+    pub want: u32,
     /// Whether user memory could not be read.
-    pub unreadable: u64,
+    pub unreadable: u32,
+    /// How many vectors were walked over.
+    pub seen: u32,
+    /// Those that were read last.
+    pub read: [IoVec; VECTORS_AT_ONCE],
 }
 
 /// For which request of nginx's an operation is. In a map, since a global function takes only numbers.

@@ -4,16 +4,16 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use agent_common::counter;
-use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 
 use crate::arch::{self, nr};
 use crate::emit::Slot;
 use crate::operation::{self, Moved, Way};
+use crate::process::{self, Ids};
 use crate::sock::Found;
-use crate::syscall::{self, Buffer, Call, Syscall};
-use crate::{descriptor, emit, payload, process};
+use crate::syscall::{self, Buffer, Call};
+use crate::{descriptor, emit, payload};
 
 /// Called when a syscall returns `result`, for every syscall of the host: what cannot be a socket
 /// operation leaves first, then what another process did.
@@ -24,7 +24,7 @@ pub fn on_sys_exit(regs: *const u8, result: i64) {
     // SAFETY: as above.
     let is_compat = unsafe { arch::is_compat(regs) };
     if !is_compat && number == nr::IO_URING_ENTER {
-        if result > 0 && is_selected() {
+        if result > 0 && selected().is_some() {
             emit::count(counter::IO_URING_UNSEEN);
         }
         return;
@@ -40,10 +40,8 @@ pub fn on_sys_exit(regs: *const u8, result: i64) {
     if !operation::says_something(result as i32, call.flags, call.way) {
         return;
     }
-    if !is_selected() {
-        return;
-    }
-    let Some(ended) = forget_way(Ended { number, call, result: result as i32 }) else { return };
+    let Some(me) = selected() else { return };
+    let Some(ended) = forget_way(Ended { number, call, result: result as i32, me }) else { return };
     on_call(regs, ended);
 }
 
@@ -53,6 +51,7 @@ struct Ended {
     number: u32,
     call: Call,
     result: i32,
+    me: Ids,
 }
 
 #[map(name = "ENDED")]
@@ -71,7 +70,7 @@ fn forget_way(ended: Ended) -> Option<Ended> {
 
 #[inline(always)]
 fn on_call(regs: *const u8, ended: Ended) {
-    let Ended { number, mut call, result } = ended;
+    let Ended { number, mut call, result, me } = ended;
     let mut descriptor = descriptor::socket(call.fd);
     if descriptor.is_none() && number == nr::SPLICE {
         // SAFETY: `regs` is the tracepoint's typed argument.
@@ -93,14 +92,13 @@ fn on_call(regs: *const u8, ended: Ended) {
         flags |= operation::MSG_DONTWAIT;
     }
     // One program for both ways, so one slot.
-    let moved = Moved { bytes, flags, way: call.way, slot: Slot::OUTBOUND };
-    let syscall = Syscall { fd: call.fd as u32, buffer, asks_nothing: call.asks_nothing };
-    operation::on_io::<Found>(descriptor.sock, moved, || syscall);
+    let moved = Moved { bytes, flags, way: call.way, slot: Slot::OUTBOUND, me };
+    // SAFETY: `regs` is the tracepoint's typed argument.
+    let syscall = unsafe { syscall::told(regs, call, buffer) };
+    operation::on_io::<Found>(descriptor.sock, moved, |_| syscall);
 }
 
 #[inline(always)]
-fn is_selected() -> bool {
-    // SAFETY: takes no arguments.
-    let tgid = || (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
-    process::may_be_selected() && process::selected(tgid()).is_some()
+fn selected() -> Option<Ids> {
+    process::may_be_selected().filter(|me| process::selected(me.tgid()).is_some())
 }

@@ -6,6 +6,7 @@ use core::ptr;
 
 use agent_common::function::{
     FRAME_TEXT_MAX, IMAGE_MAX, INTERPRETED_MAX, InterpretedFrame, frame_flags, image_flags, layout,
+    string_bits,
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 
@@ -28,13 +29,17 @@ pub extern "C" fn write_frames(index: u32, first: u64, constants: u32, count: u3
     let Some(making) = image::making(index) else { return 0 };
     let mut number = 0;
     while number < layout::COUNT {
-        let Some(constant) = CODE.get(constants.wrapping_add(number as u32)) else { return 0 };
-        making.layout[number] = constant.imm as u32;
-        number += 1;
+        // Two in each op; there is an even number of them.
+        let op = constants.wrapping_add(number as u32 / 2);
+        let Some(constant) = CODE.get(op) else { return 0 };
+        making.layout[number] = u32::from(constant.b);
+        making.layout[number + 1] = constant.imm as u32;
+        number += 2;
     }
     making.frame = first;
     making.image.copied = 0;
     making.image.flags = image_flags::INTERPRETED;
+    making.image.written = making.layout[layout::WRITTEN];
     let mut frames = 0;
     while frames < INTERPRETED_MAX {
         if copy_frame(index) == 0 {
@@ -87,13 +92,21 @@ fn step(making: &mut Making) -> bool {
         making.image.flags |= image_flags::FAULT;
         return false;
     };
-    let owner = number(frame, making.layout[layout::FRAME_OWNER], 1);
+    // Objects lie at multiples of eight; CPython 3.14 keeps bits of its own below that.
+    let code = code & !7;
+    let owner = match making.layout[layout::FRAME_OWNER] {
+        layout::NOWHERE => None,
+        offset => number(frame, offset, 1),
+    };
     let Some(first_line) = number(code, making.layout[layout::CODE_LINE], 4) else {
         making.image.flags |= image_flags::FAULT;
         return false;
     };
     let start = code.wrapping_add(u64::from(making.layout[layout::CODE_START]));
-    let in_code = instruction.wrapping_sub(start);
+    let in_code = match making.layout[layout::INSTRUCTION_UNIT] {
+        0 => instruction.wrapping_sub(start),
+        unit => (instruction & 0xffff_ffff).wrapping_mul(u64::from(unit)),
+    };
     let mut head = InterpretedFrame {
         first_line: first_line as u32,
         at: in_code as i32,
@@ -123,8 +136,11 @@ fn step(making: &mut Making) -> bool {
         None => head.flags |= frame_flags::NO_FILE,
     }
     match table(making, code, (at, in_code)) {
-        Some(bytes) => {
+        Some(Table { bytes, length }) => {
             head.table = bytes as u16;
+            if bytes < length {
+                head.flags |= frame_flags::TABLE_CUT;
+            }
             at += bytes;
         }
         None => head.flags |= frame_flags::NO_TABLE,
@@ -146,27 +162,41 @@ struct Text {
     state: u32,
 }
 
+/// A table of lines.
+struct Table {
+    /// Bytes that were copied.
+    bytes: u64,
+    length: u64,
+}
+
 /// Copies at most as many bytes of a string of some code's as there may be.
 #[inline(always)]
 fn text(making: &mut Making, code: u64, which: usize, (at, most): (u64, u16)) -> Option<Text> {
     let string = number(code, making.layout[which], 8)?;
     let length = number(string, making.layout[layout::STRING_LENGTH], 8)?;
-    let state = number(string, making.layout[layout::STRING_STATE], 4)? as u32;
-    let from = string.wrapping_add(u64::from(making.layout[layout::STRING_TEXT]));
-    let bytes = append(making, at, from, (length, most))?;
-    let length = if length > u64::from(u32::MAX) { u32::MAX } else { length as u32 };
+    let length = if length > u64::from(u32::MAX) { u64::from(u32::MAX) } else { length };
+    let state = number(string, making.layout[layout::STRING_STATE], 4)?;
+    let state = (state >> (making.layout[layout::STRING_SHIFT] & 31)) as u32 & string_bits::ALL;
+    let (which, width) = match state & string_bits::ASCII {
+        0 => (layout::STRING_WIDE, state & string_bits::KIND),
+        _ => (layout::STRING_TEXT, 1),
+    };
+    let from = string.wrapping_add(u64::from(making.layout[which]));
+    let bytes = append(making, at, from, (length * u64::from(width), most))?;
+    let length = length as u32;
     Some(Text { bytes, length, state })
 }
 
 /// Copies as much of a table of lines as is likely to be needed up to an instruction.
 #[inline(always)]
-fn table(making: &mut Making, code: u64, (at, in_code): (u64, u64)) -> Option<u64> {
+fn table(making: &mut Making, code: u64, (at, in_code): (u64, u64)) -> Option<Table> {
     let table = number(code, making.layout[layout::CODE_TABLE], 8)?;
     let length = number(table, making.layout[layout::BYTES_LENGTH], 8)?;
     let from = table.wrapping_add(u64::from(making.layout[layout::BYTES]));
     // An entry is of two bytes of code at least, and of three of its own in most cases.
     let needed = if in_code > u64::from(FRAME_TEXT_MAX[2]) { length } else { in_code * 2 + 32 };
-    append(making, at, from, (if needed < length { needed } else { length }, FRAME_TEXT_MAX[2]))
+    let wanted = if needed < length { needed } else { length };
+    Some(Table { bytes: append(making, at, from, (wanted, FRAME_TEXT_MAX[2]))?, length })
 }
 
 /// Appends at most `most` of the bytes that there are; how many.

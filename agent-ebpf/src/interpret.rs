@@ -120,10 +120,10 @@ fn finish(scratch: &mut Scratch, hit: &mut Hit, spender: &mut Spender, count: u3
 fn tell_stack(scratch: &mut Scratch, hit: &Hit, count: u32) {
     let Some(index) = image::claim(hit.header.ts_ns) else { return };
     let Some(image) = image::head(index) else { return };
-    let Image { header, tgid, tid, site, registers, pad, .. } = image;
+    let Image { header, tgid, tid, site, registers, written, .. } = image;
     *header = hit.header;
     header.kind = kind::IMAGE;
-    (*tgid, *tid, *site, *pad) = (hit.tgid, hit.tid, hit.site, 0);
+    (*tgid, *tid, *site, *written) = (hit.tgid, hit.tid, hit.site, 0);
     let mut number = 0;
     while number < IMAGE_REGISTERS {
         registers[number] = scratch.machine.registers[number];
@@ -238,7 +238,7 @@ fn step(scratch: &mut Scratch) -> bool {
             machine.image = 1;
             machine.frames = machine.accumulator;
             machine.layout = machine.next;
-            skip(machine, layout::COUNT as u32);
+            skip(machine, layout::COUNT as u32 / 2);
         }
         op::DROP => {
             machine.dropped = 1;

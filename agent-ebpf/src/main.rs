@@ -9,6 +9,7 @@
 mod arch;
 #[expect(dead_code, reason = "what only the other object uses")]
 mod atomic;
+mod cgroup;
 mod descriptor;
 mod emit;
 mod exit;
@@ -26,6 +27,7 @@ mod sock;
 mod socket;
 mod syscall;
 mod task;
+mod user;
 
 use core::ffi::c_void;
 
@@ -36,14 +38,17 @@ use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use emit::Slot;
 use offsets::offset;
 use operation::{Moved, Way};
+use process::Ids;
 use sock::{Found, Sock, Typed};
 
 /// Hook: `tp_btf/sock_send_length` (6.3). Reads the socket and the sending syscall's buffer,
 /// writes one `Io` record. A miss costs one load, rarely one hash lookup.
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    if process::may_be_selected() {
-        sent(ctx.as_ptr());
+    if !operation::is_to_wait(ctx.arg(1))
+        && let Some(me) = process::may_be_selected()
+    {
+        sent(ctx.as_ptr(), me);
     }
     0
 }
@@ -51,26 +56,28 @@ pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
 /// The rest of [`sock_send_length`], a function of its own: what every process of the host pays for is a
 /// few instructions in a row, and no registers to be saved.
 #[inline(never)]
-fn sent(ctx: *mut c_void) {
+fn sent(ctx: *mut c_void, me: Ids) {
     let ctx = BtfTracePointContext::new(ctx);
-    send(ctx.arg(0), ctx.arg(1), Slot::OUTBOUND);
+    send(ctx.arg(0), ctx.arg(1), Slot::OUTBOUND, me);
 }
 
 /// Hook: `tp_btf/sock_recv_length` (6.3). Reads the socket and the receiving syscall's buffer,
 /// writes one `Io` record. A miss costs one load, rarely one hash lookup.
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    if process::may_be_selected() {
-        received(ctx.as_ptr());
+    if !operation::is_to_wait(ctx.arg(1))
+        && let Some(me) = process::may_be_selected()
+    {
+        received(ctx.as_ptr(), me);
     }
     0
 }
 
 /// The rest of [`sock_recv_length`], as [`sent`].
 #[inline(never)]
-fn received(ctx: *mut c_void) {
+fn received(ctx: *mut c_void, me: Ids) {
     let ctx = BtfTracePointContext::new(ctx);
-    receive(ctx.arg(0), ctx.arg(1), ctx.arg(2), Slot::INBOUND);
+    receive(ctx.arg(0), ctx.arg(1), ctx.arg(2), Slot::INBOUND, me);
 }
 
 /// Hook: `fexit/tcp_sendmsg` (trampolines, and 5.16 for the helpers used). As
@@ -186,32 +193,36 @@ pub fn signal_deliver_stack(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn on_send(sk: *const u8, bytes: i32, slot: Slot) {
-    if process::may_be_selected() {
-        send(sk, bytes, slot);
+    if !operation::is_to_wait(bytes)
+        && let Some(me) = process::may_be_selected()
+    {
+        send(sk, bytes, slot, me);
     }
 }
 
 #[inline(always)]
 fn on_receive(sk: *const u8, bytes: i32, flags: i32, slot: Slot) {
-    if process::may_be_selected() {
-        receive(sk, bytes, flags, slot);
+    if !operation::is_to_wait(bytes)
+        && let Some(me) = process::may_be_selected()
+    {
+        receive(sk, bytes, flags, slot, me);
     }
 }
 
 #[inline(always)]
-fn send(sk: *const u8, bytes: i32, slot: Slot) {
-    let moved = Moved { bytes, flags: 0, way: Way::Outbound, slot };
+fn send(sk: *const u8, bytes: i32, slot: Slot, me: Ids) {
+    let moved = Moved { bytes, flags: 0, way: Way::Outbound, slot, me };
     // SAFETY: `sk` comes from the program's typed context.
     let sock = unsafe { Typed::new(sk) };
-    operation::on_io(sock, moved, || syscall::current(Way::Outbound));
+    operation::on_io(sock, moved, |task| syscall::current(task, Way::Outbound));
 }
 
 #[inline(always)]
-fn receive(sk: *const u8, bytes: i32, flags: i32, slot: Slot) {
-    let moved = Moved { bytes, flags, way: Way::Inbound, slot };
+fn receive(sk: *const u8, bytes: i32, flags: i32, slot: Slot, me: Ids) {
+    let moved = Moved { bytes, flags, way: Way::Inbound, slot, me };
     // SAFETY: `sk` comes from the program's typed context.
     let sock = unsafe { Typed::new(sk) };
-    operation::on_io(sock, moved, || syscall::current(Way::Inbound));
+    operation::on_io(sock, moved, |task| syscall::current(task, Way::Inbound));
 }
 
 /// The `struct sock` of a `struct socket`.

@@ -13,9 +13,8 @@
 //! of Go 1.21 to 1.26; of what changed between them, the size of what a channel holds tells which it is.
 
 use agent_common::Selected;
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
 
-use crate::task;
+use crate::user::{self, Plain};
 
 /// Where a goroutine keeps the upper end of its stack (`stack.hi` of `g`, `src/runtime/runtime2.go`).
 const STACK_END: u64 = 8;
@@ -30,7 +29,7 @@ const CONNECTION: u64 = 80;
 
 /// `persistConn`, from `conn` to `reqch`.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct PersistConn {
     conn_type: u64,
     conn: u64,
@@ -46,7 +45,7 @@ const DESCRIPTOR: u64 = 16;
 
 /// The beginning of `hchan` (`src/runtime/chan.go`).
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Channel {
     held: u64,
     room: u64,
@@ -64,7 +63,7 @@ const NEW: (u16, u64, u64) = (40, 8, 64);
 /// Bytes of a `responseAndError`, which the caller waits for.
 const ANSWER_BYTES: u16 = 24;
 
-/// For whom the current goroutine uses a descriptor.
+/// For whom a goroutine uses a descriptor.
 pub enum Caller {
     /// For itself, as far as is known.
     Itself,
@@ -74,12 +73,10 @@ pub enum Caller {
     Unknown,
 }
 
-/// For whom the current goroutine uses `fd`.
+/// For whom the goroutine at `g` uses `fd`.
 #[inline(always)]
-pub fn caller(selected: *mut Selected, fd: u32) -> Caller {
-    // SAFETY: a value of the map of selected processes, alive while the program runs.
-    let goid_offset = unsafe { (*selected).goid_offset };
-    match waits_for(task::g(selected), goid_offset, fd) {
+pub fn caller(g: u64, selected: &Selected, fd: u32) -> Caller {
+    match waits_for(g, selected.goid_offset, fd) {
         0 => Caller::Itself,
         UNKNOWN => Caller::Unknown,
         goid => Caller::Other(goid),
@@ -107,7 +104,7 @@ extern "C" fn waits_for(g: u64, goid_offset: u32, fd: u32) -> u64 {
 fn requests(g: u64, fd: u32) -> Option<u64> {
     let stack_end = word(g.wrapping_add(STACK_END))?;
     let connection: PersistConn =
-        read(word(stack_end.wrapping_sub(RECEIVER))?.wrapping_add(CONNECTION))?;
+        user::read(word(stack_end.wrapping_sub(RECEIVER))?.wrapping_add(CONNECTION))?;
     let descriptor = word(word(connection.conn)?.wrapping_add(DESCRIPTOR))?;
     if descriptor == u64::from(fd) { Some(connection.reqch) } else { None }
 }
@@ -115,7 +112,7 @@ fn requests(g: u64, fd: u32) -> Option<u64> {
 /// The id of the goroutine that waits for the answer to the request that was told last.
 #[inline(always)]
 fn waiting(requests: u64, goid_offset: u32) -> Option<u64> {
-    let told: Channel = read(requests)?;
+    let told: Channel = user::read(requests)?;
     let (_, channel_at, receivers_at) = match told.element_bytes {
         bytes if bytes == OLD.0 => OLD,
         bytes if bytes == NEW.0 => NEW,
@@ -125,7 +122,7 @@ fn waiting(requests: u64, goid_offset: u32) -> Option<u64> {
         return None;
     }
     let answer_at = word(told.buffer.wrapping_add(channel_at))?;
-    let answer: Channel = read(answer_at)?;
+    let answer: Channel = user::read(answer_at)?;
     if (answer.room, answer.element_bytes) != (0, ANSWER_BYTES) {
         return None;
     }
@@ -140,17 +137,12 @@ fn waiting(requests: u64, goid_offset: u32) -> Option<u64> {
 /// Eight bytes of the process's memory.
 #[inline(always)]
 fn word(from: u64) -> Option<u64> {
-    read(from)
+    user::read(from)
 }
 
-/// A value of the process's memory.
-#[inline(always)]
-fn read<T: Copy + Default>(from: u64) -> Option<T> {
-    let mut value = T::default();
-    let to = (&raw mut value).cast();
-    // SAFETY: `value` is that long; the helper checks the user address and writes zeroes if it fails.
-    let result = unsafe { bpf_probe_read_user(to, size_of::<T>() as u32, from as *const _) };
-    if result == 0 { Some(value) } else { None }
-}
+// SAFETY: seven words.
+unsafe impl Plain for PersistConn {}
+// SAFETY: three words and one of four short ones.
+unsafe impl Plain for Channel {}
 
 const _: () = assert!(size_of::<PersistConn>() == 56 && size_of::<Channel>() == 32);

@@ -14,17 +14,17 @@
 
 use core::ptr;
 
-use agent_common::{Selected, counter, nginx_flags, select, task_kind};
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use agent_common::{counter, nginx_flags, task_kind};
 
 use crate::emit::{self, Behalf, Scratch, Slot};
 use crate::offsets::offset;
 use crate::sock::{self, Found, Sock};
+use crate::user::{self, Plain};
 use crate::{descriptor, socket};
 
 /// The beginning of `ngx_connection_t` (`src/core/ngx_connection.h`), as it was in every version.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Connection {
     /// Of a connection to another server: the request. Of a client's: the request whose turn it is.
     data: u64,
@@ -36,7 +36,7 @@ struct Connection {
 
 /// The beginning of `ngx_http_request_t` (`src/http/ngx_http_request.h`), as it was in every version.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Request {
     signature: u32,
     pad: u32,
@@ -49,13 +49,6 @@ const SIGNATURE: u32 = 0x5054_5448;
 
 /// nginx keeps a bit of its own in the lowest one of what it tells epoll (`src/event/modules/`).
 const INSTANCE: u64 = 1;
-
-/// Whether this process is nginx.
-#[inline(always)]
-pub fn is_nginx(selected: *mut Selected) -> bool {
-    // SAFETY: a value of the map of selected processes, alive while the program runs.
-    unsafe { (*selected).bits & select::NGINX != 0 }
-}
 
 /// For which request the operation is, as the kind, the number, the flags and the position of a task.
 /// If that is not proved, for none that is known; `None` where this kernel does not let it be proved.
@@ -95,14 +88,11 @@ extern "C" fn nginx_request(slot: u32, is_typed: u32) -> u32 {
 fn find(sock: Found, is_typed: bool) -> Option<Behalf> {
     let file = sock.follow(offset!(sk_socket)).follow(offset!(socket_file));
     let (_, upstream) = connection(file)?;
-    let mut request = Request::default();
-    if !read(&mut request, upstream.data) || request.signature != SIGNATURE {
+    let request: Request = user::read(upstream.data)?;
+    if request.signature != SIGNATURE {
         return None;
     }
-    let mut client = Connection::default();
-    if !read(&mut client, request.connection) {
-        return None;
-    }
+    let client: Connection = user::read(request.connection)?;
     let file = descriptor::file(client.fd)?;
     let (address, client) = connection(file)?;
     if address != request.connection {
@@ -129,17 +119,13 @@ fn find(sock: Found, is_typed: bool) -> Option<Behalf> {
 fn connection(file: Found) -> Option<(u64, Connection)> {
     let (fd, told) = descriptor::told_to_epoll(file)?;
     let address = told & !INSTANCE;
-    let mut connection = Connection::default();
-    let fits = read(&mut connection, address) && connection.fd == fd;
-    fits.then_some((address, connection))
+    let connection: Connection = user::read(address)?;
+    (connection.fd == fd).then_some((address, connection))
 }
 
-/// Reads a value of the process's memory; false if it is not there.
-#[inline(always)]
-fn read<T>(value: &mut T, from: u64) -> bool {
-    let to = (&raw mut *value).cast();
-    // SAFETY: `value` is that long; the helper checks the user address and writes zeroes if it fails.
-    unsafe { bpf_probe_read_user(to, size_of::<T>() as u32, from as *const _) == 0 }
-}
+// SAFETY: three words and two of half the size.
+unsafe impl Plain for Connection {}
+// SAFETY: two integers of half a word, and a word.
+unsafe impl Plain for Request {}
 
 const _: () = assert!(size_of::<Connection>() == 32 && size_of::<Request>() == 16);

@@ -119,6 +119,22 @@ pub struct Offsets {
     pub signal_flags: u32,
     /// `signal_struct.group_exit_code`
     pub signal_exit_code: u32,
+    /// `task_struct.cgroups`; 0 if this kernel has none
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`
+    pub set_default: u32,
+    /// `css_set.subsys`
+    pub set_states: u32,
+    /// `cgroup_subsys_state.cgroup`
+    pub state_group: u32,
+    /// `cgroup_subsys_state.parent`
+    pub state_parent: u32,
+    /// `cgroup.self`
+    pub group_state: u32,
+    /// `cgroup.kn`
+    pub group_node: u32,
+    /// `kernfs_node.name`
+    pub node_name: u32,
 }
 
 /// Overridden at load time.
@@ -179,6 +195,14 @@ pub static OFFSETS: Offsets = Offsets {
     task_exit_code: 0,
     signal_flags: 0,
     signal_exit_code: 0,
+    task_cgroups: 0,
+    set_default: 0,
+    set_states: 0,
+    state_group: 0,
+    state_parent: 0,
+    group_state: 0,
+    group_node: 0,
+    node_name: 0,
 };
 
 /// Reads one offset. Volatile, because the compiler must not fold the zero it sees here; the

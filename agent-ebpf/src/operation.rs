@@ -1,10 +1,11 @@
 //! One socket operation of a selected process: filter, identify, copy, emit.
 
-use agent_common::{Io, counter, goroutine_flags, io_flags, kind as record, task_kind};
-use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
+use agent_common::{Io, counter, goroutine_flags, io_flags, kind as record, select, task_kind};
+use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 
 use crate::emit::Slot;
 use crate::nethttp::Caller;
+use crate::process::Ids;
 use crate::sock::Sock;
 use crate::syscall::{Buffer, Syscall};
 use crate::{emit, nethttp, nginx, payload, process, socket, task};
@@ -29,6 +30,8 @@ pub struct Moved {
     pub way: Way,
     /// The program that saw it.
     pub slot: Slot,
+    /// Who has done it.
+    pub me: Ids,
 }
 
 /// `MSG_OOB`, `MSG_PEEK` and `MSG_ERRQUEUE`: nothing moved along the stream.
@@ -44,6 +47,15 @@ const fn is_passing(errno: i32) -> bool {
     matches!(errno, 4 | 11 | 12 | 14 | 22 | 512..=516)
 }
 
+/// Whether an operation found nothing to do: half of those of whoever reads until that happens. The
+/// first thing to ask, before who does it.
+#[inline(always)]
+pub fn is_to_wait(bytes: i32) -> bool {
+    bytes == -EAGAIN
+}
+
+const EAGAIN: i32 = 11;
+
 /// Whether a stream may have changed: a first look that needs no memory.
 #[inline(always)]
 pub fn says_something(bytes: i32, flags: i32, way: Way) -> bool {
@@ -54,25 +66,28 @@ pub fn says_something(bytes: i32, flags: i32, way: Way) -> bool {
 }
 
 /// Called after a socket operation. `syscall` says where its bytes are; it is asked only about
-/// operations that are told.
+/// operations that are told, and is given the running task, typed.
 #[inline(always)]
-pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) {
-    let Moved { bytes, flags: message_flags, way, slot } = moved;
+pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> Syscall) {
+    let Moved { bytes, flags: message_flags, way, slot, me } = moved;
     if !says_something(bytes, message_flags, way) {
         return;
     }
-    // SAFETY: takes no arguments.
-    let pid_tgid = unsafe { bpf_get_current_pid_tgid() };
-    let tgid = (pid_tgid >> 32) as u32;
-    let Some(selected) = process::selected(tgid) else { return };
+    let tgid = me.tgid();
+    let Some(scratch) = emit::scratch(slot) else { return };
+    // A copy: what is written below may lie anywhere in the scratch, as far as the compiler knows.
+    let Some(&selected) = process::known(scratch, tgid) else { return };
     if !socket::is_stream(sock) || !sock.has_file() {
         return;
     }
-    let Syscall { fd, buffer, asks_nothing } = syscall();
+    // SAFETY: takes no arguments; returns the running task.
+    let running = unsafe { bpf_get_current_task_btf() } as *const u8;
+    let syscall = syscall(running);
+    let Syscall { fd, buffer, asks_nothing, .. } = syscall;
     if bytes == 0 && (asks_nothing || !socket::is_at_end(sock)) {
         return;
     }
-    let Some(state) = socket::state(sock, (tgid, selected), slot, bytes) else { return };
+    let Some(state) = socket::state(sock, &moved) else { return };
 
     let mut flags = if way == Way::Outbound { io_flags::OUTBOUND } else { 0 };
     if message_flags & MSG_DONTWAIT != 0 {
@@ -90,7 +105,6 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
             flags |= io_flags::TCP_SEQ;
         }
     }
-    let Some(scratch) = emit::scratch(slot) else { return };
     let mut copied = 0;
     let mut len = bytes as u32;
     if bytes < 0 {
@@ -100,8 +114,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
         flags |= io_flags::END | io_flags::NO_PAYLOAD;
     } else {
         let buffer = if message_flags & MSG_TRUNC != 0 { Buffer::Unknown } else { buffer };
-        let limit = process::payload_limit(selected);
-        let result = payload::copy(slot, scratch, buffer, len, limit);
+        let result = payload::copy(slot, scratch, buffer, len, selected.payload_limit);
         copied = result.bytes;
         if result.suffix {
             flags |= io_flags::SUFFIX;
@@ -115,15 +128,16 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
             });
         }
     }
-    let (mut kind, mut task) = task::current(selected);
+    let g = task::g_in(&syscall, running, &selected);
+    let (mut kind, mut task) = task::current(g, &selected);
     let (mut task_flags, mut task_seq) = (0, 0);
-    let is_nginx = nginx::is_nginx(selected);
+    let is_nginx = selected.bits & select::NGINX != 0;
     let is_goroutine = kind == task_kind::GOROUTINE;
     // Every method that anybody uses begins with a capital letter, and so does every answer.
     if (is_nginx || is_goroutine) && copied > 0 && scratch.first_byte().is_ascii_uppercase() {
         let asks = way == Way::Outbound && !socket::is_accepted(sock);
         if is_goroutine && (asks || state.asks != 0) {
-            let caller = nethttp::caller(selected, fd);
+            let caller = nethttp::caller(g, &selected, fd);
             state.asks = u16::from(asks && matches!(caller, Caller::Unknown));
             if let Caller::Other(goid) = caller {
                 (task, task_flags) = (goid, goroutine_flags::CALLER);
@@ -143,7 +157,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
         header,
         socket: state.id,
         tgid,
-        tid: pid_tgid as u32,
+        tid: me.tid(),
         task,
         len,
         op: state.next_op(),
@@ -159,6 +173,6 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce() -> Syscall) 
     let record = (&raw mut scratch.io).cast::<u8>();
     // SAFETY: `io` and the payload behind it are one map value, longer than `bytes`.
     if !unsafe { emit::write(record, bytes, header.cpu_seq, false) } {
-        emit::lost(selected);
+        process::lost(tgid);
     }
 }

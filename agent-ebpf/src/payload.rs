@@ -1,13 +1,14 @@
 //! Copies the first bytes of an operation out of the target's memory, after the call, so that
-//! every page it used is there. The only file that reads user memory.
+//! every page it used is there.
 
 use core::arch::asm;
 use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 
-use crate::emit::{self, PAYLOAD_MAX, Scratch, Slot, Walk};
+use crate::emit::{self, IoVec, PAYLOAD_MAX, Scratch, Slot, VECTORS_AT_ONCE};
 use crate::syscall::Buffer;
+use crate::user::{self, Plain};
 use agent_common::SUFFIX_BYTES;
 
 /// Vectors looked at in one operation; a head spread over more is cut.
@@ -23,12 +24,8 @@ pub struct Copied {
     pub readable: bool,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct IoVec {
-    base: u64,
-    len: u64,
-}
+// SAFETY: two words.
+unsafe impl Plain for IoVec {}
 
 /// Offset of `msg_iov` in `struct msghdr`; `msg_iovlen` follows (UAPI).
 const MSG_IOV: u64 = 16;
@@ -45,11 +42,10 @@ pub fn copy(slot: Slot, scratch: &mut Scratch, buffer: Buffer, len: u32, limit: 
         Buffer::Flat(base) => flat(scratch, base, len, limit),
         Buffer::Vectors(vectors, count) => vectored(slot, vectors, count, len, limit),
         Buffer::Message(message) => {
-            let mut header = IoVec { base: 0, len: 0 };
-            if !read_vector(&mut header, message + MSG_IOV) {
+            let Some(IoVec { base, len: count }) = user::read(message + MSG_IOV) else {
                 return Copied { bytes: 0, suffix: false, readable: false };
-            }
-            vectored(slot, header.base, header.len, len, limit)
+            };
+            vectored(slot, base, count, len, limit)
         }
         Buffer::Messages(..) | Buffer::Unknown | Buffer::IoUring | Buffer::Compat => {
             Copied { bytes: 0, suffix: false, readable: false }
@@ -89,39 +85,46 @@ fn vectored(slot: Slot, vectors: u64, count: u64, len: u32, limit: u32) -> Copie
 #[inline(never)]
 extern "C" fn copy_vectors(slot: u32, vectors: u64, count: u64, len: u32, want: u32) -> u32 {
     let Some(scratch) = emit::scratch_at(slot) else { return UNREADABLE };
-    let walk = &raw mut scratch.walk;
     let len = u64::from(len);
-    // SAFETY: part of the scratch, alive while the program runs.
-    unsafe {
-        *walk = Walk {
-            vectors,
-            count,
-            len,
-            want,
-            reached: 0,
-            tail: 0,
-            tail_bytes: 0,
-            done: 0,
-            unreadable: 0,
-        };
-    }
+    let walk = &mut scratch.walk;
+    // Field by field, and no three zeroes in a row: those are filled in by a function that goes byte by
+    // byte.
+    walk.reached = 0;
+    walk.vectors = vectors;
+    walk.tail = 0;
+    walk.count = count;
+    walk.tail_bytes = 0;
+    walk.len = len;
+    walk.done = 0;
+    walk.want = want;
+    walk.unreadable = 0;
+    walk.seen = 0;
     for _ in 0..VECTORS_MAX {
         if copy_vector(slot) == 0 {
             break;
         }
     }
+    let walk = &raw const scratch.walk;
+    // SAFETY: part of the scratch, alive while the program runs. Volatile, since `copy_vector` writes it.
+    let done = unsafe { ptr::read_volatile(&raw const (*walk).done) };
     // SAFETY: as above.
-    let Walk { len, want, reached, tail, tail_bytes, done, unreadable, .. } =
-        unsafe { ptr::read_volatile(walk) };
-    if unreadable != 0 {
+    if unsafe { ptr::read_volatile(&raw const (*walk).unreadable) } != 0 {
         return done | UNREADABLE;
     }
-    let whole_tail = reached == len && tail_bytes >= SUFFIX_BYTES as u64;
-    if len >= u64::from(want) + SUFFIX_BYTES as u64 && done == want && whole_tail {
-        scratch.put_word(done, tail);
-        return (done + SUFFIX_BYTES as u32) | SUFFIX;
+    if len < u64::from(want) + SUFFIX_BYTES as u64 || done != want {
+        return done;
     }
-    done
+    // SAFETY: as above.
+    let reached = unsafe { ptr::read_volatile(&raw const (*walk).reached) };
+    // SAFETY: as above.
+    let tail_bytes = unsafe { ptr::read_volatile(&raw const (*walk).tail_bytes) };
+    if reached != len || tail_bytes < SUFFIX_BYTES as u64 {
+        return done;
+    }
+    // SAFETY: as above.
+    let tail = unsafe { ptr::read_volatile(&raw const (*walk).tail) };
+    scratch.put_word(done, tail);
+    (done + SUFFIX_BYTES as u32) | SUFFIX
 }
 
 /// Copies what is wanted of the next vector of the walk in this scratch. 0 ends the walk.
@@ -141,25 +144,40 @@ extern "C" fn copy_vector(slot: u32) -> u32 {
 /// As [`copy_vector`]. False ends the walk.
 #[inline(always)]
 fn step(scratch: &mut Scratch) -> bool {
-    let walk = &raw mut scratch.walk;
+    let walk = &raw const scratch.walk;
     // SAFETY: part of the scratch, alive while the program runs. Volatile, so that every step
     // begins with values that the verifier knows nothing about.
-    let Walk { vectors, count, len, want, reached, done, .. } = unsafe { ptr::read_volatile(walk) };
+    let count = unsafe { ptr::read_volatile(&raw const (*walk).count) };
+    // SAFETY: as above.
+    let len = unsafe { ptr::read_volatile(&raw const (*walk).len) };
+    // SAFETY: as above.
+    let reached = unsafe { ptr::read_volatile(&raw const (*walk).reached) };
     if count == 0 || reached >= len {
         return false;
     }
-    let mut vector = IoVec { base: 0, len: 0 };
-    if !read_vector(&mut vector, vectors) {
+    // SAFETY: as above.
+    let want = unsafe { ptr::read_volatile(&raw const (*walk).want) };
+    // SAFETY: as above.
+    let done = unsafe { ptr::read_volatile(&raw const (*walk).done) };
+    // SAFETY: as above.
+    let seen = unsafe { ptr::read_volatile(&raw const (*walk).seen) };
+    let at = seen as usize & (VECTORS_AT_ONCE - 1);
+    if at == 0 && !read_vectors(scratch, count) {
         scratch.walk.unreadable = 1;
         return false;
     }
-    scratch.walk.vectors = vectors + size_of::<IoVec>() as u64;
+    // SAFETY: `at` is less than the array's length.
+    let vector = unsafe { scratch.walk.read.as_ptr().add(at) };
+    // SAFETY: as above. Volatile, since a helper has written it.
+    let vector = unsafe { ptr::read_volatile(vector) };
+    scratch.walk.seen = seen + 1;
     scratch.walk.count = count - 1;
     let used = vector.len.min(len - reached);
     if used == 0 {
         return true;
     }
-    scratch.walk.reached = reached + used;
+    let reached = reached + used;
+    scratch.walk.reached = reached;
     if done < want {
         let bytes = used.min(u64::from(want - done)) as u32;
         if !read(scratch, done, vector.base, bytes) {
@@ -168,7 +186,7 @@ fn step(scratch: &mut Scratch) -> bool {
         }
         scratch.walk.done = done + bytes;
     }
-    if len > u64::from(want) {
+    if len > u64::from(want) && reached + SUFFIX_BYTES as u64 > len {
         // Keep the last eight bytes across vectors: a chunked body's end is often a vector of its
         // own.
         let last = used.min(SUFFIX_BYTES as u64);
@@ -217,12 +235,7 @@ extern "C" fn sum_of_messages(messages: u64, count: u64) -> i64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn message_bytes(message: u64) -> i64 {
-    let mut len = 0u32;
-    let to = (&raw mut len).cast();
-    let from = (message + MMSGHDR_LEN) as *const _;
-    // SAFETY: `len` is four bytes; the helper checks the user address.
-    let result = unsafe { bpf_probe_read_user(to, size_of::<u32>() as u32, from) };
-    if result == 0 { i64::from(len) } else { -1 }
+    user::read::<u32>(message + MMSGHDR_LEN).map_or(-1, i64::from)
 }
 
 /// Reads `bytes` from user memory to `scratch.payload[at..]`.
@@ -251,12 +264,25 @@ fn opaque(value: u64) -> u64 {
     value
 }
 
+/// Reads as many of `count` vectors as are read at once.
 #[inline(always)]
-fn read_vector(vector: &mut IoVec, from: u64) -> bool {
-    let size = size_of::<IoVec>() as u32;
-    // SAFETY: `vector` is exactly `size` bytes; the helper checks the user address.
-    unsafe { bpf_probe_read_user((&raw mut *vector).cast(), size, from as *const _) == 0 }
+fn read_vectors(scratch: &mut Scratch, count: u64) -> bool {
+    let mut some = VECTORS_AT_ONCE as u64;
+    if count < some {
+        some = count;
+    }
+    let bytes = opaque(some * size_of::<IoVec>() as u64) as u32 & (VECTORS_BYTES * 2 - 1);
+    if bytes > VECTORS_BYTES {
+        return false;
+    }
+    let from = scratch.walk.vectors;
+    scratch.walk.vectors = from + u64::from(VECTORS_BYTES);
+    let to = scratch.walk.read.as_mut_ptr();
+    // SAFETY: `to` has that many bytes; the helper checks the user address.
+    unsafe { bpf_probe_read_user(to.cast(), bytes, from as *const _) == 0 }
 }
+
+const VECTORS_BYTES: u32 = (VECTORS_AT_ONCE * size_of::<IoVec>()) as u32;
 
 #[inline(always)]
 fn read_word(word: &mut u64, from: u64, bytes: u64) -> bool {

@@ -5,7 +5,8 @@ use core::ptr;
 
 use agent_common::function::IMAGE_OF_SIGNAL;
 use agent_common::{
-    Header, MAYBE_SLOTS, PATH_BYTES, Process, STATUS_UNKNOWN, Selected, counter, kind, select,
+    Header, MAYBE_SLOTS, PATH_BYTES, Process, STATUS_UNKNOWN, Selected, changes, counter, kind,
+    select,
 };
 use aya_ebpf::helpers::generated::{
     bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_probe_read_kernel_str, bpf_task_pt_regs,
@@ -13,10 +14,10 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 
-use crate::emit::{self, Slot};
+use crate::emit::{self, KNOWN_SLOTS, Scratch, Slot};
 use crate::offsets::{load, offset};
 use crate::registers::Registers;
-use crate::{image, task};
+use crate::{cgroup, image, task};
 
 /// The selected processes, by tgid in the initial pid namespace. Its size is set at load time.
 #[map(name = "SELECTED")]
@@ -27,10 +28,9 @@ static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
 #[map(name = "MAYBE")]
 static MAYBE: Array<u8> = Array::with_max_entries(MAYBE_SLOTS, 0);
 
-/// How often a selection was taken away: what the program of function probes knows of a process holds as
-/// long as this stays. One word.
-#[map(name = "DESELECTIONS")]
-static DESELECTIONS: Array<u64> = Array::with_max_entries(1, 0);
+/// How often the selection has changed: see [`changes`].
+#[map(name = "CHANGES")]
+static CHANGES: Array<u64> = Array::with_max_entries(changes::COUNT, 0);
 
 /// Non-zero while a rule may match programs that start: every exec is then told and captured until
 /// user space has decided. Overridden at load time.
@@ -50,7 +50,7 @@ static AGENT_TGID: u32 = 0;
 static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
 
 const NOTHING: Selected =
-    Selected { bits: 0, payload_limit: 0, lost: 0, goid_offset: 0, g_tls_offset: 0 };
+    Selected { bits: 0, payload_limit: 0, lost: 0, goid_offset: 0, g_tls_offset: 0, go_syscall: 0 };
 
 const CAPTURED: u32 = select::TRACED | select::UNDECIDED;
 
@@ -66,22 +66,40 @@ fn insert(tgid: u32, entry: &Selected) {
     }
 }
 
-/// Says that a selection was taken away, after that was done.
+/// Says that the selection was changed, after that was done.
 #[inline(always)]
-fn deselected() {
-    if let Some(count) = DESELECTIONS.get_ptr_mut(0) {
+fn changed(which: u32) {
+    if let Some(count) = CHANGES.get_ptr_mut(which) {
         emit::add_one(count);
     }
 }
 
-/// Whether the current process may be selected: what every process of the host pays for.
+/// The current process and thread.
+#[derive(Clone, Copy)]
+pub struct Ids(u64);
+
+impl Ids {
+    /// The process, in the initial pid namespace.
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The thread, in the initial pid namespace.
+    #[inline(always)]
+    pub fn tid(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// The current process, if it may be selected: what every process of the host pays for.
 #[inline(always)]
-pub fn may_be_selected() -> bool {
+pub fn may_be_selected() -> Option<Ids> {
     // SAFETY: takes no arguments.
-    let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
-    let Some(maybe) = MAYBE.get_ptr(tgid & (MAYBE_SLOTS - 1)) else { return false };
+    let me = Ids(unsafe { bpf_get_current_pid_tgid() });
+    let maybe = MAYBE.get_ptr(me.tgid() & (MAYBE_SLOTS - 1))?;
     // SAFETY: a map value. Volatile, since user space writes it too.
-    unsafe { ptr::read_volatile(maybe) != 0 }
+    if unsafe { ptr::read_volatile(maybe) } != 0 { Some(me) } else { None }
 }
 
 /// What is kept for `tgid`, if its traffic is to be captured.
@@ -92,11 +110,43 @@ pub fn selected(tgid: u32) -> Option<*mut Selected> {
     if unsafe { (*selected).bits } & CAPTURED != 0 { Some(selected) } else { None }
 }
 
-/// Most payload bytes to copy from one operation of this process.
+/// As [`selected`]: what this program has found on this CPU before, if nothing has changed since.
 #[inline(always)]
-pub fn payload_limit(selected: *mut Selected) -> u32 {
-    // SAFETY: a value of the map, alive while the program runs.
-    unsafe { (*selected).payload_limit }
+pub fn known(scratch: &mut Scratch, tgid: u32) -> Option<&Selected> {
+    let changes = changes()?;
+    let known = scratch.known.as_mut_ptr();
+    // SAFETY: the place is less than the array's length.
+    let known = unsafe { known.add(tgid as usize & (KNOWN_SLOTS - 1)) };
+    // SAFETY: a part of this CPU's scratch for this program, alive while the program runs.
+    let known = unsafe { &mut *known };
+    if known.tgid != u64::from(tgid) || known.changes != changes {
+        let selected = selected(tgid)?;
+        // SAFETY: a value of the map, alive while the program runs.
+        known.selected = unsafe { ptr::read(selected) };
+        known.tgid = u64::from(tgid);
+        known.changes = changes;
+    }
+    Some(&known.selected)
+}
+
+/// How often the selection has changed: asked before it is looked at.
+#[inline(always)]
+fn changes() -> Option<u64> {
+    let mut sum = 0u64;
+    for which in [changes::KERNEL, changes::USER, changes::PROGRAMS] {
+        let count = CHANGES.get_ptr(which)?;
+        // SAFETY: a map value, alive while the program runs. Volatile, since others write it.
+        sum = sum.wrapping_add(unsafe { ptr::read_volatile(count) });
+    }
+    Some(sum)
+}
+
+/// Counts a lost record for the process it belonged to.
+#[inline(always)]
+pub fn lost(tgid: u32) {
+    if let Some(selected) = SELECTED.get_ptr_mut(&tgid) {
+        emit::lost(selected);
+    }
 }
 
 /// Whether it is to be told that this process listens on this port. Selects it if a rule names the
@@ -137,7 +187,7 @@ pub fn on_fork(parent: *const u8, child: *const u8) {
         // A selection that arrived after its process was gone must not catch the next one with the
         // same id.
         let _ = SELECTED.remove(&tgid);
-        deselected();
+        changed(changes::KERNEL);
     }
     let Some(entry) = SELECTED.get_ptr_mut(&parent_tgid) else { return };
     // SAFETY: a value of the map, copied before the map changes.
@@ -195,14 +245,16 @@ pub fn on_exec(task: *const u8, binprm: *const u8) {
             if next {
                 *bits |= select::FUNCTIONS;
             } else if had {
-                deselected();
+                changed(changes::KERNEL);
             }
+            changed(changes::PROGRAMS);
         }
     }
     // SAFETY: typed task pointer; the leader carries the process's start.
     let start_ns = unsafe { load::<u64>(task, offset!(task_start_boottime)) };
     // SAFETY: typed binprm pointer from the tracepoint.
     let path = unsafe { load::<*const u8>(binprm, offset!(binprm_filename)) };
+    cgroup::tell(task, tgid);
     tell(Slot::EXEC, kind::EXEC, [tgid, tgid, 0, 0], start_ns, path);
 }
 
@@ -232,9 +284,8 @@ pub fn on_exit(task: *const u8) {
         return;
     }
     let _ = SELECTED.remove(&tgid);
-    if bits & select::FUNCTIONS != 0 {
-        deselected();
-    }
+    // Its id will be another's.
+    changed(if bits & select::FUNCTIONS != 0 { changes::KERNEL } else { changes::PROGRAMS });
     if bits & CAPTURED == 0 {
         return;
     }
@@ -285,7 +336,11 @@ pub fn on_signal(number: u32, action: *const u8, stack: Stack) {
     if unsafe { load::<u64>(action, offset!(sigaction_handler)) } != DEFAULT_ACTION {
         return;
     }
-    let (task_kind, task) = task::current(selected);
+    // SAFETY: takes no arguments.
+    let running = unsafe { bpf_get_current_task_btf() } as *const u8;
+    // SAFETY: a value of the map, alive while the program runs.
+    let selected = unsafe { &*selected };
+    let (task_kind, task) = task::current(task::g(running, selected), selected);
     let ids = [tgid, pid_tgid as u32, number, u32::from(task_kind)];
     let header = emit::header(Slot::SIGNAL, kind::SIGNAL, 0);
     if let Stack::Told = stack {
@@ -313,7 +368,7 @@ fn tell_stack(header: Header, [tgid, tid]: [u32; 2]) {
     let registers = Registers::new(registers as *mut c_void);
     registers.copy_to(&mut image.registers);
     image.header = Header { kind: kind::IMAGE, cpu_seq: 0, ..header };
-    (image.tgid, image.tid, image.site, image.pad) = (tgid, tid, IMAGE_OF_SIGNAL, 0);
+    (image.tgid, image.tid, image.site, image.written) = (tgid, tid, IMAGE_OF_SIGNAL, 0);
     image::write_image(index, registers.stack_pointer(), header.cpu_seq);
 }
 

@@ -2,14 +2,14 @@
 
 use core::ptr;
 
-use agent_common::{Selected, Socket, counter, family, kind, socket_flags};
+use agent_common::{Socket, counter, family, kind, socket_flags};
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 
 use crate::emit::{self, Slot};
 use crate::offsets::offset;
-use crate::operation::Way;
-use crate::process;
+use crate::operation::{Moved, Way};
 use crate::sock::{Found, Sock, State};
+use crate::{process, syscall};
 
 const SOCK_STREAM: u16 = 1;
 const TCP_ESTABLISHED: i32 = 1;
@@ -45,34 +45,35 @@ pub fn is_over(sock: impl Sock) -> bool {
     sock.load::<u8>(offset!(sk_shutdown)) & SHUTDOWN_MASK == SHUTDOWN_MASK
 }
 
-/// The socket's state, made and told at first sight, after an operation that moved `moved` bytes.
+/// The socket's state, made and told at first sight, after this operation.
 #[inline(always)]
-pub fn state<S: Sock>(
-    sock: S,
-    ids: (u32, *mut Selected),
-    slot: Slot,
-    moved: i32,
-) -> Option<&'static mut State> {
-    let (tgid, selected) = ids;
+pub fn state<S: Sock>(sock: S, moved: &Moved) -> Option<&'static mut State> {
     let Some(state) = sock.state() else {
         emit::count(counter::NO_STORAGE);
-        emit::lost(selected);
+        process::lost(moved.me.tgid());
         return None;
     };
     if state.told == 0 {
-        let mut flags = role(sock);
-        if let Some(tcp) = sock.as_tcp() {
-            if is_older(tcp, moved) {
-                flags |= socket_flags::OLDER;
-            }
-        }
-        if tell(sock, slot, kind::SOCKET, flags, state.id, tgid) {
-            state.told = 1;
-        } else {
-            emit::lost(selected);
-        }
+        introduce(sock, state, moved);
     }
     Some(state)
+}
+
+/// Tells what a socket is. Not on the way of every operation: what these run should lie close together.
+#[inline(never)]
+fn introduce<S: Sock>(sock: S, state: &mut State, moved: &Moved) {
+    let mut flags = role(sock);
+    if let Some(tcp) = sock.as_tcp() {
+        if is_older(tcp, moved.bytes) {
+            flags |= socket_flags::OLDER;
+        }
+    }
+    let words = (moved.me.tgid(), netns(sock));
+    if tell(sock, moved.slot, kind::SOCKET, flags, state.id, words) {
+        state.told = 1;
+    } else {
+        process::lost(moved.me.tgid());
+    }
 }
 
 /// Who began the connection, as far as the kernel remembers.
@@ -163,7 +164,7 @@ pub fn on_state(sock: impl Sock, new: i32) {
         // SAFETY: takes no arguments.
         let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
         if process::listens(tgid, sock.load::<u16>(offset!(skc_num))) {
-            tell(sock, Slot::STATE, kind::LISTEN, 0, 0, tgid);
+            tell(sock, Slot::STATE, kind::LISTEN, 0, 0, (tgid, netns(sock)));
         }
         return;
     }
@@ -176,27 +177,65 @@ pub fn on_state(sock: impl Sock, new: i32) {
     if state.told != 0 {
         let kind = if new == TCP_CLOSE { kind::CLOSE } else { kind::SHUTDOWN };
         let held = new == TCP_CLOSE && has_descriptor && !is_over(sock);
-        let flags = if held { socket_flags::HELD } else { 0 };
-        tell(sock, Slot::STATE, kind, flags, state.id, 0);
+        let mut flags = if held { socket_flags::HELD } else { 0 };
+        let (mut read_to, mut written_to) = (0, 0);
+        if let Some(last) = last_positions(sock, new) {
+            (flags, read_to) = (flags | socket_flags::READ_TO, last.read_to);
+            if let Some(to) = last.written_to {
+                (flags, written_to) = (flags | socket_flags::WRITTEN_TO, to);
+            }
+        }
+        tell(sock, Slot::STATE, kind, flags, state.id, (read_to, written_to));
     }
     if new == TCP_CLOSE && !has_descriptor {
         sock.forget();
     }
 }
 
-/// Writes a `Socket` record. False if it was lost.
+/// How far a process had come with a socket that it closes: what was not seen of it, is seen by that.
+struct Last {
+    read_to: u32,
+    written_to: Option<u32>,
+}
+
+/// `None` unless the process closes this socket now, which has no operation under way by then, as it may
+/// have when it is only shut down. (A [`Found`] one's
+/// operations are seen by their syscalls' ends, which nothing hides.)
 #[inline(always)]
-fn tell(sock: impl Sock, slot: Slot, kind: u8, flags: u8, id: u64, tgid: u32) -> bool {
-    let header = emit::header(slot, kind, flags);
-    let family = sock.load::<u16>(offset!(skc_family));
+fn last_positions<S: Sock>(sock: S, new: i32) -> Option<Last> {
+    if !S::IS_TYPED || !is_over(sock) || syscall::is_shutdown() {
+        return None;
+    }
+    let tcp = sock.as_tcp()?;
+    if tcp.load::<u64>(offset!(tcp_ulp_ops)) != 0 {
+        return None;
+    }
+    let mut read_to = tcp.load::<u32>(offset!(tcp_copied_seq));
+    let behind = tcp.load::<u32>(offset!(tcp_rcv_nxt)).wrapping_sub(1);
+    // The peer's FIN is no byte that was read. (Nor is it there if there are bytes that were not.)
+    if new != TCP_FIN_WAIT1 && behind.wrapping_sub(read_to) as i32 == -1 {
+        read_to = behind;
+    }
+    // Its own FIN is not counted yet in these states.
+    let written = new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK;
+    let written_to = if written { Some(tcp.load::<u32>(offset!(tcp_write_seq))) } else { None };
+    Some(Last { read_to, written_to })
+}
+
+/// The inode of a socket's network namespace.
+#[inline(always)]
+fn netns(sock: impl Sock) -> u32 {
     // By address: where the verifier follows a typed pointer to another one, it looks through the names
     // of all the kernel's types, a millisecond for each way that leads here.
     let address = Found::new(sock.address() as *const u8, 0);
-    // Whose end it is, is known by then.
-    let netns = match kind {
-        kind::SHUTDOWN | kind::CLOSE => 0,
-        _ => address.follow(offset!(skc_net)).load::<u32>(offset!(net_inum)),
-    };
+    address.follow(offset!(skc_net)).load::<u32>(offset!(net_inum))
+}
+
+/// Writes a `Socket` record; `words` are its `tgid` and `netns`. False if it was lost.
+#[inline(always)]
+fn tell(sock: impl Sock, slot: Slot, kind: u8, flags: u8, id: u64, words: (u32, u32)) -> bool {
+    let header = emit::header(slot, kind, flags);
+    let family = sock.load::<u16>(offset!(skc_family));
     let (mut local_port, mut remote_port) = (0, 0);
     let (local, remote) = match family {
         family::INET => {
@@ -220,8 +259,8 @@ fn tell(sock: impl Sock, slot: Slot, kind: u8, flags: u8, id: u64, tgid: u32) ->
     let mut record = Socket {
         header,
         socket: id,
-        tgid,
-        netns,
+        tgid: words.0,
+        netns: words.1,
         local,
         remote,
         local_port,

@@ -1,7 +1,7 @@
 //! Which syscall the current task is in, and where its buffer lies. Knows the syscalls that move
 //! bytes over sockets; what differs between architectures is in `arch`.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::bpf_task_pt_regs;
 
 use crate::arch::{self, nr};
 use crate::operation::Way;
@@ -58,6 +58,10 @@ pub struct Syscall {
     pub buffer: Buffer,
     /// Whether the caller asked for no bytes at all.
     pub asks_nothing: bool,
+    /// Where the program goes on after it; 0 if that is not known.
+    pub at: u64,
+    /// What the register holds that Go keeps its running goroutine in, if this is Go's code.
+    pub go_register: u64,
 }
 
 /// What the registers say, for the syscalls that move bytes over sockets.
@@ -103,22 +107,32 @@ pub unsafe fn call(regs: *const u8, number: u32) -> Option<Call> {
     Some(call)
 }
 
-/// The current task's syscall, as an operation that went this way sees it in the middle of it.
+/// Whether the current task's last syscall was shutdown(2).
 #[inline(always)]
-pub fn current(way: Way) -> Syscall {
+pub fn is_shutdown() -> bool {
     // SAFETY: takes no arguments; returns the running task.
     let task = unsafe { bpf_get_current_task_btf() };
     // SAFETY: `task` is the running task; its registers are saved while it is in the kernel.
     let regs = unsafe { bpf_task_pt_regs(task) } as *const u8;
     // SAFETY: `regs` is typed `struct pt_regs` for the verifier.
+    unsafe { arch::number(regs) == nr::SHUTDOWN }
+}
+
+/// The syscall of the running task, a typed pointer, as an operation that went this way sees it in the middle of it.
+#[inline(always)]
+pub fn current(task: *const u8, way: Way) -> Syscall {
+    // SAFETY: `task` is the running task; its registers are saved while it is in the kernel.
+    let regs = unsafe { bpf_task_pt_regs(task.cast_mut().cast()) } as *const u8;
+    // SAFETY: `regs` is typed `struct pt_regs` for the verifier.
     let number = unsafe { arch::number(regs) };
-    let blind = |buffer| Syscall { fd: NO_DESCRIPTOR, buffer, asks_nothing: false };
+    let blind =
+        |buffer| Syscall { fd: NO_DESCRIPTOR, buffer, asks_nothing: false, at: 0, go_register: 0 };
     // SAFETY: as above.
     if unsafe { arch::is_compat(regs) } {
         return blind(Buffer::Compat);
     }
     // SAFETY: as above, and `task` is the running task.
-    if number == nr::IO_URING_ENTER || !unsafe { arch::is_inside_syscall(task.cast(), regs) } {
+    if number == nr::IO_URING_ENTER || !unsafe { arch::is_inside_syscall(task, regs) } {
         return blind(Buffer::IoUring);
     }
     // SAFETY: as above.
@@ -132,5 +146,17 @@ pub fn current(way: Way) -> Syscall {
         Buffer::Messages(..) => Buffer::Unknown,
         buffer => buffer,
     };
-    Syscall { fd: call.fd as u32, buffer, asks_nothing: call.asks_nothing }
+    // SAFETY: as above.
+    unsafe { told(regs, call, buffer) }
+}
+
+/// What is told of a call whose bytes are there.
+///
+/// # Safety
+/// As [`call`].
+#[inline(always)]
+pub unsafe fn told(regs: *const u8, call: Call, buffer: Buffer) -> Syscall {
+    // SAFETY: the caller's promise.
+    let (at, go_register) = unsafe { arch::go_registers(regs) };
+    Syscall { fd: call.fd as u32, buffer, asks_nothing: call.asks_nothing, at, go_register }
 }

@@ -359,3 +359,8 @@ pub fn built(path: &str) -> Option<PathBuf> {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
     Some(target.join("programs").join(path)).filter(|program| program.exists())
 }
+
+/// CPython of a version that set-up has fetched.
+pub fn python(version: &str) -> Option<PathBuf> {
+    built(&format!("pythons/{version}/bin/python{version}"))
+}

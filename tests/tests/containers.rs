@@ -128,7 +128,7 @@ impl Pod {
     }
 
     /// Its client asks, and stays until the agent has looked at it: a program that is gone by then
-    /// is told by its name only.
+    /// is told by its name and its container only.
     fn ask(&self, curl: &Path, path: &str, agent: &mut Agent, go: &Path) {
         let (name, go) = (curl.file_name().expect("a file").to_string_lossy(), go.display());
         let url = format!("http://10.203.1.2:8080/{path}");
@@ -228,4 +228,42 @@ fn a_request_through_three_containers_is_one_trace_with_their_names() {
         assert_eq!(span.link(), link, "{span:#?}");
     }
     assert_eq!(ended.spans.iter().filter(|span| span.kind == CLIENT).count(), 2 * 5 * 2);
+}
+
+/// What a container's program is called when nobody could look at it in time: its name and its container
+/// are told all the same.
+#[test]
+fn a_program_that_is_gone_before_it_is_looked_at() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let name = format!("gone-{}", std::process::id());
+    let curl = scratch.file(&name);
+    let real = remora_tests::servers::installed("curl").expect("curl is there");
+    copy_program(&real, &curl);
+    let container = Container::new("rmrg", 7);
+    let mut server = container.command("python3 /mnt/service.py inner");
+    server.env("HOST", "127.0.0.1").env("PORT", "8080");
+    let (back, _) = container.start(&mut server, "python3");
+    back.line();
+    let agent = Agent::run(&scratch, &["--log", "info", "--exe", &name]);
+    // It does not look at anything until the program is gone, and its group with it.
+    agent.signal("STOP");
+    let inner = format!("{}/inner-{:x}", container.cgroup.display(), 7);
+    let line = format!("{} -sf http://127.0.0.1:8080/brief", curl.display());
+    let enter = format!(
+        "mkdir {inner} && echo $$ > {inner}/cgroup.procs && \
+         nsenter --net=/run/netns/{} {line} && echo $$ > {}/cgroup.procs && rmdir {inner}",
+        container.name,
+        cgroups().display(),
+    );
+    let output = Command::new("sh").args(["-c", &enter]).output().expect("sh(1) is there");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"inner");
+    agent.signal("CONT");
+    let ended = agent.stop();
+    let [span] = ended.of(&name)[..] else { panic!("one request: {:#?}", ended.log) };
+    assert_eq!(span.resource.get("container.id"), Some(&container.id.as_str().into()), "{span:#?}");
+    assert_eq!(span.resource.get("process.command_args"), None, "it was looked at: {span:#?}");
 }

@@ -3,10 +3,13 @@
 //! for this.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use remora::inspect::runtime;
 use remora_tests::agent::Agent;
-use remora_tests::program::{Program, listening, own_port};
+use remora_tests::compile::compile_file;
+use remora_tests::program::{Program, listening, own_port, scripts};
 use remora_tests::servers::{Site, built, nginx};
 use remora_tests::spans::{CLIENT, SERVER, Span, check_honest};
 use remora_tests::wire::Wire;
@@ -18,22 +21,49 @@ const WAYS: [&str; 7] = ["kept", "timed", "fresh", "post", "twice", "proxy", "sp
 
 #[test]
 fn a_go_server_that_asks_another_is_known_for_whom_it_does() {
-    known_for_whom(&[]);
+    known_for_whom(&[], fixed);
 }
 
 #[test]
 fn a_descriptor_leads_to_the_same_goroutine() {
-    known_for_whom(&["--capture", "syscall"]);
+    known_for_whom(&["--capture", "syscall"], fixed);
 }
 
-fn known_for_whom(args: &[&str]) {
+#[test]
+fn a_go_server_that_lies_anywhere_is_known_for_whom_it_does() {
+    known_for_whom(&[], movable);
+}
+
+/// As Go's linker makes it by default: a register has the goroutine.
+fn fixed(_: &Scratch) -> Option<PathBuf> {
+    let front = built("go-front")?;
+    assert!(finds_system_calls(&front), "no instruction of {}", front.display());
+    Some(front)
+}
+
+/// Whose thread-local storage has it.
+fn movable(scratch: &Scratch) -> Option<PathBuf> {
+    let source = scripts().join("servers/go/front.go");
+    let front = scratch.file("movable");
+    let built = compile_file(&source, &front, &["-buildmode=pie"]);
+    assert!(!built || !finds_system_calls(&front), "{} lies anywhere", front.display());
+    built.then_some(front)
+}
+
+/// Whether it is known where the program makes its system calls.
+fn finds_system_calls(program: &Path) -> bool {
+    let runtime = runtime::go(program).expect("it is a Go program");
+    runtime.goroutines.expect("of a version that is known").syscall.is_some()
+}
+
+fn known_for_whom(args: &[&str], front: impl Fn(&Scratch) -> Option<PathBuf>) {
     if !is_root() {
         return;
     }
     let scratch = Scratch::new();
     let site = Site { scratch: &scratch, port: own_port(), inner_port: 0 };
     let (Some(front), Some(mut back)) =
-        (built("go-front"), nginx(&site, "return 200 <$request_uri>;", ""))
+        (front(&scratch), nginx(&site, "return 200 <$request_uri>;", ""))
     else {
         println!("skipped: needs Go and nginx");
         return;

@@ -1,6 +1,7 @@
 //! Programs under test that no Debian package has: built or fetched into `target/programs`, again
 //! only when what they are made from has changed.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +16,7 @@ pub(crate) fn all(root: &Path) -> Result<()> {
     let sources = root.join("tests/programs/servers");
     std::fs::create_dir_all(&out).context("cannot create target/programs")?;
     python(&sources, &out).context("no Python packages for the tests")?;
+    pythons(&out).context("no other versions of Python for the tests")?;
     go(&sources, &out).context("no Go server for the tests")?;
     axum(&sources, &out).context("no axum server for the tests")
 }
@@ -37,6 +39,53 @@ fn python(sources: &Path, out: &Path) -> Result<()> {
     let quiet = ["install", "--quiet", "--disable-pip-version-check", "--requirement"];
     run(Command::new(pip).args(quiet).arg(&requirements))?;
     std::fs::write(stamp, wanted).context("cannot write python.stamp")
+}
+
+/// Builds of CPython that Debian's does not have the version of.
+const PYTHONS: [(&str, &str); 5] = [
+    ("3.9", "3.9.6-1.5.6"),
+    ("3.10", "3.10.8-1.5.8"),
+    ("3.12", "3.12.1-1.5.10"),
+    ("3.13", "3.13.5-1.5.12"),
+    ("3.14", "3.14.3-1.5.13"),
+];
+
+/// What of them no test needs, by the start of a path.
+const LEFT_OUT: [&str; 5] = ["include", "libs", "share", "lib/cmake", "lib/pkgconfig"];
+
+/// The interpreters of [`PYTHONS`], which an archive of Maven's has whole.
+fn pythons(out: &Path) -> Result<()> {
+    for (version, artifact) in PYTHONS {
+        let home = out.join("pythons").join(version);
+        let stamp = home.join("stamp");
+        if std::fs::read_to_string(&stamp).is_ok_and(|there| there == artifact) {
+            continue;
+        }
+        println!("programs: fetching Python {version}");
+        // What there is may be of another build, or half of one.
+        if home.exists() {
+            std::fs::remove_dir_all(&home)?;
+        }
+        let fetched = home.with_extension("fetched");
+        let mut fetch = Command::new("mvn");
+        fetch.args(["--quiet", "--batch-mode", "dependency:copy"]);
+        fetch.arg(format!("-Dartifact=org.bytedeco:cpython:{artifact}:jar:linux-x86_64"));
+        fetch.arg(format!("-DoutputDirectory={}", fetched.display()));
+        run(fetch.current_dir(out))?;
+        let archive = fetched.join(format!("cpython-{artifact}-linux-x86_64.jar"));
+        run(Command::new("python3").args(["-m", "zipfile", "-e"]).args([&archive, &fetched]))?;
+        let unpacked = fetched.join("org/bytedeco/cpython/linux-x86_64");
+        for path in LEFT_OUT.iter().map(|path| unpacked.join(path)).filter(|path| path.is_dir()) {
+            std::fs::remove_dir_all(path)?;
+        }
+        let program = unpacked.join(format!("bin/python{version}"));
+        std::fs::set_permissions(program, PermissionsExt::from_mode(0o755))?;
+        std::fs::create_dir_all(out.join("pythons"))?;
+        std::fs::rename(unpacked, &home)?;
+        std::fs::remove_dir_all(fetched)?;
+        std::fs::write(stamp, artifact)?;
+    }
+    Ok(())
 }
 
 /// The servers and clients on Go's own net/http. Go knows itself what is up to date.

@@ -21,7 +21,7 @@ const DEMO_PROGRAMS: [(&str, &str); 3] =
     [("python3", "python3"), ("curl", "curl"), ("nginx", "nginx-light")];
 
 /// Programs that the tests use besides. A name that ends with `*` has a version behind it.
-const TEST_PROGRAMS: [(&str, &str); 21] = [
+const TEST_PROGRAMS: [(&str, &str); 22] = [
     ("openssl", "openssl"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
@@ -40,6 +40,8 @@ const TEST_PROGRAMS: [(&str, &str); 21] = [
     ("pg_ctlcluster", "postgresql"),
     ("node", "nodejs"),
     ("javac", "default-jdk-headless"),
+    // Fetches what Debian does not have.
+    ("mvn", "maven"),
     // Other compilers lay things out otherwise.
     ("clang++", "clang"),
     ("ld.lld", "lld"),

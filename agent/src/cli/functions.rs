@@ -15,7 +15,7 @@ use super::table::{json_lines, print, table};
 use crate::discover::process::{self, ProcessError};
 use crate::event::ids::Tgid;
 use crate::function::pattern::Patterns;
-use crate::function::site::{CostClass, SiteKind};
+use crate::function::site::{CostClass, Placement, SiteKind};
 use crate::inspect::code;
 use crate::inspect::debug_file::{Lookup, Server};
 use crate::inspect::demangle::{self, Language, Variant};
@@ -207,11 +207,11 @@ fn row(
         let pc = placement.as_ref().map_or(function.address, |placement| placement.entry.address);
         debug.describe(function.address, pc).ok()
     });
-    let count = |kind| {
-        let ends = placement.iter().flat_map(|placement| &placement.ends);
-        ends.filter(|end| end.kind == kind).count()
+    let count = |is_it: fn(SiteKind) -> bool| {
+        let sites = placement.iter().flat_map(Placement::sites);
+        sites.filter(|site| is_it(site.kind)).count()
     };
-    let (returns, tail_calls) = (count(SiteKind::Return), count(SiteKind::TailCall));
+    let (returns, tail_calls) = (count(SiteKind::is_return), count(SiteKind::is_tail_call));
     Row {
         name: function.name.clone(),
         module: place.name.clone(),

@@ -131,8 +131,7 @@ fn functions(tgid: Tgid, wishes: &Wishes, knows_goroutines: bool, rows: &mut Vec
             }
         };
         for planned in found.plan.functions {
-            let sites = [planned.placement.entry].into_iter().chain(planned.placement.ends);
-            let offsets = offsets(sites);
+            let offsets = offsets(planned.placement.sites().copied());
             rows.push(Row::Function { pid, module: module(), function: planned.name, offsets });
         }
         for refused in found.plan.refused {

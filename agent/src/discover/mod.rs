@@ -4,6 +4,7 @@
 //! process by now, is an answer, not a failure.
 
 pub mod container;
+pub(crate) mod libraries;
 pub mod listeners;
 pub(crate) mod maps;
 pub mod process;

@@ -108,12 +108,6 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
     let cgroup = bytes(&directory, "cgroup").unwrap_or_default();
     let cgroups = String::from_utf8_lossy(&cgroup).lines().map(str::to_owned).collect();
     let environment = bytes(&directory, "environ").unwrap_or_default();
-    let variable = |name: &[u8]| {
-        environment.split(|byte| *byte == 0).find_map(|entry| {
-            let value = entry.strip_prefix(name)?.strip_prefix(b"=")?;
-            (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned())
-        })
-    };
     let cwd = std::fs::read_link(directory.join("cwd")).unwrap_or_default();
     // Last, as it is what goes first when a process exits: what was read before is whole if it is
     // still there.
@@ -141,8 +135,8 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
         uid,
         cgroups,
         inner_pid,
-        otel_service_name: variable(b"OTEL_SERVICE_NAME"),
-        otel_resource_attributes: variable(b"OTEL_RESOURCE_ATTRIBUTES"),
+        otel_service_name: value_of(&environment, "OTEL_SERVICE_NAME"),
+        otel_resource_attributes: value_of(&environment, "OTEL_RESOURCE_ATTRIBUTES"),
         cwd,
     };
     // The id may have become another process while its files were read.
@@ -151,6 +145,18 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
         return read(proc, tgid);
     }
     Ok(facts)
+}
+
+/// A variable of a process's environment as it was when its program began, if it is set and not empty.
+pub(crate) fn variable(proc: &Path, tgid: Tgid, name: &str) -> Option<String> {
+    value_of(&bytes(&proc.join(tgid.0.to_string()), "environ").ok()?, name)
+}
+
+fn value_of(environment: &[u8], name: &str) -> Option<String> {
+    environment.split(|byte| *byte == 0).find_map(|entry| {
+        let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned())
+    })
 }
 
 /// When the process that has this id now started, in clock ticks since boot; `None` if none has it.

@@ -25,6 +25,8 @@ pub struct Image<'a> {
     pub stack: &'a [u8],
     /// Bits of `agent_common::function::image_flags`.
     pub flags: u32,
+    /// How an interpreter's frames are written, as the site's code calls it.
+    pub written: u32,
 }
 
 impl Image<'_> {
@@ -64,5 +66,6 @@ pub fn decode(record: &[u8]) -> Option<Image<'_>> {
         registers,
         stack: stack.get(..copied)?,
         flags: u32_at(fixed, 32),
+        written: u32_at(fixed, 36),
     })
 }

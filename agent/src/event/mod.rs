@@ -28,7 +28,14 @@ pub enum Event<'a> {
     /// A process listens.
     Listen(Socket),
     /// The process will send no more on this socket.
-    Shutdown(SocketId, MonoNs),
+    Shutdown {
+        /// The socket.
+        id: SocketId,
+        /// When.
+        at: MonoNs,
+        /// How far it had come, if it closed the socket.
+        last: Last,
+    },
     /// The socket is closed in both directions.
     Closed {
         /// The socket.
@@ -37,6 +44,8 @@ pub enum Event<'a> {
         at: MonoNs,
         /// Whether its process still has it, and will learn of this by its next operation.
         held: bool,
+        /// How far that had come.
+        last: Last,
     },
     /// A task started.
     Fork {
@@ -59,6 +68,13 @@ pub enum Event<'a> {
         tgid: Tgid,
         /// The program's path as given to the kernel, possibly cut.
         path: &'a [u8],
+    },
+    /// A process is about to be told of that runs a new program.
+    Cgroup {
+        /// The process.
+        tgid: Tgid,
+        /// What one of its control groups is called; not its path.
+        name: &'a [u8],
     },
     /// A function probe was hit.
     Hit(Hit<'a>),
@@ -97,6 +113,15 @@ pub enum Event<'a> {
         /// How the process ends, if the thread ends with it.
         status: Option<ExitStatus>,
     },
+}
+
+/// How far a process had come with a socket when it closed it, TCP sequence numbers; `None`: not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Last {
+    /// Behind the last byte that it has read.
+    pub read_to: Option<u32>,
+    /// Behind the last byte that it has written.
+    pub written_to: Option<u32>,
 }
 
 /// An operation on a socket.
@@ -300,13 +325,17 @@ pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
         kind::IO => Event::Io(io(at, flags, body).ok_or(short)?),
         kind::SOCKET => Event::Socket(socket(at, flags, body).ok_or(short)?),
         kind::LISTEN => Event::Listen(socket(at, flags, body).ok_or(short)?),
-        kind::SHUTDOWN => Event::Shutdown(socket(at, flags, body).ok_or(short)?.id, at),
+        kind::SHUTDOWN => {
+            let socket = socket(at, flags, body).ok_or(short)?;
+            Event::Shutdown { id: socket.id, at, last: last(flags, &socket) }
+        }
         kind::CLOSE => {
-            let id = socket(at, flags, body).ok_or(short)?.id;
-            Event::Closed { id, at, held: flags & socket_flags::HELD != 0 }
+            let socket = socket(at, flags, body).ok_or(short)?;
+            let held = flags & socket_flags::HELD != 0;
+            Event::Closed { id: socket.id, at, held, last: last(flags, &socket) }
         }
         kind::HIT => Event::Hit(hit(at, flags, body).ok_or(short)?),
-        kind::FORK | kind::EXEC | kind::EXIT | kind::THREAD_EXIT | kind::SIGNAL => {
+        kind::FORK | kind::EXEC | kind::EXIT | kind::THREAD_EXIT | kind::SIGNAL | kind::CGROUP => {
             process(kind, at, body).ok_or(short)?
         }
         other => return Err(DecodeError::UnknownKind(other)),
@@ -411,6 +440,15 @@ fn socket(at: MonoNs, flags: u8, body: &[u8]) -> Option<Socket> {
     })
 }
 
+/// What a record of an end says in the fields that it does not need.
+fn last(flags: u8, socket: &Socket) -> Last {
+    let told = |flag, position| (flags & flag != 0).then_some(position);
+    Last {
+        read_to: told(socket_flags::READ_TO, socket.tgid.0),
+        written_to: told(socket_flags::WRITTEN_TO, socket.netns),
+    }
+}
+
 fn role(flags: u8) -> Option<Role> {
     if flags & socket_flags::ACCEPTED != 0 {
         Some(Role::Accepted)
@@ -435,6 +473,10 @@ fn process(kind: u8, at: MonoNs, body: &[u8]) -> Option<Event<'_>> {
         kind::EXEC => {
             let end = memchr::memchr(0, path).unwrap_or(path.len());
             Event::Exec { at, tgid, path: path.get(..end)? }
+        }
+        kind::CGROUP => {
+            let end = memchr::memchr(0, path).unwrap_or(path.len());
+            Event::Cgroup { tgid, name: path.get(..end)? }
         }
         kind::SIGNAL => {
             let task = match (u32_at(fixed, 12) as u8, u64_at(fixed, 16)) {

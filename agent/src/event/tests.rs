@@ -92,11 +92,19 @@ fn a_socket_tells_its_ends_its_role_and_its_age() {
     assert_eq!(socket.local, Address::Unix(ip("10.0.0.1")[0]));
     assert_eq!((socket.role, socket.is_older), (Some(Role::Connected), false));
     let bytes = record(kind::SHUTDOWN, 0, family::INET);
-    assert!(matches!(decode(&bytes), Ok((_, Event::Shutdown(SocketId(4), MonoNs(3))))));
-    for (flags, is_held) in [(0, false), (socket_flags::HELD, true)] {
+    let Ok((_, Event::Shutdown { id, at, last })) = decode(&bytes) else { panic!("no shutdown") };
+    assert_eq!((id, at, last), (SocketId(4), MonoNs(3), Last::default()));
+    let both = Last { read_to: Some(5), written_to: Some(6) };
+    let all = socket_flags::READ_TO | socket_flags::WRITTEN_TO;
+    for (flags, is_held, expected) in [
+        (0, false, Last::default()),
+        (socket_flags::HELD, true, Last::default()),
+        (all, false, both),
+    ] {
         let bytes = record(kind::CLOSE, flags, family::INET);
-        let Ok((_, Event::Closed { id, at, held })) = decode(&bytes) else { panic!("no close") };
-        assert_eq!((id, at, held), (SocketId(4), MonoNs(3), is_held));
+        let Ok((_, event)) = decode(&bytes) else { panic!("no record") };
+        let Event::Closed { id, at, held, last } = event else { panic!("no close") };
+        assert_eq!((id, at, held, last), (SocketId(4), MonoNs(3), is_held, expected));
     }
     for cut in 0..bytes.len() {
         assert!(decode(&bytes[..cut]).is_err(), "{cut} bytes");
@@ -130,6 +138,8 @@ fn processes_fork_exec_and_exit() {
     assert!(matches!(decode(&bytes), Ok((_, Event::Exec { tgid: Tgid(1), path: b"/a/b", .. }))));
     // A path without an end is one that was cut.
     assert!(matches!(decode(&bytes[..42]), Ok((_, Event::Exec { path: b"/a", .. }))));
+    let bytes = record(kind::CGROUP);
+    assert!(matches!(decode(&bytes), Ok((_, Event::Cgroup { tgid: Tgid(1), name: b"/a/b" }))));
     let bytes = record(kind::EXIT);
     let Ok((_, Event::Exit { tgid, lost, status, .. })) = decode(&bytes) else { panic!("no exit") };
     assert_eq!((tgid, lost, status), (Tgid(1), 4, Some(ExitStatus(3))));

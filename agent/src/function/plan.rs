@@ -67,7 +67,7 @@ pub struct Planned {
     pub source: Option<SourcePosition>,
     /// Its probes.
     pub placement: Placement,
-    /// Where those of its ends that are jumps go, as far as the instruction says.
+    /// Where those of its probes that stand on jumps go, as far as the instruction says.
     pub jumps: Vec<Option<VirtAddr>>,
     /// What the entry reads.
     pub entry: Code,
@@ -78,10 +78,15 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// What an end of this kind reads: a result is there only at a return.
-    pub fn end_code(&self, kind: SiteKind) -> &Code {
+    /// What a probe of this kind reads: a result is there only at a return. What returns where it was
+    /// entered has arguments there, and had no instruction to make a result.
+    pub fn code(&self, kind: SiteKind) -> &Code {
         static NOTHING: Code = Code { ops: Vec::new(), reader: None };
-        if kind == SiteKind::Return { &self.end } else { &NOTHING }
+        match kind {
+            SiteKind::Return => &self.end,
+            kind if kind.is_entry() => &self.entry,
+            _ => &NOTHING,
+        }
     }
 }
 
@@ -183,7 +188,7 @@ fn plan_function(
         let line = described.line.and_then(|line| u32::try_from(line).ok()).unwrap_or(0);
         Some(SourcePosition { file, line })
     });
-    let jumps = placement.ends.iter().map(|end| jump(module, end.address)).collect();
+    let jumps = placement.sites().map(|site| jump(module, site.address)).collect();
     Ok(Planned {
         name: function.name.clone(),
         address: function.address,

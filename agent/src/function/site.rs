@@ -10,8 +10,15 @@ pub struct Placement {
     /// Where its entry is seen: the first instruction, or a cheaper one that every call passes before
     /// it has changed an argument.
     pub entry: Site,
-    /// Everywhere the function ends. Empty if it never returns.
+    /// Everywhere else the function ends. Empty if it never returns, or ends where it begins.
     pub ends: Vec<Site>,
+}
+
+impl Placement {
+    /// All of them, the entry's first.
+    pub fn sites(&self) -> impl Iterator<Item = &Site> {
+        std::iter::once(&self.entry).chain(&self.ends)
+    }
 }
 
 /// One instruction to probe.
@@ -38,8 +45,29 @@ pub enum SiteKind {
     Return,
     /// The function ends by jumping into another one, which returns in its place.
     TailCall,
+    /// The function consists of a return: it was entered and returns.
+    EntryAndReturn,
+    /// The function consists of a jump into another one.
+    EntryAndTailCall,
     /// Something happened: a static tracepoint, an exception.
     Event,
+}
+
+impl SiteKind {
+    /// Whether a hit says that the function was entered.
+    pub fn is_entry(self) -> bool {
+        matches!(self, Self::Entry | Self::EntryAndReturn | Self::EntryAndTailCall)
+    }
+
+    /// Whether it says that the function returns.
+    pub fn is_return(self) -> bool {
+        matches!(self, Self::Return | Self::EntryAndReturn)
+    }
+
+    /// Whether it says that another function runs in its place.
+    pub fn is_tail_call(self) -> bool {
+        matches!(self, Self::TailCall | Self::EntryAndTailCall)
+    }
 }
 
 /// How the kernel runs the instruction under a probe.

@@ -94,14 +94,21 @@ impl Kernel {
         }
         let outbound = what & 1;
         let (mut flags, mut len) = (outbound, payload.len() as u32);
+        // How far its streams had come, lost bytes included.
+        let last = if outbound == 0 { 0 } else { socket_flags::READ_TO | socket_flags::WRITTEN_TO };
+        let over =
+            |header| Socket { tgid: end.seq[0], netns: end.seq[1], ..socket(header, number, tgid) };
         match what >> 1 {
             1 => {
-                records.push(wire::socket(&socket(header(kind::SHUTDOWN, 0), number, tgid)));
+                records.push(wire::socket(&over(header(kind::SHUTDOWN, last))));
                 len = 0;
             }
-            2 | 3 => {
-                let held = if what >> 1 == 3 { socket_flags::HELD } else { 0 };
-                records.push(wire::socket(&socket(header(kind::CLOSE, held), number, tgid)));
+            2 => {
+                records.push(wire::socket(&over(header(kind::CLOSE, last))));
+                len = 0;
+            }
+            3 => {
+                records.push(wire::socket(&over(header(kind::CLOSE, socket_flags::HELD))));
                 len = 0;
             }
             4 => (flags, len) = (flags | io_flags::END, 0),

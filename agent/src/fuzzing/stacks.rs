@@ -15,7 +15,9 @@ const STEPS_MAX: usize = FRAMES_MAX;
 const WALKS_MAX: usize = 16;
 
 pub(super) fn run(bytes: &[u8]) {
-    let _ = text(&python::stack(bytes, 0), Inner::Own);
+    for written in 0..4 {
+        let _ = text(&python::stack(bytes, 0, written), Inner::Own);
+    }
     by_descriptions(bytes);
     by_table(bytes);
 }
@@ -34,6 +36,7 @@ fn by_descriptions(bytes: &[u8]) {
             registers,
             stack: bytes,
             flags: 0,
+            written: 0,
         };
         let mut registers = Registers::new(registers);
         for _ in 0..STEPS_MAX {

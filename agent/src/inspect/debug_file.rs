@@ -93,8 +93,7 @@ fn by_link(module: &Module, roots: &[&Path]) -> Option<Module> {
     let section = module.section(".gnu_debuglink")?;
     let (name, crc) = read_link(&module.section_bytes(section).ok()?)?;
     // As the process names it: a deleted or namespaced file is opened through /proc.
-    let path = std::fs::read_link(module.path()).unwrap_or_else(|_| module.path().to_owned());
-    let directory = path.parent()?;
+    let directory = module.own_path().parent()?;
     let below = |root: &Path, path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
     roots.iter().find_map(|root| {
         // A path that is below the root already names the directory within it.

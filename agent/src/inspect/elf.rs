@@ -136,6 +136,8 @@ pub struct Segment {
 #[derive(Debug)]
 pub struct Module {
     path: PathBuf,
+    /// What the path was a link to: one below `/proc` goes with its process.
+    target: Option<PathBuf>,
     file: File,
     segments: Vec<Segment>,
     sections: Vec<Section>,
@@ -159,7 +161,8 @@ impl Module {
             .map_err(|source| ElfError::NotElf { path: path.to_owned(), source })?
             .map_err(|machine| ElfError::Machine { path: path.to_owned(), machine })?;
         let Headers { segments, sections, build_id } = headers;
-        Ok(Self { path: path.to_owned(), file, segments, sections, build_id })
+        let target = std::fs::read_link(path).ok();
+        Ok(Self { path: path.to_owned(), target, file, segments, sections, build_id })
     }
 
     /// The path it was opened by.
@@ -167,10 +170,43 @@ impl Module {
         &self.path
     }
 
+    /// The file's own path, as far as that is known.
+    pub fn own_path(&self) -> &Path {
+        self.target.as_deref().unwrap_or(&self.path)
+    }
+
     /// Whether another one is the very same file.
     pub fn is_same_file(&self, other: &Self) -> bool {
         let id = |module: &Self| module.file.metadata().ok().map(|m| (m.dev(), m.ino()));
         id(self).is_some_and(|own| id(other) == Some(own))
+    }
+
+    /// The same open file once more.
+    ///
+    /// # Errors
+    /// If there are too many open files.
+    pub fn again(&self) -> Result<Self, ElfError> {
+        let file = self
+            .file
+            .try_clone()
+            .map_err(|source| ElfError::Open { path: self.path.clone(), source })?;
+        let Self { path, target, segments, sections, build_id, .. } = self;
+        Ok(Self {
+            path: path.clone(),
+            target: target.clone(),
+            file,
+            segments: segments.clone(),
+            sections: sections.clone(),
+            build_id: build_id.clone(),
+        })
+    }
+
+    /// Bytes of the whole file, at this moment.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn file_bytes(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
     }
 
     /// What the linker called this very build, if it did (`NT_GNU_BUILD_ID`).

@@ -7,6 +7,7 @@ pub mod demangle;
 pub mod dwarf;
 pub mod elf;
 pub mod gopclntab;
+pub(crate) mod needed;
 pub mod nginx;
 pub mod runtime;
 pub mod symbols;

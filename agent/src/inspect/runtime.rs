@@ -32,6 +32,9 @@ pub struct Goroutines {
     pub goid_offset: u32,
     /// Where the pointer to the running `g` lies, from the base of thread-local storage.
     pub g_tls_offset: i32,
+    /// Where Go's function for system calls goes on after one, with the pointer to the running `g` in
+    /// `r14`; unknown for programs that can lie anywhere.
+    pub syscall: Option<u64>,
 }
 
 /// What the kernel half can find in a process beside threads.
@@ -82,7 +85,7 @@ pub fn go(executable: &Path) -> Option<Runtime> {
     let cache = ReadCache::new(file);
     let elf = object::File::parse(&cache).ok()?;
     let version = go_version(&elf)?;
-    let goroutines = goroutines(&elf, &version);
+    let goroutines = goroutines(&elf, &cache, &version);
     Some(Runtime { goroutines, ..Runtime::new("go", &version, "go") })
 }
 
@@ -91,6 +94,7 @@ pub fn go(executable: &Path) -> Option<Runtime> {
 /// known has goroutines that are not known.
 fn goroutines<'data>(
     elf: &object::File<'data, impl ReadRef<'data>>,
+    file: impl ReadRef<'data>,
     version: &str,
 ) -> Option<Goroutines> {
     let mut parts = version.split(|c: char| !c.is_ascii_digit());
@@ -111,7 +115,41 @@ fn goroutines<'data>(
         let block = size.next_multiple_of(align.max(1));
         g_tls_offset = i32::try_from(tlsg.address()).ok()? - i32::try_from(block).ok()?;
     }
-    Some(Goroutines { goid_offset, g_tls_offset })
+    Some(Goroutines { goid_offset, g_tls_offset, syscall: syscall(elf, file) })
+}
+
+/// `Syscall6` of `internal/runtime/syscall` (`asm_linux_amd64.s`), the same from Go 1.19 to 1.26: arguments
+/// from the registers of Go's own calling convention to those of the kernel's, the instruction itself, and
+/// whether it failed. That convention has the running goroutine in `r14`, which nothing here changes.
+const SYSCALL: [u8; 20] = [
+    0x49, 0x89, 0xf2, // mov r10, rsi
+    0x48, 0x89, 0xfa, // mov rdx, rdi
+    0x48, 0x89, 0xce, // mov rsi, rcx
+    0x48, 0x89, 0xdf, // mov rdi, rbx
+    0x0f, 0x05, // syscall
+    0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff, // cmp rax, -4095
+];
+/// Where it goes on.
+const AFTER_SYSCALL: u64 = 14;
+/// How far into the program's text it is looked for. Packages come in the order of who needs whom, and
+/// nobody needs less than this one.
+const TEXT_BYTES_MAX: u64 = 2 << 20;
+
+/// Where [`SYSCALL`] goes on after a system call, if it is there once, in a program that lies where its
+/// file says.
+fn syscall<'data>(
+    elf: &object::File<'data, impl ReadRef<'data>>,
+    file: impl ReadRef<'data>,
+) -> Option<u64> {
+    if elf.kind() != object::ObjectKind::Executable {
+        return None;
+    }
+    let section = elf.section_by_name(".text")?;
+    let (offset, size) = section.file_range()?;
+    let text = file.read_bytes_at(offset, size.min(TEXT_BYTES_MAX)).ok()?;
+    let mut found = memchr::memmem::find_iter(text, &SYSCALL);
+    let at = found.next()? as u64;
+    found.next().is_none().then_some(section.address() + at + AFTER_SYSCALL)
 }
 
 /// Size and alignment of an executable's thread-local storage, if it has any.

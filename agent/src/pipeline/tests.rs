@@ -258,6 +258,23 @@ impl Scene {
         self.state(end, kind::CLOSE, 0);
     }
 
+    /// The process closes its end, and the kernel half says how far it had come.
+    fn closes(&mut self, end: End) {
+        let mut told = self.sockets[end.0].told;
+        let [read_to, written_to] = self.sockets[end.0].seq.expect("a TCP socket");
+        let flags = socket_flags::READ_TO | socket_flags::WRITTEN_TO;
+        let header = self.header(kind::SHUTDOWN, flags, end.0 as u16);
+        (told.header, told.tgid, told.netns) = (header, read_to, written_to);
+        self.record(header.cpu, records::socket(&told));
+        self.close(end);
+    }
+
+    /// Bytes move, and no program runs that would tell.
+    fn unseen(&mut self, end: End, outbound: bool, bytes: u32) {
+        let seq = self.sockets[end.0].seq.as_mut().expect("a TCP socket");
+        seq[usize::from(outbound)] = seq[usize::from(outbound)].wrapping_add(bytes);
+    }
+
     /// The peer has reset the connection; the process has yet to learn of it.
     fn reset(&mut self, end: End) {
         self.state(end, kind::CLOSE, socket_flags::HELD);

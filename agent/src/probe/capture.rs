@@ -93,7 +93,7 @@ const SEQUENCES: &str = "SEQUENCES";
 const READER_ASLEEP: &str = "READER_ASLEEP";
 
 /// Maps of [`Shared`].
-const SHARED: [&str; 6] = [EVENTS, "SELECTED", "DESELECTIONS", COUNTERS, SEQUENCES, READER_ASLEEP];
+const SHARED: [&str; 6] = [EVENTS, "SELECTED", "CHANGES", COUNTERS, SEQUENCES, READER_ASLEEP];
 
 impl Capture {
     /// Loads and attaches everything. Nothing is captured until a process is selected.

@@ -3,7 +3,7 @@
 use crate::platform::btf::{Btf, BtfError};
 
 /// Struct and member, in the order of `agent_ebpf::offsets::Offsets`.
-const FIELDS: [(&str, &str); 55] = [
+const FIELDS: [(&str, &str); 63] = [
     ("sock", "__sk_common.skc_family"),
     ("sock", "__sk_common.skc_num"),
     ("sock", "__sk_common.skc_dport"),
@@ -59,10 +59,18 @@ const FIELDS: [(&str, &str); 55] = [
     ("task_struct", "exit_code"),
     ("signal_struct", "flags"),
     ("signal_struct", "group_exit_code"),
+    ("task_struct", "cgroups"),
+    ("css_set", "dfl_cgrp"),
+    ("css_set", "subsys"),
+    ("cgroup_subsys_state", "cgroup"),
+    ("cgroup_subsys_state", "parent"),
+    ("cgroup", "self"),
+    ("cgroup", "kn"),
+    ("kernfs_node", "name"),
 ];
 
 /// What a kernel may be built without, or an architecture lacks: the kernel half sees 0 and does without.
-const OPTIONAL: [(&str, &str); 7] = [
+const OPTIONAL: [(&str, &str); 15] = [
     ("task_struct", "io_uring"),
     ("task_struct", "thread.fsbase"),
     ("file", "f_ep"),
@@ -70,6 +78,14 @@ const OPTIONAL: [(&str, &str); 7] = [
     ("epitem", "ffd.fd"),
     ("epitem", "event"),
     ("epoll_event", "data"),
+    ("task_struct", "cgroups"),
+    ("css_set", "dfl_cgrp"),
+    ("css_set", "subsys"),
+    ("cgroup_subsys_state", "cgroup"),
+    ("cgroup_subsys_state", "parent"),
+    ("cgroup", "self"),
+    ("cgroup", "kn"),
+    ("kernfs_node", "name"),
 ];
 
 /// Resolves every field.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use agent_common::{MAYBE_SLOTS, Selected, select};
+use agent_common::{MAYBE_SLOTS, Selected, changes, select};
 
 use super::error::CaptureError;
 use super::map::{Entry, Map};
@@ -13,8 +13,9 @@ use crate::inspect::runtime::{Goroutines, Tasks};
 pub struct Selection {
     /// Which slots may be in `selected`.
     maybe: Map<u32, u8>,
-    /// Changed whenever something may have been taken away from `selected`.
-    deselections: Map<u32, u64>,
+    /// One word of it is changed whenever `selected` was.
+    changes: Map<u32, u64>,
+    changed: u64,
     selected: Map<u32, Selected>,
     ports: Map<u16, u32>,
 }
@@ -24,7 +25,8 @@ impl Selection {
     pub(super) fn new(maps: &mut Maps) -> Result<Self, ObjectError> {
         Ok(Self {
             maybe: maps.take_typed("MAYBE")?,
-            deselections: maps.take_typed("DESELECTIONS")?,
+            changes: maps.take_typed("CHANGES")?,
+            changed: 0,
             selected: maps.take_typed("SELECTED")?,
             ports: maps.take_typed("PORTS")?,
         })
@@ -73,8 +75,9 @@ impl Selection {
         // Gone already: nothing to find.
         let Some(selected) = self.known(tgid) else { return Ok(()) };
         let selected = match tasks {
-            Tasks::Goroutines(Goroutines { goid_offset, g_tls_offset }) => {
-                Selected { goid_offset, g_tls_offset, ..selected }
+            Tasks::Goroutines(Goroutines { goid_offset, g_tls_offset, syscall }) => {
+                let go_syscall = syscall.unwrap_or(0);
+                Selected { goid_offset, g_tls_offset, go_syscall, ..selected }
             }
             Tasks::NginxRequests => Selected { bits: selected.bits | select::NGINX, ..selected },
         };
@@ -101,7 +104,7 @@ impl Selection {
         // Gone already is as good: the kernel half removes exited processes itself.
         let _ = self.selected.remove(tgid);
         // It fails for nothing but an array without this word.
-        let _ = self.deselected();
+        let _ = self.changed();
     }
 
     /// Events of `tgid` that the kernel half lost; `None` if it is not selected.
@@ -132,15 +135,14 @@ impl Selection {
             }
             result => result.map_err(unusable("SELECTED"))?,
         }
-        self.deselected()
+        self.changed()
     }
 
-    /// Has the kernel half look again at whom it has found selected, after that has changed. If it adds
-    /// one meanwhile, that is lost, and what it then finds is as new.
-    fn deselected(&mut self) -> Result<(), CaptureError> {
-        let count = self.deselections.get(0).map_err(unusable("DESELECTIONS"))?;
-        let next = count.unwrap_or(0).wrapping_add(1);
-        self.deselections.set(0, next, Entry::Any).map_err(unusable("DESELECTIONS"))
+    /// Has the kernel half look again at whom it has found selected, after that has changed.
+    fn changed(&mut self) -> Result<(), CaptureError> {
+        self.changed += 1;
+        let result = self.changes.set(changes::USER, self.changed, Entry::Any);
+        result.map_err(unusable("CHANGES"))
     }
 }
 

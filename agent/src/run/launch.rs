@@ -5,7 +5,7 @@
 //! instruction.
 #![expect(unsafe_code, reason = "hands a descriptor over an exec and sends signals")]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -51,14 +51,24 @@ impl Launched {
         self.child.id()
     }
 
-    /// The file of the program that it will become, as execvp(3) finds it.
+    /// The file of the program that it will become, as execvp(3) finds it: of a script, its interpreter's.
     pub(super) fn program(&self) -> Option<PathBuf> {
         let name = Path::new(&self.command);
-        if name.components().count() > 1 || self.command.as_bytes().contains(&b'/') {
-            return Some(name.to_owned());
+        let is_path = name.components().count() > 1 || self.command.as_bytes().contains(&b'/');
+        let mut program = if is_path {
+            name.to_owned()
+        } else {
+            let path = std::env::var_os("PATH")?;
+            let mut files = std::env::split_paths(&path).map(|folder| folder.join(name));
+            files.find(|file| file.is_file())?
+        };
+        for _ in 0..INTERPRETERS_MAX {
+            match interpreter(&program) {
+                Some(interpreter) => program = interpreter,
+                None => break,
+            }
         }
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+        Some(program)
     }
 
     /// Lets it become the program.
@@ -89,6 +99,21 @@ impl Launched {
             unsafe { libc::kill(self.child.id() as libc::pid_t, number) };
         }
     }
+}
+
+/// How many interpreters may interpret each other, and how long a script's first line is at most
+/// (execve(2)).
+const INTERPRETERS_MAX: usize = 5;
+const FIRST_LINE_MAX: u64 = 255;
+
+/// What a script's first line names.
+fn interpreter(script: &Path) -> Option<PathBuf> {
+    let mut line = Vec::new();
+    File::open(script).ok()?.take(FIRST_LINE_MAX).read_to_end(&mut line).ok()?;
+    let line = line.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let mut words = line.split(|byte| *byte == b' ' || *byte == b'\t');
+    let name = words.find(|word| !word.is_empty())?;
+    Some(PathBuf::from(OsStr::from_bytes(name)))
 }
 
 /// The held side: waits for the byte on `fd`, then becomes `command`. Returns only on failure.

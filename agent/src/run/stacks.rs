@@ -1,28 +1,33 @@
-//! From copies of stacks to stacks with names: knows what traced processes have mapped, and keeps the
-//! tables of those modules. What a stack needs is read on a thread of its own, once, when a stack needs it
-//! for the first time; a stack waits for that, but not for long.
+//! From copies of stacks to stacks with names and lines: knows what traced processes have mapped, and keeps
+//! the tables of those modules. What a stack needs is read on a thread of its own ([`reader`]), once, when a
+//! stack needs it for the first time; a stack waits for that, but not for long.
+
+mod reader;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::discover::maps::{self, Inode, Mapping};
 use crate::event::ids::Tgid;
 use crate::event::image;
 use crate::inspect::address::{FileOffset, VirtAddr};
+use crate::inspect::dwarf::lines;
 use crate::inspect::elf::{Module, Segment};
 use crate::platform::clock::{self, MonoNs};
-use crate::stack::code::{self, Code};
+use crate::stack::code::Code;
 use crate::stack::walk::{Place, Space, walk};
 use crate::stack::{Stack, Taken, python};
+use reader::{Answer, Reader};
 
-/// Most bytes of tables that are kept, and most of one module.
+/// Most bytes of tables that are kept, and most of one module; debug information that is read counts.
 const TABLES_MAX: u64 = 128 << 20;
+
+/// Most bytes of source lines that are kept.
+const LINES_MAX: usize = 4 << 20;
 
 /// Most files that are kept open.
 const FILES_MAX: usize = 256;
@@ -63,50 +68,32 @@ enum Tables {
     None(String),
 }
 
-struct Request {
-    key: Inode,
-    name: String,
-    module: Module,
-    root: PathBuf,
-}
-
-struct Answer {
-    key: Inode,
-    tables: Tables,
-}
-
 /// Stacks of traced processes.
 pub(super) struct Stacks {
     processes: HashMap<Tgid, Process>,
     files: HashMap<Inode, File>,
-    requests: Sender<Request>,
-    answers: Receiver<Answer>,
+    reader: Reader,
+    /// What the reader has not answered yet of what it was asked about lines.
+    late: usize,
+    /// Bytes of debug information that it keeps.
+    debug_bytes: u64,
+    /// Bytes of lines that the files' tables keep.
+    lines_bytes: usize,
     stacks: u64,
 }
 
 impl Stacks {
     /// Starts the thread that reads tables. It ends when this is dropped, after the file that it is at.
     pub(super) fn start() -> io::Result<Self> {
-        let (requests, asked) = mpsc::channel::<Request>();
-        let (answer, answers) = mpsc::channel();
-        let work = move || {
-            for Request { key, name, module, root } in asked {
-                let bytes = code::bytes(&module);
-                let tables = if bytes > TABLES_MAX {
-                    Tables::None(format!("its tables have {} MiB", bytes >> 20))
-                } else {
-                    match Code::read(&name, module, &root) {
-                        Ok(code) => Tables::Read(Box::new(code), bytes),
-                        Err(error) => Tables::None(error.to_string()),
-                    }
-                };
-                if answer.send(Answer { key, tables }).is_err() {
-                    return;
-                }
-            }
-        };
-        thread::Builder::new().name("stacks".to_owned()).spawn(work)?;
-        Ok(Self { processes: HashMap::new(), files: HashMap::new(), requests, answers, stacks: 0 })
+        Ok(Self {
+            processes: HashMap::new(),
+            files: HashMap::new(),
+            reader: Reader::start()?,
+            late: 0,
+            debug_bytes: 0,
+            lines_bytes: 0,
+            stacks: 0,
+        })
     }
 
     /// Looks at what a process has mapped.
@@ -153,7 +140,7 @@ impl Stacks {
     pub(super) fn taken(&mut self, record: &[u8]) -> Option<Arc<Taken>> {
         let image = image::decode(record)?;
         if image.is_interpreted() {
-            let stack = python::stack(image.stack, image.flags);
+            let stack = python::stack(image.stack, image.flags, image.written);
             let image::Image { at, tgid, tid, site, .. } = image;
             return Some(Arc::new(Taken { at, tgid, tid, site, stack }));
         }
@@ -163,15 +150,28 @@ impl Stacks {
             self.look(image.tgid);
         }
         let deadline = Instant::now() + PATIENCE;
-        let mut has_looked = false;
+        // Who did not get lines for an earlier stack does not wait for more.
+        let is_late = self.late > 0;
+        let (mut has_looked, mut has_asked) = (false, false);
         let stack = loop {
-            let View { stack, wanted, missed } = self.view(&image);
+            let View { stack, wanted, lines, missed } = self.view(&image);
             if missed && !has_looked {
                 // A library may have come since.
                 self.look(image.tgid);
                 has_looked = true;
-            } else if wanted.is_empty() || !self.read(&wanted, deadline) {
+            } else if !wanted.is_empty() {
+                if !self.read(&wanted, deadline) {
+                    break stack;
+                }
+            } else if lines.is_empty() || has_asked {
                 break stack;
+            } else {
+                self.ask_lines(lines);
+                has_asked = true;
+                if !is_late {
+                    // What comes in time is shown.
+                    self.wait(deadline, |stacks| stacks.late > 0);
+                }
             }
         };
         let image::Image { at, tgid, tid, site, .. } = image;
@@ -179,57 +179,113 @@ impl Stacks {
     }
 
     /// The stack by what is known, and the files of which more should be.
-    fn view(&self, image: &image::Image<'_>) -> View {
+    fn view(&mut self, image: &image::Image<'_>) -> View {
         let known = self.processes.get(&image.tgid);
         let mappings = known.map_or(&[][..], |process| &process.mappings);
-        let (wanted, missed) = (RefCell::default(), Cell::default());
-        let seen = Seen { mappings, files: &self.files, wanted, missed };
+        let (used, wanted, lines, missed) = Default::default();
+        let seen = Seen { mappings, files: &self.files, used, wanted, lines, missed };
         let stack = walk(image, &seen);
-        View { stack, wanted: seen.wanted.into_inner(), missed: seen.missed.get() }
+        let Seen { used, wanted, lines, missed, .. } = seen;
+        for key in used.into_inner() {
+            if let Some(file) = self.files.get_mut(&key) {
+                file.used = self.stacks;
+            }
+        }
+        let (wanted, lines) = (wanted.into_inner(), lines.into_inner());
+        View { stack, wanted, lines, missed: missed.get() }
     }
 
     /// Reads the tables of files. False if that takes too long.
     fn read(&mut self, wanted: &HashSet<Inode>, deadline: Instant) -> bool {
         for key in wanted {
             let Some(file) = self.files.get_mut(key) else { continue };
-            file.used = self.stacks;
             match std::mem::replace(&mut file.tables, Tables::Asked) {
                 Tables::Unread(module, root) => {
-                    let (key, name) = (*key, file.name.clone());
-                    // A thread that has ended says so by answering nothing more.
-                    let _ = self.requests.send(Request { key, name, module: *module, root });
+                    self.reader.ask_tables(*key, file.name.clone(), *module, root);
                 }
                 other => file.tables = other,
             }
         }
-        let is_asked = |files: &HashMap<Inode, File>| {
-            let tables = |key| files.get(key).map(|file| &file.tables);
+        self.wait(deadline, |stacks| {
+            let tables = |key| stacks.files.get(key).map(|file| &file.tables);
             wanted.iter().any(|key| matches!(tables(key), Some(Tables::Asked)))
-        };
-        while is_asked(&self.files) {
+        })
+    }
+
+    /// Asks what debug information says of addresses.
+    fn ask_lines(&mut self, lines: HashMap<Inode, Vec<VirtAddr>>) {
+        self.make_room(lines::BYTES_MAX, self.stacks);
+        let room = TABLES_MAX.saturating_sub(self.tables_bytes());
+        // What most of the stack is of comes first: not all may come in time.
+        let mut lines: Vec<_> = lines.into_iter().collect();
+        lines.sort_by_key(|(_, addresses)| std::cmp::Reverse(addresses.len()));
+        for (key, addresses) in lines {
+            let Some(code) = self.files.get_mut(&key).and_then(File::code) else { continue };
+            if let Ok((module, root)) = code.ask(&addresses) {
+                self.reader.ask_lines(key, module, root, addresses, room);
+                self.late += 1;
+            }
+        }
+    }
+
+    /// Takes answers as long as there is something to wait for. False if that takes too long.
+    fn wait(&mut self, deadline: Instant, is_needed: impl Fn(&Self) -> bool) -> bool {
+        while is_needed(self) {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(Answer { key, tables }) = self.answers.recv_timeout(left) else { return false };
-            if let Tables::Read(_, bytes) = &tables {
-                self.make_room(*bytes);
-            }
-            if let Some(file) = self.files.get_mut(&key) {
-                file.tables = tables;
-            }
+            // A thread that has ended says so by answering nothing more.
+            let Some(answer) = self.reader.answer(left) else { return false };
+            self.take(answer);
         }
         true
     }
 
-    /// Lets go of the tables that were not used for longest, until there is room for more.
-    fn make_room(&mut self, wanted: u64) {
-        loop {
-            let read = self.files.values_mut().filter_map(|file| match file.tables {
-                Tables::Read(_, bytes) => Some((file.used, bytes, file)),
-                _ => None,
-            });
-            let mut read: Vec<_> = read.collect();
-            let sum: u64 = read.iter().map(|(_, bytes, _)| bytes).sum();
-            read.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
-            let Some((.., file)) = read.pop().filter(|_| sum + wanted > TABLES_MAX) else { return };
+    fn take(&mut self, answer: Answer) {
+        match answer {
+            Answer::Tables { key, tables } => {
+                if let Tables::Read(_, bytes) = &tables {
+                    self.make_room(*bytes, u64::MAX);
+                }
+                if let Some(file) = self.files.get_mut(&key) {
+                    file.tables = tables;
+                }
+            }
+            Answer::Lines { key, found } => {
+                if self.lines_bytes > LINES_MAX {
+                    self.lines_bytes = 0;
+                    self.files.values_mut().for_each(File::forget_lines);
+                }
+                if let Some(code) = self.files.get_mut(&key).and_then(File::code) {
+                    self.lines_bytes += code.tell(found);
+                }
+            }
+            Answer::NoMoreLines { key, has_lines, kept_bytes } => {
+                self.late = self.late.saturating_sub(1);
+                self.debug_bytes = kept_bytes;
+                let code = self.files.get_mut(&key).and_then(File::code);
+                if let Some(code) = code.filter(|_| !has_lines) {
+                    code.has_no_lines();
+                }
+            }
+        }
+    }
+
+    fn tables_bytes(&self) -> u64 {
+        let read = self.files.values().map(|file| match &file.tables {
+            Tables::Read(_, bytes) => *bytes,
+            _ => 0,
+        });
+        self.debug_bytes + read.sum::<u64>()
+    }
+
+    /// Lets go of the tables that were not used for longest, until there is room for more, but not of those
+    /// that a later stack than these has used.
+    fn make_room(&mut self, wanted: u64, before: u64) {
+        while self.tables_bytes() + wanted > TABLES_MAX {
+            let old = self
+                .files
+                .values_mut()
+                .filter(|file| matches!(file.tables, Tables::Read(..)) && file.used < before);
+            let Some(file) = old.min_by_key(|file| file.used) else { return };
             if let Tables::Read(code, _) = std::mem::replace(&mut file.tables, Tables::Asked) {
                 let (module, root) = code.into_parts();
                 file.tables = Tables::Unread(Box::new(module), root);
@@ -241,6 +297,8 @@ impl Stacks {
 struct View {
     stack: Stack,
     wanted: HashSet<Inode>,
+    /// Addresses of which debug information was not asked.
+    lines: HashMap<Inode, Vec<VirtAddr>>,
     /// An address was of nothing that is known.
     missed: bool,
 }
@@ -249,42 +307,79 @@ struct View {
 struct Seen<'a> {
     mappings: &'a [Mapping],
     files: &'a HashMap<Inode, File>,
+    used: RefCell<HashSet<Inode>>,
     wanted: RefCell<HashSet<Inode>>,
+    lines: RefCell<HashMap<Inode, Vec<VirtAddr>>>,
     missed: Cell<bool>,
+}
+
+impl Seen<'_> {
+    /// The file at an address, and where in it that is.
+    fn file(&self, address: u64) -> Option<(Inode, &File, FileOffset)> {
+        let holds = |mapping: &&Mapping| mapping.addresses.contains(&address);
+        let Some(mapping) = self.mappings.iter().find(holds) else {
+            self.missed.set(true);
+            return None;
+        };
+        let offset = FileOffset((address - mapping.addresses.start).wrapping_add(mapping.offset));
+        Some((mapping.inode, self.files.get(&mapping.inode)?, offset))
+    }
 }
 
 impl Space for Seen<'_> {
     fn code(&self, address: u64) -> Place<'_> {
-        let holds = |mapping: &&Mapping| mapping.addresses.contains(&address);
-        let Some(mapping) = self.mappings.iter().find(holds) else {
-            self.missed.set(true);
-            return Place::Nothing;
-        };
-        let offset = FileOffset((address - mapping.addresses.start).wrapping_add(mapping.offset));
-        let Some(file) = self.files.get(&mapping.inode) else { return Place::Nothing };
-        let within = |segment: &&Segment| {
-            segment.executable && offset.0.wrapping_sub(segment.offset.0) < segment.file_size
-        };
-        let Some(segment) = file.segments.iter().find(within) else {
+        let Some((key, file, offset)) = self.file(address) else { return Place::Nothing };
+        self.used.borrow_mut().insert(key);
+        let Some(at) = file.address(offset) else {
             let why = match &file.tables {
                 Tables::None(why) => why,
                 _ => "its segments are odd",
             };
             return Place::Unread(&file.name, VirtAddr(offset.0), why);
         };
-        let at = VirtAddr((offset.0 - segment.offset.0).wrapping_add(segment.address.0));
         match &file.tables {
             Tables::Read(code, _) => Place::Code(code, at),
             Tables::None(why) => Place::Unread(&file.name, at, why),
             Tables::Unread(..) | Tables::Asked => {
-                self.wanted.borrow_mut().insert(mapping.inode);
+                self.wanted.borrow_mut().insert(key);
                 Place::Unread(&file.name, at, "its tables are still being read")
             }
+        }
+    }
+
+    fn is_at(&self, address: u64) {
+        let Some((key, file, offset)) = self.file(address) else { return };
+        if let (Some(at), Tables::Read(code, _)) = (file.address(offset), &file.tables)
+            && code.lacks_lines(at)
+        {
+            self.lines.borrow_mut().entry(key).or_default().push(at);
         }
     }
 }
 
 impl File {
+    /// Where code at an offset is loaded, by the file.
+    fn address(&self, offset: FileOffset) -> Option<VirtAddr> {
+        let within = |segment: &&Segment| {
+            segment.executable && offset.0.wrapping_sub(segment.offset.0) < segment.file_size
+        };
+        let segment = self.segments.iter().find(within)?;
+        Some(VirtAddr((offset.0 - segment.offset.0).wrapping_add(segment.address.0)))
+    }
+
+    fn code(&mut self) -> Option<&mut Code> {
+        match &mut self.tables {
+            Tables::Read(code, _) => Some(code),
+            _ => None,
+        }
+    }
+
+    fn forget_lines(&mut self) {
+        if let Some(code) = self.code() {
+            code.forget_lines();
+        }
+    }
+
     fn open(proc: &Path, tgid: Tgid, mapping: &Mapping) -> Self {
         let name = mapping.name().unwrap_or_default();
         let (segments, tables) = match Module::open(&mapping.file(proc, tgid)) {

@@ -36,6 +36,11 @@ pub enum TargetError {
     List(#[source] std::io::Error),
 }
 
+/// Most processes of which control groups are remembered until their program is told of, and most groups of
+/// each.
+const CGROUPS_MAX: usize = 1 << 12;
+const CGROUPS_EACH_MAX: usize = 8;
+
 /// Why a process is traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
@@ -61,6 +66,8 @@ pub(super) struct Targets {
     proc: PathBuf,
     host: Host,
     traced: HashMap<Tgid, Target>,
+    /// Control groups of processes of which a new program is about to be told, the innermost first.
+    cgroups: HashMap<Tgid, Vec<String>>,
     /// How many were traced until now.
     seen: u64,
 }
@@ -75,6 +82,7 @@ impl Targets {
             proc: PathBuf::from("/proc"),
             host: Host::read(),
             traced: HashMap::new(),
+            cgroups: HashMap::new(),
             seen: 0,
         }
     }
@@ -202,8 +210,20 @@ impl Targets {
                 let Ok(facts) = process::read(&self.proc, socket.tgid) else { return Ok(()) };
                 self.confirm(selection, facts, Why::Named, true, announce)
             }
+            Event::Cgroup { tgid, name } => {
+                // What follows may have been lost.
+                if self.cgroups.len() >= CGROUPS_MAX {
+                    self.cgroups.clear();
+                }
+                let names = self.cgroups.entry(tgid).or_default();
+                if names.len() < CGROUPS_EACH_MAX {
+                    names.push(String::from_utf8_lossy(name).into_owned());
+                }
+                Ok(())
+            }
             Event::Exit { tgid, .. } => {
                 self.traced.remove(&tgid);
+                self.cgroups.remove(&tgid);
                 Ok(())
             }
             _ => Ok(()),
@@ -252,12 +272,13 @@ impl Targets {
         path: &[u8],
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), CaptureError> {
+        let cgroups = self.cgroups.remove(&tgid).unwrap_or_default();
         let known = self.traced.get(&tgid);
         let named = known.filter(|target| target.why == Why::Named);
         let facts = match process::read(&self.proc, tgid) {
             Ok(facts) => facts,
             // It has ended already; its events may still come.
-            Err(_) => brief(tgid, path, known.map(|target| &target.facts)),
+            Err(_) => brief(tgid, path, cgroups, known.map(|target| &target.facts)),
         };
         let target = match named {
             Some(target) => Some((Why::Named, target.follow)),
@@ -368,8 +389,8 @@ impl Targets {
     }
 }
 
-/// What is known of a program that ended before it could be looked at.
-fn brief(tgid: Tgid, path: &[u8], before: Option<&Facts>) -> Facts {
+/// What is known of a program that ended before it could be looked at; its control groups by name.
+fn brief(tgid: Tgid, path: &[u8], cgroups: Vec<String>, before: Option<&Facts>) -> Facts {
     let exe = PathBuf::from(String::from_utf8_lossy(path).into_owned());
     let name = Path::file_name(&exe).map(|name| name.to_string_lossy().into_owned());
     Facts {
@@ -382,7 +403,11 @@ fn brief(tgid: Tgid, path: &[u8], before: Option<&Facts>) -> Facts {
         exe_id: None,
         args: Vec::new(),
         uid: before.and_then(|before| before.uid),
-        cgroups: before.map(|before| before.cgroups.clone()).unwrap_or_default(),
+        cgroups: match before {
+            Some(before) if cgroups.is_empty() => before.cgroups.clone(),
+            // As `/proc/PID/cgroup` has them, but for those around them.
+            _ => cgroups.into_iter().map(|name| format!("0::/{name}")).collect(),
+        },
         inner_pid: tgid.0,
         otel_service_name: None,
         otel_resource_attributes: None,

@@ -16,8 +16,8 @@ use super::model::{Kind, Resource, Span};
 use super::sampler::Sampler;
 use super::sockets::{SocketState, Sockets};
 use super::state::{self, Operation, State};
-use crate::event::ids::{SocketId, TaskId, Tgid};
-use crate::event::{Event, Io, Outcome, Socket};
+use crate::event::ids::{TaskId, Tgid};
+use crate::event::{Event, Io, Last, Outcome, Socket};
 use crate::function::facts::FunctionFacts;
 use crate::platform::clock::{MonoNs, WallOffset};
 use crate::protocol::{self, Direction, End, ExchangeNo, http1};
@@ -168,12 +168,18 @@ impl Tracker {
         match event {
             Event::Io(io) => self.io(io),
             Event::Socket(socket) => self.socket(socket),
-            Event::Shutdown(id, at) => {
+            Event::Shutdown { id, at, last } => {
                 if let Some(key) = self.sockets.find(*id) {
+                    self.last(key, *last, *at);
                     self.end(key, Direction::Outbound, *at);
                 }
             }
-            Event::Closed { id, at, held } => self.closed(*id, *at, *held),
+            Event::Closed { id, at, held, last } => {
+                if let Some(key) = self.sockets.find(*id) {
+                    self.last(key, *last, *at);
+                    self.closed(key, *at, *held);
+                }
+            }
             Event::Hit(hit) => {
                 if self.state.processes.contains_key(&hit.tgid) {
                     self.calls.hit(hit, &mut self.state, self.settings.sampler);
@@ -206,7 +212,8 @@ impl Tracker {
                 self.state.exit(*tgid);
             }
             Event::Exec { tgid, at, .. } => self.calls.exit(*tgid, *at, None, &mut self.state),
-            Event::Listen(_) => {}
+            // Whoever looks at processes has announced what is to be said of it.
+            Event::Cgroup { .. } | Event::Listen(_) => {}
         }
     }
 
@@ -401,6 +408,24 @@ impl Tracker {
         operation
     }
 
+    /// The process has closed a socket, with which it had come this far: operations that were not seen may
+    /// have been its last ones.
+    fn last(&mut self, key: SocketKey, last: Last, at: MonoNs) {
+        let ends = [(Direction::Inbound, last.read_to), (Direction::Outbound, last.written_to)];
+        for (direction, position) in ends {
+            let (Some(position), Some(socket)) = (position, self.sockets.get_mut(key)) else {
+                continue;
+            };
+            // Of a direction in which nothing was seen, nothing says where it began.
+            let Some(expected) = socket.expected_mut(direction).replace(position) else { continue };
+            let missing = position.wrapping_sub(expected);
+            if missing > 0 && missing < 1 << 31 {
+                self.missed(key);
+                self.gap(key, direction, Some(missing.into()), at);
+            }
+        }
+    }
+
     /// Something was missed on a socket: what is open there may have missed it.
     fn missed(&mut self, key: SocketKey) {
         self.state.tallies.gaps += 1;
@@ -423,8 +448,7 @@ impl Tracker {
     /// The kernel has closed a connection. `held`: its process still has the socket, and may still
     /// read from it. (More may also be told of what happened before, because a peer's reset is
     /// handled within the very operation that provoked it.)
-    fn closed(&mut self, id: SocketId, at: MonoNs, held: bool) {
-        let Some(key) = self.sockets.find(id) else { return };
+    fn closed(&mut self, key: SocketKey, at: MonoNs, held: bool) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         socket.closed_at = Some(at);
         if held {

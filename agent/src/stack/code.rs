@@ -1,12 +1,15 @@
 //! What is known of one executable or library: how its functions return, and what they are called. Reads
-//! its files once; a file that says nothing makes frames without names, or ends a stack.
+//! its files once; a file that says nothing makes frames without names, or ends a stack. Source lines are
+//! told from outside, address by address.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::inspect::address::VirtAddr;
 use crate::inspect::debug_file::Lookup;
 use crate::inspect::demangle;
-use crate::inspect::elf::Module;
+use crate::inspect::dwarf::lines::Call;
+use crate::inspect::elf::{ElfError, Module};
 use crate::inspect::symbols::{Index, SymbolError};
 
 use super::Frame;
@@ -21,6 +24,16 @@ pub struct Code {
     root: PathBuf,
     index: Index,
     go: Option<Go>,
+    lines: Lines,
+}
+
+/// What debug information says of addresses.
+#[derive(Debug)]
+enum Lines {
+    /// Of these; `None`: they are asked for.
+    Of(HashMap<VirtAddr, Option<Box<[Call]>>>),
+    /// There is no debug information that can be read.
+    None,
 }
 
 /// Sections that are kept in memory.
@@ -50,7 +63,8 @@ impl Code {
         let index = Index::read(&module, Lookup::below(root))?;
         index.unwind(&module);
         let go = Go::read(&module, &index);
-        Ok(Self { name: name.to_owned(), module, root: root.to_owned(), index, go })
+        let lines = Lines::Of(HashMap::new());
+        Ok(Self { name: name.to_owned(), module, root: root.to_owned(), index, go, lines })
     }
 
     /// Steps from the code at `at`, with these registers, to its caller.
@@ -85,7 +99,78 @@ impl Code {
     /// which may be behind it.
     pub fn frames(&self, address: VirtAddr, next: VirtAddr) -> Vec<Frame> {
         let go = self.go.as_ref().and_then(|go| go.frames(&self.module, address, next));
-        go.unwrap_or_else(|| vec![self.frame(address, next)])
+        go.unwrap_or_else(|| self.native(address, next))
+    }
+
+    fn native(&self, address: VirtAddr, next: VirtAddr) -> Vec<Frame> {
+        let outer = self.frame(address, next);
+        let calls = match &self.lines {
+            Lines::Of(known) => known.get(&address).and_then(Option::as_deref),
+            Lines::None => None,
+        };
+        let Some((last, inlined)) = calls.and_then(<[Call]>::split_last) else {
+            return vec![outer];
+        };
+        let inlined = inlined.iter().map(|call| Frame {
+            function: call.function.clone(),
+            module: self.name.clone(),
+            file: call.file.clone(),
+            line: call.line,
+            is_inlined: true,
+            ..Frame::default()
+        });
+        let (file, line) = (last.file.clone(), last.line);
+        // What the linker calls it, if that is known.
+        let function = match &*outer.function {
+            "" if !file.is_empty() => last.function.clone(),
+            name => name.to_owned(),
+        };
+        inlined.chain([Frame { function, file, line, ..outer }]).collect()
+    }
+
+    /// Whether debug information has not been asked yet what an address is of.
+    pub fn lacks_lines(&self, address: VirtAddr) -> bool {
+        match &self.lines {
+            Lines::Of(known) => {
+                let is_go = self.go.as_ref().is_some_and(|go| go.has(address));
+                !is_go && !known.contains_key(&address)
+            }
+            Lines::None => false,
+        }
+    }
+
+    /// Notes that debug information is asked about addresses; who asks it needs the file.
+    ///
+    /// # Errors
+    /// If there are too many open files.
+    pub fn ask(&mut self, addresses: &[VirtAddr]) -> Result<(Module, PathBuf), ElfError> {
+        let module = self.module.again()?;
+        if let Lines::Of(known) = &mut self.lines {
+            known.extend(addresses.iter().map(|address| (*address, None)));
+        }
+        Ok((module, self.root.clone()))
+    }
+
+    /// What debug information says. About how much memory that takes.
+    pub fn tell(&mut self, told: Vec<(VirtAddr, Box<[Call]>)>) -> usize {
+        let Lines::Of(known) = &mut self.lines else { return 0 };
+        let bytes = told.iter().flat_map(|(_, calls)| calls).map(Call::bytes).sum::<usize>();
+        let bytes = bytes + told.len() * size_of::<(VirtAddr, Option<Box<[Call]>>)>();
+        known.extend(told.into_iter().map(|(address, calls)| (address, Some(calls))));
+        bytes
+    }
+
+    /// There is no debug information.
+    pub fn has_no_lines(&mut self) {
+        self.lines = Lines::None;
+    }
+
+    /// Forgets what debug information has said; it may be asked again.
+    pub fn forget_lines(&mut self) {
+        if let Lines::Of(known) = &mut self.lines {
+            known.retain(|_, calls| calls.is_none());
+            known.shrink_to_fit();
+        }
     }
 
     fn frame(&self, address: VirtAddr, next: VirtAddr) -> Frame {

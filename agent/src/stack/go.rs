@@ -43,6 +43,11 @@ impl Go {
         Table::parse(&self.bytes, self.text).ok()?.function(at)
     }
 
+    /// Whether the code at an address is Go's.
+    pub(super) fn has(&self, at: VirtAddr) -> bool {
+        self.function(at).is_some()
+    }
+
     /// `None`: the code is not Go's.
     pub(super) fn caller(
         &self,
@@ -90,6 +95,7 @@ impl Go {
             offset: if is_inlined { 0 } else { next.0.saturating_sub(function.address.0) },
             file,
             line,
+            is_inlined,
             style: Style::Go,
             ..Frame::default()
         };

@@ -58,6 +58,9 @@ pub struct Frame {
     /// The line, from 1; 0 if unknown.
     #[serde(default)]
     pub line: u32,
+    /// It has no frame of its own: its code is part of the next one's.
+    #[serde(default)]
+    pub is_inlined: bool,
     /// How it is written.
     #[serde(default)]
     pub style: Style,
@@ -70,7 +73,7 @@ pub struct Frame {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Style {
-    /// `at NAME (FILE:LINE)`
+    /// `at NAME (FILE:LINE)`, or where that is unknown `at NAME+OFFSET (MODULE)`
     #[default]
     Native,
     /// The function, and on a line of its own the place.

@@ -25,10 +25,12 @@ pub fn text(stack: &Stack, inner: Inner) -> String {
     }
     let mut text = String::new();
     let end = |frame: &Frame| frame.function.contains(RUST_END);
+    // With what is inlined into it.
+    let first = || stack.frames.iter().position(|frame| !frame.is_inlined).map_or(0, |at| at + 1);
     let left_out = match inner {
         Inner::Own => 0,
-        Inner::Raising => 1,
-        Inner::RaisingRust => stack.frames.iter().position(end).unwrap_or_default() + 1,
+        Inner::Raising => first(),
+        Inner::RaisingRust => stack.frames.iter().position(end).map_or_else(first, |at| at + 1),
     };
     for frame in stack.frames.iter().skip(left_out) {
         // Writing to a string cannot fail.
@@ -56,14 +58,19 @@ fn python(stack: &Stack) -> String {
 }
 
 fn native(frame: &Frame, text: &mut String) -> std::fmt::Result {
-    let Frame { function, offset, module, file, line, by_frame_pointer, .. } = frame;
+    let Frame { function, offset, module, file, line, is_inlined, by_frame_pointer, .. } = frame;
     write!(text, "at ")?;
     match (function.as_str(), module.as_str()) {
         ("", "") => write!(text, "{offset:#x} (unknown)"),
         ("", module) => write!(text, "{offset:#x} ({module})"),
-        (function, _) if !file.is_empty() => write!(text, "{function} ({file}:{line})"),
+        (function, _) if !file.is_empty() && *line > 0 => {
+            write!(text, "{function} ({file}:{line})")
+        }
+        (function, _) if !file.is_empty() => write!(text, "{function} ({file})"),
+        (function, module) if *is_inlined => write!(text, "{function} ({module})"),
         (function, module) => write!(text, "{function}+{offset:#x} ({module})"),
     }?;
+    text.push_str(if *is_inlined { " [inlined]" } else { "" });
     writeln!(text, "{}", if *by_frame_pointer { " [by frame pointer]" } else { "" })
 }
 
@@ -91,9 +98,13 @@ mod tests {
             file: file.to_owned(),
             line: 12,
             style,
-            by_frame_pointer: false,
+            ..Frame::default()
         };
+        let inlined = Frame { is_inlined: true, ..frame("app::next", "lex.h", Style::Native) };
         let frames = vec![
+            inlined.clone(),
+            Frame { file: String::new(), line: 0, ..inlined.clone() },
+            Frame { line: 0, by_frame_pointer: true, ..inlined },
             frame("app::parse", "parse.cpp", Style::Native),
             frame("main", "", Style::Native),
             frame("", "", Style::Native),
@@ -102,7 +113,10 @@ mod tests {
         let mut stack = Stack { frames, end: Some("more than 64 frames".to_owned()) };
         assert_eq!(
             text(&stack, Inner::Own),
-            "at app::parse (parse.cpp:12)\n\
+            "at app::next (lex.h:12) [inlined]\n\
+             at app::next (program) [inlined]\n\
+             at app::next (lex.h) [inlined] [by frame pointer]\n\
+             at app::parse (parse.cpp:12)\n\
              at main+0x1d (program)\n\
              at 0x1d (program)\n\
              main.work(...)\n\
@@ -110,6 +124,8 @@ mod tests {
              … (not followed further: more than 64 frames)"
         );
         stack.end = None;
+        // What raises, and what is inlined into it, is not the program's.
+        assert!(text(&stack, Inner::Raising).starts_with("at main+0x1d"));
         assert!(text(&stack, Inner::Raising).ends_with("+0x1d"));
     }
 }

@@ -12,6 +12,9 @@ use crate::inspect::unwind::step::{Caller, Memory, Registers, StepError};
 pub trait Space {
     /// The module at an address, and which of the module's own addresses that is.
     fn code(&self, address: u64) -> Place<'_>;
+
+    /// An address at which a frame is.
+    fn is_at(&self, address: u64);
 }
 
 /// What is at an address.
@@ -57,6 +60,7 @@ pub fn walk(image: &Image<'_>, space: &dyn Space) -> Stack {
         // What returns lies behind its call, which may be the last thing in a function.
         let address = if is_exact { next } else { next.wrapping_sub(1) };
         let place = space.code(address);
+        space.is_at(address);
         let frames = match &place {
             Place::Code(code, at) => code.frames(*at, behind(*at, is_exact)),
             Place::Unread(name, at, _) => {

@@ -85,7 +85,7 @@ impl Observed {
         match *event {
             Event::Socket(socket) => self.sockets.push(socket),
             Event::Closed { id, .. } => self.closed.push(id),
-            Event::Shutdown(id, _) => self.shutdown.push(id),
+            Event::Shutdown { id, .. } => self.shutdown.push(id),
             Event::Io(io) => {
                 assert_eq!(io.task.kind, agent_common::task_kind::THREAD);
                 assert!(self.follows || io.tgid.0 == self.tgid);
@@ -114,6 +114,7 @@ impl Observed {
                 self.programs.push(path.rsplit('/').next().unwrap_or_default().to_owned());
             }
             Event::Listen(_)
+            | Event::Cgroup { .. }
             | Event::Hit(_)
             | Event::Fork { .. }
             | Event::Exit { .. }

@@ -2,6 +2,7 @@
 //! has failed.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use remora_tests::agent::Ended;
 use remora_tests::compile::compile;
 use remora_tests::program::scripts;
 use remora_tests::spans::{SERVER, Span};
-use remora_tests::{Scratch, is_root, until, wire};
+use remora_tests::{Scratch, is_root, servers, until, wire};
 use serde_json::Value;
 
 use crate::scene::{ALL, Shown, Waiting, ended, probing};
@@ -216,16 +217,24 @@ fn script(interpreter: &str, name: &str) -> Option<Command> {
 
 /// A script that answers one request, and ends within the next one with what nobody has caught.
 fn ending(interpreter: &str, name: &str) -> Option<Vec<Span>> {
+    let (shown, ended) = ends_within(script(interpreter, name)?, &["/ends"])?;
+    assert_eq!(told(&ended.spans), expected(&shown), "{:#?}", ended.log);
+    Some(ended.spans)
+}
+
+/// A script that answers one request and does not answer these.
+fn ends_within(mut start: Command, unanswered: &[&str]) -> Option<(Shown, Ended)> {
     if !is_root() {
         return None;
     }
     let scratch = Scratch::new();
-    let mut start = script(interpreter, name)?;
     let ask = |program: &Waiting| {
         let port = until("a port", || program.printed().lines().nth(1)?.parse().ok());
         let answer = wire::get(port, "/answers");
         assert!(answer.contains("200"), "{answer}");
-        assert_eq!(wire::get(port, "/ends"), "");
+        for path in unanswered {
+            assert_eq!(wire::get(port, path), "", "{path}");
+        }
     };
     let alone = Waiting::start(&scratch, "alone", &mut start);
     ask(&alone);
@@ -240,8 +249,7 @@ fn ending(interpreter: &str, name: &str) -> Option<Vec<Span>> {
     assert_eq!(shown.stderr, alone.stderr);
     assert_eq!(shown.status, alone.status);
     assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
-    assert_eq!(told(&ended.spans), expected(&shown), "{:#?}", ended.log);
-    Some(ended.spans)
+    Some((shown, ended))
 }
 
 /// The request during which it has ended has failed with what has ended it.
@@ -256,6 +264,46 @@ fn check_end(spans: &[Span], error: &str) {
 fn php() {
     let Some(spans) = ending("php", "fates.php") else { return };
     check_end(&spans, "RuntimeException");
+}
+
+/// What has ended a thread or the program has failed the request that it served.
+fn python(interpreter: impl AsRef<OsStr>) {
+    let mut command = Command::new(interpreter);
+    command.arg(scripts().join("functions/exceptions/fates.py"));
+    let unanswered = ["/thread", "/value", "/ends"];
+    let Some((shown, ended)) = ends_within(command, &unanswered) else { return };
+    let expected = expected(&shown);
+    let mut told = told(&ended.spans);
+    // To write a traceback raises some more.
+    told.retain(|(message, fate), _| {
+        let is_own = expected.keys().any(|(own, _)| own == message);
+        assert!(is_own || fate == "-", "{message}: {fate}");
+        is_own
+    });
+    assert_eq!(told, expected, "{:#?}", ended.log);
+    let request = |path: &str, status, error: &str| (path.to_owned(), status, error.to_owned());
+    let expected = [
+        request("/answers", Some(200), ""),
+        request("/ends", None, "RuntimeError"),
+        request("/thread", None, "RuntimeError"),
+        request("/value", None, "IndexError"),
+    ];
+    assert_eq!(requests(&ended.spans), expected);
+}
+
+#[test]
+fn python_as_it_is() {
+    python("python3");
+}
+
+#[test]
+fn pythons_of_other_versions() {
+    for version in ["3.9", "3.10", "3.12", "3.13", "3.14"] {
+        match servers::python(version) {
+            Some(interpreter) => python(interpreter),
+            None => println!("skipped: needs Python {version} (cargo xtask setup)"),
+        }
+    }
 }
 
 #[test]

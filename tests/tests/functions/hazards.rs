@@ -73,6 +73,19 @@ hazards! {
     tail_calls_cet: "tail.c"
         [O2, "-fcf-protection=full", "-no-pie"],
         [], ["first", "second", "third", "is_even", "is_odd"], Exact;
+    /// Functions of one instruction: one probe is their entry and their end.
+    single_instructions: "single.cpp" [O2, "-g", "-lpthread"],
+        [], ["nothing", "marked", "pops", "onwards", "marked_onwards", "elsewhere", "to_nothing",
+            "by_pointer", "to_throw", "handler", "adds", "throws"], Exact;
+    /// The same with none of what they jump into probed.
+    single_instructions_alone: "single.cpp" ["-O0", "-lpthread", "-no-pie"],
+        ["alone"], ["nothing", "marked", "pops", "onwards", "marked_onwards", "elsewhere", "to_nothing",
+            "by_pointer", "to_throw", "handler"], Exact;
+    /// Jumps by tables of functions, of which none leads into the function itself.
+    tables_of_functions: "dispatch.c" [O2, "-fPIE", "-pie"],
+        [], ["by_constant", "by_structure", "by_changing", "by_object", "within", "even", "odd"], Exact;
+    tables_of_functions_not_pie: "dispatch.c" [O2, "-no-pie", "-fno-pie", "-s", "-rdynamic"],
+        [], ["by_constant", "by_structure", "by_changing", "by_object", "within", "even", "odd"], AllOrNone;
     /// Frames that never return.
     long_jumps: "jump.c" [O2], [], ["hop", "leap"], Exact;
     threads: "threads.c" [O2, "-lpthread"], [], ["leave", "wait_here", "work"], Exact;

@@ -1,11 +1,12 @@
 //! Stacks are those that programs say themselves.
 
+use std::ffi::OsStr;
 use std::process::Command;
 
 use remora_tests::compile::compile;
 use remora_tests::program::scripts;
 use remora_tests::spans::{Event, Span};
-use remora_tests::{Scratch, is_root, until, wire};
+use remora_tests::{Scratch, is_root, servers, until, wire};
 
 use crate::scene::{ALL, Waiting, ended, probing};
 
@@ -43,21 +44,21 @@ fn check(source: &str, flags: &[&str], work: &str, name: impl Fn(&str) -> Option
 }
 
 /// The stacks that a program says.
-fn said(stdout: &str) -> Vec<Vec<&str>> {
+pub(crate) fn said(stdout: &str) -> Vec<Vec<&str>> {
     let lines = stdout.lines().filter_map(|line| line.strip_prefix("stack "));
     let said: Vec<Vec<&str>> = lines.map(|line| line.split(' ').collect()).collect();
     assert!(!said.is_empty(), "{stdout}");
     said
 }
 
-fn stack(event: &Event) -> &str {
+pub(crate) fn stack(event: &Event) -> &str {
     let stack = event.attributes.get("exception.stacktrace");
     stack.and_then(|stack| stack.as_str()).unwrap_or_default()
 }
 
-/// `at NAME+0x… (…)`
+/// `at NAME+0x… (…)`, `at NAME (FILE:LINE)`; of what has a frame of its own.
 fn native(line: &str) -> Option<&str> {
-    let name = line.strip_prefix("at ")?;
+    let name = line.strip_prefix("at ").filter(|line| !line.ends_with(" [inlined]"))?;
     let end = name.rfind("+0x").or(name.rfind(" ("))?;
     name.get(..end)
 }
@@ -159,16 +160,11 @@ fn calls() {
     }
 }
 
-/// An interpreter of Python's, if it is there and of a version whose frames are known.
-fn python(name: &str) -> Option<Command> {
-    let asks = "import sys; print((3, 11) <= sys.version_info < (3, 14))";
-    let knows = Command::new(name).args(["-c", asks]).output();
-    if knows.is_ok_and(|output| output.stdout == b"True\n") {
-        let mut command = Command::new(name);
-        command.arg(scripts().join("functions/stacks/raise.py"));
-        return Some(command);
-    }
-    None
+/// The script, for an interpreter of Python's.
+fn python(interpreter: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(interpreter);
+    command.arg(scripts().join("functions/stacks/raise.py"));
+    command
 }
 
 /// `  File "…/NAME", line LINE, in FUNCTION`
@@ -207,21 +203,41 @@ fn interpreted(mut command: Command) {
 
 #[test]
 fn python_as_it_is() {
-    match python("python3") {
-        Some(command) => interpreted(command),
-        None => println!("skipped: needs Python 3.11 to 3.13"),
-    }
+    interpreted(python("python3"));
 }
 
-/// The versions whose frames are known, where a host has them beside its own.
 #[test]
-fn pythons_of_other_versions() {
-    for name in ["python3.11", "python3.12", "python3.13"] {
-        match python(name) {
-            Some(command) => interpreted(command),
-            None => println!("{name} is not on this host"),
-        }
-    }
+fn python_3_9() {
+    of_version("3.9");
+}
+
+#[test]
+fn python_3_10() {
+    of_version("3.10");
+}
+
+#[test]
+fn python_3_12() {
+    of_version("3.12");
+}
+
+#[test]
+fn python_3_13() {
+    of_version("3.13");
+}
+
+#[test]
+fn python_3_14() {
+    of_version("3.14");
+}
+
+/// One of those that set-up has fetched.
+fn of_version(version: &str) {
+    let Some(interpreter) = servers::python(version) else {
+        println!("skipped: needs Python {version} (cargo xtask setup)");
+        return;
+    };
+    interpreted(python(interpreter));
 }
 
 /// The names on the stack of a signal that ends a program.

@@ -26,6 +26,15 @@ pub(crate) fn run(words: &str) {
             let [v4, v6, store] = [v4, v6, store].map(|port| port.parse().expect("a port"));
             Shopper { v4, v6, store, path: path.to_owned() }.shop();
         }
+        ["asker", port] => {
+            let mut server = tcp("127.0.0.1", port.parse().expect("a port"));
+            say("ready");
+            wait_for_line();
+            server.write(b"GET /halves HTTP/1.1\r\nHost: host\r\n\r\n");
+            let head = server.head().expect("an answer");
+            say("head");
+            assert_eq!(server.body(&head, false), 4);
+        }
         ["passer", store] => {
             ask(&mut tcp("127.0.0.1", store.parse().expect("a port")), "/plain/passing");
         }

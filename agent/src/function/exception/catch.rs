@@ -36,6 +36,13 @@ pub struct Catch {
 pub enum Which {
     /// The one that is this object.
     Object(u64),
+    /// The one that is this object, or that was made of one of these.
+    Made {
+        /// The exception itself.
+        exception: u64,
+        /// What it may have been made of.
+        of: [Option<u64>; 2],
+    },
     /// The latest that is on its way.
     Latest,
     /// Not known.

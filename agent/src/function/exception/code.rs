@@ -115,6 +115,12 @@ impl Code {
         Jump(self.ops.len() - 1)
     }
 
+    /// Jumps if the accumulator is less than this number, both unsigned.
+    pub(super) fn jump_if_below(&mut self, number: i32) -> Jump {
+        self.op(op::SKIP_IF, compare::LT, 0, number);
+        Jump(self.ops.len() - 1)
+    }
+
     /// Jumps.
     pub(super) fn jump(&mut self) -> Jump {
         self.op(op::SKIP, 0, 0, 0);

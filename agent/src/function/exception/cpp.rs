@@ -199,7 +199,7 @@ mod tests {
 
     fn raised(name: &str, message: Option<&str>) -> Option<Seen> {
         let message = message.map(str::to_owned);
-        Some(Seen::Raised(Raised { name: name.to_owned(), message, place: None, object: None }))
+        Some(Seen::Raised(Raised { name: name.to_owned(), message, ..Raised::default() }))
     }
 
     #[test]

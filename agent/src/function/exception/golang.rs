@@ -11,7 +11,7 @@ use super::catch::{self, Catch, Which};
 use super::chunks::{Chunks, Piece, is_name, word, written};
 use super::code::Code;
 use super::cold::{self, Constants};
-use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, data};
+use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings, data, wrapped};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::elf::Module;
 
@@ -110,6 +110,8 @@ pub(super) fn code(name: &str, seen: Surroundings<'_>) -> (Vec<Op>, Decode) {
     code.register(register::RBX).follow(0).counted(0, MESSAGE_MAX);
     // What only some have, and only some are large enough for.
     code.chunk(METHOD).register(register::RBX).add(24).copy(16);
+    wrapped::tell(&mut code, register::RBX);
+    // Last what is in the program's file, too.
     code.chunk(FLAGS).register(register::RAX).load(TYPE_FLAGS, 4).put(4);
     let distance = types(seen.module).and_then(|types| {
         i32::try_from(types.0.wrapping_sub(seen.site.address.0).cast_signed()).ok()
@@ -150,6 +152,11 @@ pub(super) fn complete(chunks: Chunks<'_>, constants: &mut dyn Constants) -> Opt
         && let Some(assertion) = types.assertion(chunks)
     {
         more.extend(assertion);
+    }
+    if let Some(inner) = name.as_deref().and_then(|name| wrapped::inner(name, chunks))
+        && let Some(name) = types.name(catch::from_here(chunks, inner)?)
+    {
+        more.extend(wrapped::told(&name));
     }
     (!more.is_empty()).then_some(more)
 }
@@ -345,7 +352,7 @@ fn message(name: &str, image: &[u8], chunks: Chunks<'_>) -> Option<String> {
         "uint" | "uint64" => number()?.to_string(),
         "int32" => (number()? as i32).to_string(),
         "uint32" => (number()? as u32).to_string(),
-        _ => return None,
+        _ => wrapped::message(name, image, chunks)?,
     })
 }
 

@@ -19,7 +19,9 @@ mod ruby;
 mod rust;
 #[cfg(test)]
 mod tests;
+mod uncaught;
 mod v8;
+mod wrapped;
 
 use agent_common::function::{OPS_MAX, Op, op};
 use serde::{Deserialize, Serialize};
@@ -107,6 +109,10 @@ pub enum Decode {
     GoServer,
     /// `_PyErr_SetObject`
     Python,
+    /// `PyErr_Display` and what threads end with.
+    PythonUncaught,
+    /// What cannot be raised where it has come about.
+    PythonUnraisable,
     /// `zend_throw_exception_internal`
     Php,
     /// `zend_exception_error`
@@ -158,6 +164,8 @@ pub struct Raised {
     pub place: Option<Place>,
     /// What tells it from all others that are on their way.
     pub object: Option<u64>,
+    /// The object that it is made of, if there is none of its own yet.
+    pub made_of: Option<u64>,
 }
 
 /// A place in source code.
@@ -176,6 +184,7 @@ impl Raised {
             message: message.map(|text| clean(&text)),
             place: None,
             object: None,
+            made_of: None,
         }
     }
 
@@ -201,7 +210,9 @@ fn clean(text: &str) -> String {
 /// The hooks of a module: its runtime's, or none.
 pub fn hooks(module: &Module, index: &Index) -> Hooks {
     let mut found = Hooks::default();
-    let functions = index.functions(|name| kind(name).is_some() || catch::kind(name).is_some());
+    let mut functions = index.functions(|name| kind(name).is_some() || catch::kind(name).is_some());
+    functions.extend(python::unnamed(module, index));
+    functions.extend(uncaught::methods(module, index));
     for function in &functions {
         let Some(kind) = kind(&function.name) else { continue };
         let site = match place_entry(module, index, function) {
@@ -219,7 +230,7 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
                 ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
             }
             if decode == Decode::Python
-                && let Some(frames) = frames::code(module)
+                && let Some(frames) = frames::code(module, index)
                 && ops.len() + frames.len() <= OPS_MAX
             {
                 ops.splice(0..0, frames);
@@ -281,12 +292,17 @@ impl Decode {
             | Self::GoRecovery
             | Self::GoUncaught
             | Self::GoServer => Runtime::Go,
-            Self::Python => Runtime::Python,
+            Self::Python | Self::PythonUncaught | Self::PythonUnraisable => Runtime::Python,
             Self::Php | Self::PhpUncaught => Runtime::Php,
             Self::Ruby => Runtime::Ruby,
             Self::Java => Runtime::Java,
             Self::V8 | Self::NodeUncaught => Runtime::V8,
         }
+    }
+
+    /// The hook with which it shares how many hits are told, so that each tells what was left out of both.
+    pub(crate) fn counts_with(self) -> Option<Self> {
+        matches!(self, Self::PythonUncaught | Self::PythonUnraisable).then_some(Self::Python)
     }
 
     /// Whether the hook tells who catches an exception.
@@ -324,6 +340,7 @@ fn kind(name: &str) -> Option<Runtime> {
         (rust::is_hook, Runtime::Rust),
         (golang::is_hook, Runtime::Go),
         (python::is_hook, Runtime::Python),
+        (uncaught::is_hook, Runtime::Python),
         (php::is_hook, Runtime::Php),
         (java::is_hook, Runtime::Java),
         (v8::is_hook, Runtime::V8),
@@ -336,6 +353,7 @@ fn code(kind: Runtime, function: &Function, seen: Surroundings<'_>) -> Option<(V
         Runtime::Cpp => Some(cpp::code(&function.name)),
         Runtime::Rust => Some(rust::code(&function.name)),
         Runtime::Go => Some(golang::code(&function.name, seen)),
+        Runtime::Python if uncaught::is_hook(&function.name) => uncaught::code(function, seen),
         Runtime::Python => python::code(function, seen),
         Runtime::Php => Some(php::code(&function.name)),
         Runtime::Java => java::code(seen),
@@ -361,6 +379,8 @@ pub fn decode(decode: Decode, chunks: &[u8]) -> Option<Seen> {
         Decode::GoServer => golang::decode_server(chunks),
         Decode::GoUncaught => Some(Seen::Uncaught(Which::Latest)),
         Decode::Python => python::decode(chunks),
+        Decode::PythonUncaught => Some(uncaught::decode(chunks)),
+        Decode::PythonUnraisable => Some(uncaught::decode_unraisable(chunks)),
         Decode::Php => php::decode(chunks),
         Decode::PhpUncaught => Some(php::decode_uncaught(chunks)),
         Decode::Ruby => ruby::decode(chunks),

@@ -2,6 +2,9 @@
 //! of a `raise` statement or of C code. What goes on through other frames, or is raised again by a bare
 //! `raise`, does not. Exceptions that C code raises and drops, or replaces, are seen as well.
 //!
+//! From 3.13 on it is not exported, so that it has no name where an interpreter is stripped. Then it is what
+//! both `PyErr_SetNone` and `PyErr_SetObject` end with, the former with no value.
+//!
 //! The type's name is `tp_name`: without its module for classes of Python code. The message is the first
 //! of the exception's arguments if that is a string of ASCII characters alone. Layouts are those of
 //! `Include/cpython/`: `object.h`, `unicodeobject.h`, `tupleobject.h`, `pyerrors.h`.
@@ -11,8 +14,10 @@ use agent_common::function::{Op, register};
 use super::chunks::Chunks;
 use super::code::{Code, Jump};
 use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings};
-use crate::inspect::demangle::Variant;
-use crate::inspect::symbols::{Function, Index};
+use crate::inspect::code::{Binary, Program, Whereabouts, tail_calls};
+use crate::inspect::demangle::{Language, Variant};
+use crate::inspect::elf::Module;
+use crate::inspect::symbols::{Function, Index, Origin};
 
 const HOOK: &str = "_PyErr_SetObject";
 
@@ -23,6 +28,12 @@ const NAME: u16 = 0;
 const TEXT: u16 = 1;
 /// Nothing: what may fail for itself.
 const STEP: u16 = 2;
+/// The value that is raised, and `tp_flags` of its type.
+const VALUE: u16 = 3;
+const FLAGS: u16 = 4;
+
+/// Of `tp_flags`, from the head of a type on.
+const TYPE_FLAGS: i32 = 152;
 
 /// Bits of `tp_flags`: the type is `tuple` or derived from it, `str`, or `BaseException`.
 const IS_TUPLE: i32 = 26;
@@ -35,28 +46,29 @@ pub(super) fn is_hook(name: &str) -> bool {
 
 /// Where things lie in objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Layout {
+pub(super) struct Layout {
     /// Bytes of an object's head; the pointer to its type is the last of it.
-    head: i32,
+    pub(super) head: i32,
     /// What messages need; `None`: only the type is read.
-    message: Option<MessageLayout>,
+    pub(super) message: Option<MessageLayout>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct MessageLayout {
+pub(super) struct MessageLayout {
     /// A tuple's first item.
-    item: i32,
+    pub(super) item: i32,
     /// A string's characters.
-    text: i32,
-    /// Bits of a string's state: it is compact, and of ASCII characters alone.
-    ascii: i32,
+    pub(super) text: i32,
 }
+
+/// Bits of a string's state: it is compact, and of ASCII characters alone.
+const ASCII: i32 = 3 << 5;
 
 impl Layout {
     /// By what came with the versions: 3.12 `PyErr_SetRaisedException`; 3.14
     /// `PyUnstable_Object_IsUniqueReferencedTemporary`; builds without the global lock, which have larger
     /// heads, `_Py_MergeZeroLocalRefcount`.
-    fn of(index: &Index) -> Self {
+    pub(super) fn of(index: &Index) -> Self {
         let (mut is_3_12, mut is_3_14, mut without_lock) = (false, false, false);
         index.functions(|name| {
             match name {
@@ -70,7 +82,6 @@ impl Layout {
         let message = MessageLayout {
             item: if is_3_14 { 32 } else { 24 },
             text: if is_3_12 { 40 } else { 48 },
-            ascii: if is_3_14 { 3 << 19 } else { 3 << 5 },
         };
         match without_lock {
             true => Self { head: 32, message: None },
@@ -86,6 +97,36 @@ pub(super) fn code(function: &Function, seen: Surroundings<'_>) -> Option<(Vec<O
     Some((read(Layout::of(seen.index)), Decode::Python))
 }
 
+/// The function, if it is there without a name.
+pub(super) fn unnamed(module: &Module, index: &Index) -> Option<Function> {
+    let ends = ["PyErr_SetNone", "PyErr_SetObject"];
+    let callers = index.functions(|name| name == HOOK || ends.contains(&name));
+    let caller = |name: &str| callers.iter().find(|function| function.name == name);
+    if caller(HOOK).is_some() {
+        return None;
+    }
+    let calls = |name| tail_calls(module, index, caller(name)?).ok();
+    let (of_none, of_object) = (calls(ends[0])?, calls(ends[1])?);
+    let mut without_value = of_none.iter().filter(|call| call.third_is_zero);
+    let (target, other) = (without_value.next()?.target, without_value.next());
+    if other.is_some() || !of_object.iter().any(|call| call.target == target) {
+        return None;
+    }
+    let Whereabouts::Unnamed(range) = Binary::new(module, index).whereabouts(target) else {
+        return None;
+    };
+    Some(Function {
+        address: target,
+        size: range.end.0.saturating_sub(target.0),
+        linkage: HOOK.to_owned(),
+        name: HOOK.to_owned(),
+        aliases: Vec::new(),
+        language: Language::C,
+        variant: Variant::Plain,
+        origin: Origin::Dynamic,
+    })
+}
+
 /// Whether the compiler has split the function, so that callers may go to the larger part directly. That
 /// part takes the same arguments.
 fn has_part(index: &Index) -> bool {
@@ -95,7 +136,7 @@ fn has_part(index: &Index) -> bool {
 /// The longest code that there may be.
 #[cfg(test)]
 pub(super) fn longest() -> Vec<Op> {
-    let message = MessageLayout { item: 24, text: 48, ascii: 3 << 5 };
+    let message = MessageLayout { item: 24, text: 48 };
     read(Layout { head: 16, message: Some(message) })
 }
 
@@ -107,6 +148,9 @@ fn read(layout: Layout) -> Vec<Op> {
         drop_if_named(&mut code, control_flow);
     }
     code.chunk(NAME).register(register::RSI).follow(name).string(NAME_MAX);
+    code.chunk(VALUE).register(register::RDX).put(8);
+    let class = layout.head - 8;
+    code.chunk(FLAGS).register(register::RDX).follow(class).follow(layout.head + TYPE_FLAGS).put(8);
     if let Some(message) = layout.message {
         read_message(&mut code, layout.head, message);
     }
@@ -155,8 +199,8 @@ fn read_message(code: &mut Code, head: i32, layout: MessageLayout) {
     code.recall(0).follow(layout.item).save(0);
     let odd = jump_unless_kind(code, class, IS_STRING);
     code.land(string);
-    code.recall(0).load(head + 16, 4).and(layout.ascii);
-    let wide = code.jump_unless(layout.ascii);
+    code.recall(0).load(head + 16, 4).and(ASCII);
+    let wide = code.jump_unless(ASCII);
     code.recall(0).follow(head).save(1);
     code.recall(0).add(layout.text).counted(1, MESSAGE_MAX);
     for jump in [other, none, odd, wide] {
@@ -166,7 +210,7 @@ fn read_message(code: &mut Code, head: i32, layout: MessageLayout) {
 
 /// Leaves in the accumulator whether the type of the object in slot 0 has this bit.
 fn kind(code: &mut Code, class: i32, bit: i32) {
-    let flags = class + 8 + 152;
+    let flags = class + 8 + TYPE_FLAGS;
     code.recall(0).follow(class).follow(flags).shift_right(bit).and(1);
 }
 
@@ -185,7 +229,10 @@ pub(super) fn decode(chunks: Chunks<'_>) -> Option<Seen> {
     if CONTROL_FLOW.contains(&name) {
         return Some(Seen::ControlFlow);
     }
-    Some(Seen::Raised(Raised::new(name, chunks.text(TEXT))))
+    let value = chunks.number(VALUE).filter(|value| *value != 0);
+    let is_exception = chunks.number(FLAGS).is_some_and(|flags| flags >> IS_EXCEPTION & 1 != 0);
+    let (object, made_of) = if is_exception { (value, None) } else { (None, value) };
+    Some(Seen::Raised(Raised { object, made_of, ..Raised::new(name, chunks.text(TEXT)) }))
 }
 
 #[cfg(test)]

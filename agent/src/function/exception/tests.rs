@@ -41,6 +41,8 @@ fn codes_fit() {
     ] {
         assert!(!ops.is_empty() && ops.len() <= OPS_MAX, "{}", ops.len());
     }
+    let python = python::longest().len() + frames::longest();
+    assert!(python <= OPS_MAX, "{python}: it would have no stacks");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 
 use super::Refusal;
-use super::flow::{Flow, Next, Step};
+use super::flow::{Ending, Flow, Next, Step};
 use super::kernel::Handling;
 use super::state::number;
 use crate::inspect::address::VirtAddr;
@@ -65,6 +65,20 @@ pub(super) fn choose(
         Some((first, ..)) if is_passed_once(flow, *first) => Refusal::Short,
         Some(_) => Refusal::EntryInLoop,
     })
+}
+
+/// Where a function ends that does nothing before: a probe there tells of both. A landing mark for
+/// indirect branches is nothing.
+pub(super) fn ends_at_once(flow: &Flow) -> Option<(VirtAddr, Ending)> {
+    let first = flow.steps.get(&flow.entry)?;
+    let last = match first.instruction.mnemonic() {
+        Mnemonic::Endbr64 => first.instruction.next_ip(),
+        _ => flow.entry,
+    };
+    match flow.steps.get(&last)?.next {
+        Next::End(ending) => Some((VirtAddr(last), ending)),
+        _ => None,
+    }
 }
 
 /// The first instructions, as long as no argument has changed.

@@ -9,6 +9,7 @@ mod flow;
 mod kernel;
 mod program;
 mod state;
+mod tail;
 
 use super::address::VirtAddr;
 use super::demangle::{Language, Variant};
@@ -17,9 +18,9 @@ use super::symbols::{Function, Index};
 use crate::function::site::{CostClass, Placement, Site, SiteKind};
 use flow::{Ending, Flow};
 use kernel::Handling;
-use program::Program;
 
-pub use program::{Binary, Whereabouts};
+pub use program::{Binary, Program, Whereabouts};
+pub use tail::{TailCall, tail_calls};
 
 /// Why a function is not probed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +104,14 @@ pub fn place_in(
     let ends: Vec<_> = flow.endings().collect();
     if ends.len() > ENDS_MAX {
         return Err(Refusal::Ends);
+    }
+    if let Some((address, ending)) = entry::ends_at_once(&flow) {
+        let kind = match ending {
+            Ending::Return => SiteKind::EntryAndReturn,
+            Ending::TailCall => SiteKind::EntryAndTailCall,
+        };
+        let entry = site(program, &flow, address, kind, 0)?;
+        return Ok(Placement { entry, ends: Vec::new() });
     }
     let taken: Vec<_> = ends.iter().map(|(address, _)| *address).collect();
     let entry = entry(program, &flow, language, &taken)?;

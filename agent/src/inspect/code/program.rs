@@ -17,6 +17,8 @@ pub trait Program {
     fn offset(&self, address: VirtAddr) -> Option<FileOffset>;
     /// What an address outside the function is.
     fn whereabouts(&self, address: VirtAddr) -> Whereabouts;
+    /// Whether unwind tables describe code from there on, as they do of each function and of each piece.
+    fn is_described_from(&self, address: VirtAddr) -> bool;
     /// Whether what lies at an address stays as it is in the file while the program runs.
     fn is_constant(&self, address: VirtAddr) -> bool;
     /// The address in this program that the loader writes into a place.
@@ -95,6 +97,11 @@ impl Program for Binary<'_> {
                 Whereabouts::Unnamed(address..end)
             }
         }
+    }
+
+    fn is_described_from(&self, address: VirtAddr) -> bool {
+        let described = self.index.unwind(self.module).range(address);
+        described.is_some_and(|described| described.start == address)
     }
 
     fn is_constant(&self, address: VirtAddr) -> bool {

@@ -142,7 +142,7 @@ impl State {
     /// What was computed may be a place within this one.
     pub(super) fn is_pointer(&self, jump: &Instruction) -> bool {
         match jump.op0_kind() {
-            OpKind::Memory => jump.memory_index() == Register::None,
+            OpKind::Memory => jump.memory_index() == Register::None || self.is_field(jump),
             OpKind::Register => match self.value(jump.op0_register()) {
                 Some(value) => is_pointer(value),
                 None => false,
@@ -341,10 +341,23 @@ impl State {
                 self.store(instruction, used.memory_size().size(), None);
             }
         }
-        let kind = if gives_pointer(instruction) { MADE } else { COMPUTED };
+        let is_load =
+            instruction.mnemonic() == Mnemonic::Mov && instruction.op1_kind() == OpKind::Memory;
+        let gives = gives_pointer(instruction) || is_load && self.is_field(instruction);
+        let kind = if gives { MADE } else { COMPUTED };
         for number in written {
             self.make(numbered(ip, number, kind), number);
         }
+    }
+
+    /// Whether a memory operand is a field at a place that the object says, a distance in bytes from a
+    /// pointer (CPython's `tp_vectorcall_offset`). Tables are indexed by entries, and lie at a constant place.
+    fn is_field(&self, instruction: &Instruction) -> bool {
+        let is_pointer = |register| self.value(register).is_some_and(is_pointer);
+        instruction.memory_index_scale() == 1
+            && instruction.memory_displacement64() == 0
+            && is_pointer(instruction.memory_base())
+            && is_pointer(instruction.memory_index())
     }
 
     /// The few instructions whose effect is followed.

@@ -113,9 +113,19 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
         "test %edi,%edi; je push; ret",
         "refused: it may end at the conditional jump",
     ),
-    ("only_jump", "jmp push", "refused: it is shorter than its probes"),
-    ("only_return", "ret", "refused: it is shorter than its probes"),
-    ("short_marked", "endbr64; jmp push", "entry +0; tail +4"),
+    // Where they begin they end.
+    ("only_jump", "jmp push", "entry and tail +0 cheap"),
+    ("only_return", "ret", "entry and return +0"),
+    ("only_return_pops", "ret $8", "entry and return +0"),
+    ("only_pointer", "jmp *%rdi", "entry and tail +0"),
+    (
+        "only_jump_notrack",
+        "notrack jmp *%rdi",
+        "refused: the kernel refuses a probe on the instruction",
+    ),
+    ("only_loop", "1: jmp 1b", "refused: its first instructions are within a loop"),
+    ("short_marked", "endbr64; jmp push", "entry and tail +4 cheap"),
+    ("returns_marked", "endbr64; ret", "entry and return +4"),
     ("with_frame", "push %rbx; jmp push", "refused: it jumps into other code"),
     ("never", "push %rbx; 1: jmp 1b", "entry +0 cheap"),
     ("traps", "push %rbx; ud2", "entry +0 cheap"),
@@ -183,8 +193,73 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
       9: ret; .section .rodata; .align 8; 5: .quad 1b,9b; .text",
         "entry +4 cheap; return +18; return +19",
     ),
+    // Tables of functions: which entry is used is not known.
+    (
+        "table_of_functions",
+        "imul $3,%rdi,%rdi; lea 5f(%rip),%rcx; jmp *8(%rcx,%rdi,8); \
+      .data; .align 8; 5: .quad 7, push, 0, 8, marked, 0; .text",
+        "entry +0; tail +11",
+    ),
+    (
+        "table_of_functions_loaded",
+        "lea 5f(%rip),%rcx; mov (%rcx,%rdi,8),%rax; jmp *%rax; \
+      .section .rodata; .align 8; 5: .quad push, marked; .text",
+        "entry +0; tail +11",
+    ),
+    // One that leads into the function itself may be one of its jumps.
+    (
+        "table_of_both",
+        "lea 5f(%rip),%rcx; jmp *(%rcx,%rdi,8); 1: ret; \
+      .data; .align 8; 5: .quad push, 1b; .text",
+        "refused: the jump",
+    ),
+    (
+        "table_of_nothing",
+        "lea 5f(%rip),%rcx; jmp *(%rcx,%rdi,8); \
+      .data; .align 8; 5: .quad 0, push; .text",
+        "refused: the jump",
+    ),
+    // A field at a place that the object says, and one of a table at a place that is not known.
+    ("field", "mov 56(%rdi),%rax; mov (%rsi,%rax),%rax; jmp *%rax", "entry +0; tail +8"),
+    ("field_in_jump", "mov (%rsi),%rax; jmp *(%rsi,%rax)", "entry +0; tail +3"),
+    ("scaled_field", "mov (%rsi,%rdi,8),%rax; jmp *%rax", "refused: the jump"),
     ("table_unknown", "lea (%rdi,%rsi),%rax; jmp *%rax", "refused: the jump"),
 ];
+
+#[test]
+fn what_functions_end_with() {
+    // As they are compiled that raise an exception in CPython, with and without a value.
+    let text = "\
+        .text\n\
+        .globl none\n.type none,@function\n\
+        none: push %rbp; mov %rdi,%rbp; test %rbp,%rbp; je 1f; testb $64,(%rbp); je 2f\n\
+        1: mov %rbp,%rsi; xor %edx,%edx; pop %rbp; jmp raise\n\
+        2: lea none(%rip),%rdx; xor %eax,%eax; pop %rbp; jmp format\n\
+        .size none,.-none\n\
+        .globl some\n.type some,@function\n\
+        some: mov %rsi,%rdx; test %edi,%edi; je 1f; jmp raise\n\
+        1: mov %edi,%edx; test %edx,%edx; jne 3f; xor %edx,%edx; 2: mov %rdi,%rsi; jmp raise\n\
+        3: mov $1,%edx; jmp 2b\n\
+        .size some,.-some\n\
+        .type raise,@function\nraise: push %rbx; pop %rbx; ret\n.size raise,.-raise\n\
+        .type format,@function\nformat: push %rbx; pop %rbx; ret\n.size format,.-format\n";
+    let built = Built::new("tails");
+    let flags = ["gcc", "-nostdlib", "-no-pie", "-Wl,-e,none", "-Wl,-z,noexecstack"];
+    let Some(path) = built.build("tails.S", text, &flags) else { return };
+    let module = Module::open(&path).expect("a program");
+    let index = Index::read(&module, Lookup::below(Path::new("/"))).expect("symbols");
+    let ends = |name: &str| -> Vec<(String, bool)> {
+        let functions = index.functions(|other| other == name);
+        let [function] = functions.as_slice() else { panic!("{name}: {functions:?}") };
+        let calls = tail_calls(&module, &index, function).expect("it can be followed");
+        let named = |call: TailCall| (index.starting_at(call.target), call.third_is_zero);
+        let text = |(name, zero): (Option<&str>, bool)| (name.unwrap_or("?").to_owned(), zero);
+        calls.into_iter().map(named).map(text).collect()
+    };
+    let (raise, format) = ("raise".to_owned(), "format".to_owned());
+    assert_eq!(ends("none"), [(raise.clone(), true), (format, false)]);
+    assert_eq!(ends("some"), [(raise.clone(), false), (raise, false)], "not on every way there");
+}
 
 #[test]
 fn small_functions() {
@@ -222,17 +297,22 @@ fn small_functions() {
 }
 
 fn described(function: VirtAddr, placement: &Placement) -> String {
-    let sites = std::iter::once(&placement.entry).chain(&placement.ends);
-    let words: Vec<_> = sites
+    let words: Vec<_> = placement
+        .sites()
         .map(|site| {
             let kind = match site.kind {
                 SiteKind::Entry => "entry",
                 SiteKind::Return => "return",
                 SiteKind::TailCall => "tail",
+                SiteKind::EntryAndReturn => "entry and return",
+                SiteKind::EntryAndTailCall => "entry and tail",
                 SiteKind::Event => "event",
             };
-            let is_entry = site.kind == SiteKind::Entry;
-            let cheap = if is_entry && site.cost == CostClass::Emulated { " cheap" } else { "" };
+            let cheap = if site.kind.is_entry() && site.cost == CostClass::Emulated {
+                " cheap"
+            } else {
+                ""
+            };
             let adjust =
                 if site.sp_adjust == 0 { String::new() } else { format!(" {}", site.sp_adjust) };
             format!("{kind} +{}{cheap}{adjust}", site.address.0 - function.0)

@@ -12,7 +12,7 @@ use super::prologue::{self, Prologue, Source};
 use super::resolve::{Resolver, children, number};
 use super::types::{Shape, TypeNo, Types};
 use super::units::{Attr, Die, Entry, Part, Unit, View};
-use super::{DescribeError, Described, Language, Parameter, returns};
+use super::{DescribeError, Described, Language, Parameter, returns, source};
 use crate::inspect::address::VirtAddr;
 
 /// Most parameters that are described.
@@ -519,19 +519,6 @@ fn name<'a>(view: &View<'a>, chain: &Chain<'a>) -> Arc<str> {
 fn file<'a>(view: &View<'a>, chain: &Chain<'a>) -> Option<Arc<str>> {
     let (die, unit, value) = chain.value(gimli::DW_AT_decl_file)?;
     let AttributeValue::FileIndex(index) = value else { return None };
-    let dwarf = view.dwarf(die.part)?;
     let header = unit.line_program.as_ref()?.header();
-    let file = header.file(index)?;
-    let name = dwarf.attr_string(unit, file.path_name()).ok()?.to_string_lossy();
-    let mut path = std::path::PathBuf::new();
-    if let Some(directory) = unit.comp_dir {
-        path.push(&*directory.to_string_lossy());
-    }
-    if let Some(directory) = file.directory(header)
-        && let Ok(directory) = dwarf.attr_string(unit, directory)
-    {
-        path.push(&*directory.to_string_lossy());
-    }
-    path.push(&*name);
-    Some(path.to_string_lossy().into())
+    source::path(view.dwarf(die.part)?, unit, header, index).map(Into::into)
 }

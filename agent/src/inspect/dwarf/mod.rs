@@ -7,6 +7,7 @@
 mod arguments;
 mod epilogue;
 mod function;
+pub mod lines;
 mod location;
 pub mod place;
 mod prologue;
@@ -14,6 +15,7 @@ mod resolve;
 mod returns;
 mod sections;
 mod signature;
+mod source;
 #[cfg(test)]
 mod tests;
 pub mod types;

@@ -254,6 +254,25 @@ fn a_tail_call_is_within_its_caller_if_it_is_probed() {
 }
 
 #[test]
+fn a_tail_call_is_unwound_with_what_it_has_jumped_to() {
+    let mut scene = scene();
+    scene.enter(APP, 0, sp(0));
+    scene.enter(APP, 1, sp(1));
+    scene.jump(APP, 1, sp(1));
+    scene.enter(APP, 2, sp(1));
+    // An exception leaves both.
+    scene.leave(APP, 0, sp(0));
+    check(
+        &mut scene,
+        expect![[r#"
+            app f0()
+              app f1() (stack exact) ~unwound
+                app f2() (stack exact) ~unwound
+        "#]],
+    );
+}
+
+#[test]
 fn a_signal_handler_on_its_own_stack_ends_nothing() {
     let mut scene = scene();
     scene.enter(APP, 0, sp(0));

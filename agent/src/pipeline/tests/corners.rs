@@ -665,3 +665,50 @@ fn a_body_that_seems_cut_off_where_something_was_missed_has_no_size() {
         scene.spans.iter().map(|span| span.attributes.get("http.response.body.size")).collect();
     assert_eq!(sizes, [None]);
 }
+
+#[test]
+fn the_last_bytes_of_a_connection_are_missed_if_no_program_has_told_them() {
+    let mut scene = two();
+    // The end of an answer, read; and an answer, written.
+    let (head, body) = ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab", 2);
+    let client = scene.tcp(1, 0).0;
+    scene.write(FRONT, client, &get("/rest/unseen"));
+    scene.read(FRONT, client, head);
+    scene.unseen(client, false, body);
+    scene.closes(client);
+    let server = scene.outside(2);
+    scene.read(BACK, server, &get("/all/seen"));
+    scene.write(BACK, server, OK);
+    scene.read(BACK, server, &get("/answer/unseen"));
+    scene.unseen(server, true, OK.len() as u32);
+    scene.closes(server);
+    check(
+        &mut scene,
+        expect![[r#"
+        front → /rest/unseen 200 lost 1 ~not_seen
+        back /all/seen 200
+        back /answer/unseen  lost 1 ~not_seen
+    "#]],
+    );
+    assert_eq!(scene.pipeline.tallies().gaps, 2);
+}
+
+#[test]
+fn nothing_is_missed_of_a_connection_that_was_seen_to_its_end() {
+    let mut scene = two();
+    let (c, s) = scene.tcp_at(1, 2, 5000, [u32::MAX - 20, u32::MAX - 3]);
+    scene.ask(FRONT, c, BACK, s, "/a");
+    scene.answer(BACK, s, FRONT, c);
+    scene.closes(c);
+    // The client's FIN takes a number, and is not told as read.
+    scene.end(BACK, s);
+    scene.closes(s);
+    check(
+        &mut scene,
+        expect![[r#"
+        front → /a 200
+          back /a 200 (tcp_seq exact)
+    "#]],
+    );
+    assert_eq!(scene.pipeline.tallies().gaps, 0);
+}

@@ -452,7 +452,10 @@ impl FunctionProbes {
 
     fn site(&self, point: &Point, code: u32) -> wire::Site {
         let flags = match point.site.kind {
-            SiteKind::Entry => hit_flags::ENTRY,
+            // The kernel half is to tell of it or not as of an entry; there is no end to wait for.
+            SiteKind::Entry | SiteKind::EntryAndReturn | SiteKind::EntryAndTailCall => {
+                hit_flags::ENTRY
+            }
             SiteKind::Return => hit_flags::RETURN,
             SiteKind::TailCall => hit_flags::TAIL_CALL,
             SiteKind::Event => hit_flags::EVENT,

@@ -79,9 +79,6 @@ impl Point {
             semaphore: None,
             task,
         };
-        let entry = point(planned.placement.entry, &planned.entry);
-        let ends = planned.placement.ends.iter();
-        let ends = ends.map(move |end| point(*end, planned.end_code(end.kind)));
-        std::iter::once(entry).chain(ends)
+        planned.placement.sites().map(move |site| point(*site, planned.code(site.kind)))
     }
 }

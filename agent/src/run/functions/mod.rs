@@ -7,6 +7,7 @@
 mod attached;
 mod budget;
 mod file;
+mod foretold;
 mod lease;
 mod numbered;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use budget::Watch;
 use file::{Content, File};
 pub(crate) use file::{FileId, Mapped, Version, mapped};
+use foretold::Foretold;
 use numbered::Numbered;
 
 use super::exceptions::Cold;
@@ -99,6 +101,8 @@ pub(super) struct Functions {
     cold: HashMap<SiteNo, (SitesNo, Cold), foldhash::fast::RandomState>,
     /// Processes that are probed.
     processes: HashMap<Tgid, Process>,
+    /// What they are going to map.
+    foretold: Foretold,
     watch: Watch,
 }
 
@@ -106,6 +110,8 @@ pub(super) struct Functions {
 struct Process {
     is_followed: bool,
     goroutines: Option<Goroutines>,
+    /// It is held, and what is probed is the program that it is about to become.
+    is_held: bool,
     /// The files that it was seen to run code of.
     seen: HashSet<FileId>,
     /// What is attached in it alone.
@@ -118,8 +124,9 @@ struct Process {
 impl Process {
     fn new(is_followed: bool, goroutines: Option<Goroutines>) -> Self {
         let (seen, links) = (HashSet::new(), Vec::new());
+        let due = clock::now();
         let mut process =
-            Self { is_followed, goroutines, seen, links, due: clock::now(), looks: 0 };
+            Self { is_followed, goroutines, is_held: false, seen, links, due, looks: 0 };
         process.rest(clock::now());
         process
     }
@@ -181,6 +188,7 @@ impl Functions {
             leaving: HashMap::new(),
             cold: HashMap::default(),
             processes: HashMap::new(),
+            foretold: Foretold::default(),
         }))
     }
 
@@ -232,10 +240,12 @@ impl Functions {
         let module =
             Mapped { id, open: program.to_owned(), name: file_name(program), is_executable: true };
         // What it runs until then is none of its own.
-        let process = Process { due: MonoNs(u64::MAX), ..Process::new(true, goroutines) };
+        let due = MonoNs(u64::MAX);
+        let process = Process { is_held: true, due, ..Process::new(true, goroutines) };
         self.processes.insert(tgid, process);
         selection.select_next_functions(tgid.0)?;
         self.module(tgid, module, PathBuf::from("/"), Reach::Everywhere, announce);
+        self.foretell_command(tgid, program, announce);
         self.wait(announce);
         Ok(())
     }
@@ -249,16 +259,23 @@ impl Functions {
         selection: &mut Selection,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), FunctionsError> {
+        let mut process = Process::new(is_followed, goroutines);
+        let mut before = self.processes.remove(&tgid);
+        if let Some(held) = before.take_if(|before| before.is_held) {
+            (process.seen, process.links) = (held.seen, held.links);
+        }
+        self.processes.insert(tgid, process);
         // A program that it was before has taken its probes along.
-        let before = self.processes.insert(tgid, Process::new(is_followed, goroutines));
         if let Some(before) = &before {
             self.detach(&before.links);
         }
         self.modules(tgid, announce);
+        selection.select_functions(tgid.0)?;
+        self.foretell_process(tgid, announce);
         if let Some(before) = before {
             self.leave(tgid, before.seen);
         }
-        Ok(selection.select_functions(tgid.0)?)
+        Ok(())
     }
 
     /// Probes the files that processes have begun to run code of since they were looked at last.

@@ -13,8 +13,7 @@ use crate::function::FunctionNo;
 use crate::function::exception;
 use crate::function::facts::{FunctionFacts, Role, SiteFacts};
 use crate::function::pattern::Pattern;
-use crate::function::plan::{Code, Planned};
-use crate::function::site::SiteKind;
+use crate::function::plan::Planned;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::probe::function::{Need, Point, SitesNo};
@@ -126,8 +125,12 @@ pub(super) fn points(
             rates.push((number, function.pattern.options.rate));
         }
     }
+    let first_hook = first + found.plan.functions.len() as u32;
     for (hook, number) in found.hooks.iter().zip(&mut numbers) {
-        points.push(exceptions::point(number, hook, goroutines));
+        let counts = hook.decode.counts_with();
+        let with = found.hooks.iter().position(|other| counts == Some(other.decode));
+        let counted = with.map_or(number, |with| first_hook + with as u32);
+        points.push(exceptions::point(counted, hook, goroutines));
         rates.push((FunctionNo(number), exception::RATE_PER_SECOND));
     }
     for (tracepoint, number) in found.tracepoints.iter().zip(&mut numbers) {
@@ -188,21 +191,10 @@ fn call(
     };
     let options = &function.pattern.options;
     let mut told = Vec::with_capacity(1 + function.placement.ends.len());
-    let entry = function.placement.entry;
-    let site = |number, kind, into, code: &Code| SiteFacts {
-        number,
-        kind,
-        into,
-        reader: code.reader.clone(),
-    };
-    told.extend(sites.next().map(|number| site(number, entry.kind, None, &function.entry)));
-    for (end, jump) in function.placement.ends.iter().zip(&function.jumps) {
-        let into = match end.kind {
-            SiteKind::TailCall => jump.and_then(by_address),
-            _ => None,
-        };
-        let code = function.end_code(end.kind);
-        told.extend(sites.next().map(|number| site(number, end.kind, into, code)));
+    for ((site, jump), number) in function.placement.sites().zip(&function.jumps).zip(sites) {
+        let into = jump.filter(|_| site.kind.is_tail_call()).and_then(by_address);
+        let reader = function.code(site.kind).reader.clone();
+        told.push(SiteFacts { number, kind: site.kind, into, reader });
     }
     FunctionFacts {
         number,

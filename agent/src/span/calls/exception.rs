@@ -60,7 +60,7 @@ fn placed(mut raised: Raised, place: Option<Place>) -> Raised {
 pub(super) fn of_signal(number: u32) -> Raised {
     let name = signal_name(number).unwrap_or("signal");
     let message = Some(format!("fatal signal {number}"));
-    Raised { name: name.to_owned(), message, place: None, object: None }
+    Raised { name: name.to_owned(), message, place: None, ..Raised::default() }
 }
 
 /// The attributes of the event, as the semantic conventions name them.

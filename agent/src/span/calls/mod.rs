@@ -69,12 +69,20 @@ pub(super) struct Frame {
     lost: u32,
     /// Calls of the function that were left out before it.
     suppressed: u32,
-    /// It has jumped to another function: when, and to which.
-    jumped: Option<(MonoNs, u32)>,
+    jumped: Option<Jump>,
     /// It makes no span; what lies within it lies within what it lies within.
     silent: bool,
     /// A span that was or will be handed out names it as its parent.
     needed: bool,
+}
+
+/// Another function runs in a call's place.
+struct Jump {
+    at: MonoNs,
+    /// Which one.
+    into: u32,
+    /// It was seen to be entered: they end together.
+    is_entered: bool,
 }
 
 /// The trace of a call.
@@ -237,10 +245,16 @@ impl Calls {
                 self.entry(hit, (&function, reader), stack.as_deref(), state, sampler);
             }
             SiteKind::Return => self.returned(hit, (&function, reader), state),
-            SiteKind::TailCall => match site.into {
-                Some(into) => self.jump(hit, &function, into),
-                None => self.returned(hit, (&function, reader), state),
-            },
+            SiteKind::TailCall => self.tail_call(hit, (&function, reader), site.into, state),
+            // What was read there are arguments.
+            SiteKind::EntryAndReturn => {
+                self.entry(hit, (&function, reader), stack.as_deref(), state, sampler);
+                self.returned(hit, (&function, None), state);
+            }
+            SiteKind::EntryAndTailCall => {
+                self.entry(hit, (&function, reader), stack.as_deref(), state, sampler);
+                self.tail_call(hit, (&function, None), site.into, state);
+            }
             SiteKind::Event => self.event(hit, (&function, reader), stack.as_deref(), state),
         }
     }
@@ -351,10 +365,23 @@ impl Calls {
         self.tell_caller(hit.task, outward);
     }
 
+    fn tail_call(
+        &mut self,
+        hit: &Hit<'_>,
+        (function, reader): (&Arc<Function>, Option<&Reader>),
+        into: Option<u32>,
+        state: &mut State,
+    ) {
+        match into {
+            Some(into) => self.jump(hit, function, into),
+            None => self.returned(hit, (function, reader), state),
+        }
+    }
+
     fn jump(&mut self, hit: &Hit<'_>, function: &Arc<Function>, into: u32) {
         let top = self.tasks.get_mut(&hit.task).and_then(Stacks::innermost);
         match top.filter(|top| top.sp == hit.sp && Arc::ptr_eq(&top.function, function)) {
-            Some(frame) => frame.jumped = Some((hit.at, into)),
+            Some(frame) => frame.jumped = Some(Jump { at: hit.at, into, is_entered: false }),
             None => self.tallies.unentered += 1,
         }
     }

@@ -31,6 +31,8 @@ pub(super) struct Raise {
     pub(super) runtime: Runtime,
     /// What tells it from the others; `None`: only the order does.
     pub(super) object: Option<u64>,
+    /// What it is made of, where it was not there yet.
+    pub(super) made_of: Option<u64>,
     /// Where it was raised.
     pub(super) sp: StackPointer,
     /// Its type.
@@ -61,9 +63,11 @@ impl Raises {
         self.list.push_back(raise);
     }
 
-    /// Those of which the order alone tells which is which are no longer known: others came between.
+    /// Those of which the order alone tells which is which are no longer known: others came between. Of
+    /// Python nobody says which ones are gone, so that an object may be another's.
     pub(super) fn muddle(&mut self) {
-        self.list.retain(|raise| raise.object.is_some());
+        let is_known = |raise: &Raise| raise.object.is_some() && raise.runtime != Runtime::Python;
+        self.list.retain(is_known);
     }
 
     /// One ends the program.
@@ -76,20 +80,35 @@ impl Raises {
     /// The one that is meant, raised no higher on the stack than `above`. It may be raised again as the
     /// same object; without one it is forgotten, with all that were raised later.
     fn find(&mut self, runtime: Runtime, which: Which, above: StackPointer) -> Option<Raise> {
-        let place = self.list.iter().rposition(|raise| {
+        let is_it = |raise: &Raise| {
             let is_it = match which {
                 Which::Object(object) => raise.object == Some(object),
+                Which::Made { exception, .. } => raise.object == Some(exception),
                 Which::Latest => true,
                 Which::Unknown => false,
             };
             is_it && raise.runtime == runtime && raise.sp <= above
-        })?;
+        };
+        let place = self.list.iter().rposition(is_it).or_else(|| self.made(runtime, which))?;
         let raise = self.list.get(place)?;
         let found = Raise { name: raise.name.clone(), ..*raise };
         if which == Which::Latest {
             self.list.truncate(place);
         }
         Some(found)
+    }
+}
+
+impl Raises {
+    /// The only one that is made of what this is made of.
+    fn made(&self, runtime: Runtime, which: Which) -> Option<usize> {
+        let Which::Made { of, .. } = which else { return None };
+        let is_it = |raise: &Raise| {
+            raise.runtime == runtime && raise.made_of.is_some() && of.contains(&raise.made_of)
+        };
+        let mut places = (0..).zip(&self.list).filter(|(_, raise)| is_it(raise));
+        let (place, _) = places.next()?;
+        places.next().is_none().then_some(place)
     }
 }
 
@@ -108,8 +127,9 @@ impl Calls {
         home: Option<(Home, usize)>,
     ) {
         let Some(decode) = decode else { return };
-        let (runtime, object, name) = (decode.runtime(), raised.object, name(raised));
-        let raise = Raise { runtime, object, sp: hit.sp, name, home, is_over: false };
+        let (runtime, name) = (decode.runtime(), name(raised));
+        let Raised { object, made_of, .. } = *raised;
+        let raise = Raise { runtime, object, made_of, sp: hit.sp, name, home, is_over: false };
         self.stacks(hit).raises.add(raise);
     }
 
@@ -221,6 +241,10 @@ impl Calls {
             return;
         };
         self.tell(task, &raise, false, state);
+        if decode == Decode::PythonUnraisable {
+            // Its program goes on where it was.
+            return;
+        }
         // In Node a listener of the process may yet answer.
         self.fail_request(task, &raise, decode != Decode::NodeUncaught, state);
         if decode == Decode::GoUncaught

@@ -7,8 +7,8 @@
 
 use std::mem;
 
-use super::Frame;
 use super::raises::{Home, Raises};
+use super::{Frame, Jump};
 use crate::event::ids::StackPointer;
 use crate::function::exception::Place;
 use crate::platform::clock::MonoNs;
@@ -105,7 +105,7 @@ impl Stacks {
         let Some(lane) = self.lanes.get_mut(self.current) else { return };
         // What stands in its place is over, unless it has jumped to this very function.
         let is_over = |frame: &mut Frame| {
-            let jumped_here = frame.jumped.is_some_and(|(_, into)| into == function);
+            let jumped_here = frame.jumped.as_ref().is_some_and(|jump| jump.into == function);
             frame.sp < sp || (frame.sp == sp && !jumped_here)
         };
         while let Some(frame) = lane.frames.pop_if(is_over) {
@@ -142,7 +142,14 @@ impl Stacks {
     /// Opens a call.
     pub(super) fn push(&mut self, frame: Frame) {
         match self.lanes.get_mut(self.current) {
-            Some(lane) => lane.frames.push(frame),
+            Some(lane) => {
+                // Only what has jumped here is left in its place.
+                let below = lane.frames.last_mut().filter(|below| below.sp == frame.sp);
+                if let Some(jump) = below.and_then(|below| below.jumped.as_mut()) {
+                    jump.is_entered = true;
+                }
+                lane.frames.push(frame);
+            }
             None => {
                 self.current = self.lanes.len();
                 self.lanes.push(Lane { frames: vec![frame] });
@@ -221,9 +228,9 @@ impl Gone {
     /// Why its return was not seen, and when it was over at the latest.
     pub(super) fn new(frame: Frame, at: MonoNs) -> Self {
         match frame.jumped {
-            Some((jumped, _)) => Self { frame, at: jumped, reason: "tail_call" },
-            None if frame.lost > 0 => Self { frame, at, reason: "lost" },
-            None => Self { frame, at, reason: UNWOUND },
+            Some(Jump { at, is_entered: false, .. }) => Self { frame, at, reason: "tail_call" },
+            _ if frame.lost > 0 => Self { frame, at, reason: "lost" },
+            _ => Self { frame, at, reason: UNWOUND },
         }
     }
 }

@@ -8,7 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net/url"
 	"os"
+	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -61,6 +65,23 @@ func work(kind int) int {
 	case 14:
 		<-expired.Done()
 		panic(expired.Err())
+	case 15:
+		_, err := os.Open("/nowhere/at all")
+		panic(err)
+	case 16:
+		_, err := strconv.Atoi("7x")
+		panic(err)
+	case 17:
+		panic(os.NewSyscallError("connect", syscall.ECONNREFUSED))
+	case 18:
+		panic(syscall.EACCES)
+	case 19:
+		_, err := url.Parse("http://[::1")
+		panic(err)
+	case 20:
+		panic(&fs.PathError{Op: "read", Path: "own", Err: &notFound{3}})
+	case 21:
+		panic(&fs.PathError{Op: "read", Path: "wrapped", Err: fmt.Errorf("outside: %w", io.EOF)})
 	}
 	return kind
 }
@@ -85,7 +106,7 @@ func main() {
 		done := make(chan int)
 		go func() {
 			sum := 0
-			for kind := 0; kind < 16; kind++ {
+			for kind := 0; kind < 23; kind++ {
 				sum += try(kind)
 			}
 			done <- sum
@@ -108,5 +129,12 @@ func main() {
 	fmt.Println("raised 3\t*runtime.TypeAssertionError\tinterface conversion: interface is nil, not fmt.Stringer")
 	fmt.Println("raised 3\t*json.SyntaxError\tinvalid character ']' looking for beginning of object key string")
 	fmt.Println("raised 3\tcontext.deadlineExceededError\tcontext deadline exceeded")
+	fmt.Println("raised 3\t*fs.PathError\topen /nowhere/at all: no such file or directory")
+	fmt.Println("raised 3\t*strconv.NumError\tstrconv.Atoi: parsing \"7x\": invalid syntax")
+	fmt.Println("raised 3\t*os.SyscallError\tconnect: connection refused")
+	fmt.Println("raised 3\tsyscall.Errno\tpermission denied")
+	fmt.Println("raised 3\t*url.Error\tparse \"http://[::1\": missing ']' in host")
+	fmt.Println("raised 3\t*fs.PathError\t")
+	fmt.Println("raised 3\t*fs.PathError\tread wrapped: outside: EOF")
 	os.Exit(3)
 }

@@ -1,6 +1,7 @@
 """Raises while a request is answered, and says before itself who has called: a line that begins `stack`,
 with the functions from the outermost inward, each as its file's name, its line and its name."""
 
+import contextlib
 import os
 import socket
 import sys
@@ -11,7 +12,9 @@ def say():
     frames = []
     while frame:
         code = frame.f_code
-        frames.append(f"{os.path.basename(code.co_filename)}:{frame.f_lineno}:{code.co_qualname}")
+        # What it is a part of is known from 3.11 on.
+        name = getattr(code, "co_qualname", code.co_name)
+        frames.append(f"{os.path.basename(code.co_filename)}:{frame.f_lineno}:{name}")
         frame = frame.f_back
     print("stack", " ".join(reversed(frames)))
     return "said"
@@ -56,6 +59,26 @@ def far():
     raise ValueError(say())
 
 
+def größer():
+    def ко():
+        def 数𝔁():
+            raise LookupError(say())
+
+        数𝔁()
+
+    ко()
+
+
+def around():
+    with contextlib.suppress(LookupError):
+        raise LookupError(say())
+    try:
+        Thing().method(1)
+    finally:
+        # The exception goes through here, and on.
+        len([])
+
+
 def work(kind):
     if kind == 0:
         Thing().method(0)
@@ -71,7 +94,11 @@ def work(kind):
     if kind == 5:
         far()
     if kind == 6:
-        exec("def made():\n\n  Thing().method(1)\nmade()", globals())
+        exec("# a line\n" * 300 + "def made():\n\n  Thing().method(1)\nmade()", globals())
+    if kind == 7:
+        größer()
+    if kind == 8:
+        around()
 
 
 listener = socket.create_server(("127.0.0.1", 0))
@@ -79,7 +106,7 @@ print("ready", flush=True)
 print(listener.getsockname()[1], flush=True)
 connection, _ = listener.accept()
 connection.recv(4096)
-for kind in range(7):
+for kind in range(9):
     try:
         work(kind)
     except (ValueError, LookupError):

@@ -103,6 +103,10 @@ impl Seen {
                 self.open.push(Call { function: number, lines: self.lines.len() });
                 stopped.adjust = placement.entry.sp_adjust;
                 self.tell(&probed.name, &probed.entry, stopped);
+                if placement.entry.kind != SiteKind::Entry {
+                    // It ends there.
+                    self.open.pop();
+                }
             }
             let Some(end) = placement.ends.iter().find(|end| end.address.0 == address) else {
                 continue;
@@ -178,7 +182,7 @@ fn check_program(case: &Case, program: &Path) -> Result<(), String> {
     let sites: Vec<u64> = seen
         .functions
         .iter()
-        .flat_map(|probed| std::iter::once(&probed.placement.entry).chain(&probed.placement.ends))
+        .flat_map(|probed| probed.placement.sites())
         .map(|site| site.address.0)
         .collect();
     let output = tracee::run(program, &sites, &mut |address, stopped| seen.hit(address, stopped));

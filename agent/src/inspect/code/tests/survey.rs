@@ -28,8 +28,8 @@ fn survey(path: &Path) -> Survey {
             Ok(placement) => {
                 survey.placed += 1;
                 survey.cheap += usize::from(placement.entry.cost == CostClass::Emulated);
-                let sites = std::iter::once(placement.entry).chain(placement.ends);
-                survey.sites.extend(sites.map(|site| (function.linkage.clone(), site)));
+                let sites = placement.sites();
+                survey.sites.extend(sites.map(|site| (function.linkage.clone(), *site)));
             }
             Err(refusal) => *survey.refused.entry(kind(&refusal)).or_default() += 1,
         }

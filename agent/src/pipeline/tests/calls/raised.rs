@@ -406,3 +406,42 @@ fn a_goroutine_recovers_on_another_stack() {
     scene.wait(1_000_000_000);
     assert_eq!(fates(&scene), expected);
 }
+
+/// What nobody has caught in Python: the exception itself, or what only it was made of.
+#[test]
+fn a_python_exception_that_nobody_has_caught_is_one_that_is_known() {
+    let mut scene = scene();
+    scene.hook(30, Decode::Python);
+    scene.hook(31, Decode::PythonUncaught);
+    scene.enter(APP, 0, sp(0));
+    let is_exception = (1u64 << 30).to_le_bytes();
+    let raise = |scene: &mut Scene, name: &[u8], value: u64, flags: &[u8]| {
+        scene.raise(APP, 30, sp(2), &[(0, name), (3, &value.to_le_bytes()), (4, flags)]);
+    };
+    let uncaught = |scene: &mut Scene, exception: u64, argument: u64| {
+        let (exception, argument) = (exception.to_le_bytes(), argument.to_le_bytes());
+        // The outermost frame has ended.
+        let ended: [(u16, &[u8]); 2] = [(3, &[0; 8]), (4, &[1])];
+        let what: [(u16, &[u8]); 3] = [(0, &exception), (1, &[9; 8]), (2, &argument)];
+        scene.raise(APP, 31, sp(9), &[&what[..], &ended].concat());
+    };
+    raise(&mut scene, b"Caught", 0x5000, &is_exception);
+    raise(&mut scene, b"Left", 0x5100, &is_exception);
+    uncaught(&mut scene, 0x5100, 0x6000);
+    // Made of text of its own.
+    raise(&mut scene, b"Made", 0x6100, &[0; 8]);
+    uncaught(&mut scene, 0x5200, 0x6100);
+    // Made of what another one was made of before, and one that was not seen.
+    raise(&mut scene, b"Once", 0x6200, &[0; 8]);
+    raise(&mut scene, b"Twice", 0x6200, &[0; 8]);
+    uncaught(&mut scene, 0x5300, 0x6200);
+    uncaught(&mut scene, 0x5400, 0x6400);
+    scene.leave(APP, 0, sp(0));
+    scene.wait(1_000_000_000);
+    let fates: Vec<String> =
+        fates(&scene).into_iter().map(|fate| fate.replace("f0: ", "")).collect();
+    assert_eq!(
+        fates,
+        ["Caught unknown", "Left not caught", "Made not caught", "Once unknown", "Twice unknown"]
+    );
+}

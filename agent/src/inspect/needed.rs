@@ -1,0 +1,113 @@
+//! What an executable or library asks of the dynamic loader: which libraries, and where they may lie.
+
+use object::elf;
+
+use super::elf::Module;
+
+/// What a file asks for. Paths as the file has them, `$ORIGIN` and all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needed {
+    /// Libraries (`DT_NEEDED`), in their order.
+    pub(crate) libraries: Vec<String>,
+    /// Where it and what it needs look first (`DT_RPATH`); nothing if there is a `runpath`.
+    pub(crate) rpath: Vec<String>,
+    /// Where it looks itself (`DT_RUNPATH`).
+    pub(crate) runpath: Vec<String>,
+}
+
+/// Most libraries that one file may need.
+const LIBRARIES_MAX: usize = 512;
+
+impl Needed {
+    /// Of a file; nothing of one that is linked for good.
+    pub(crate) fn by(module: &Module) -> Self {
+        let dynamic = module.sections().iter().find(|section| section.kind == elf::SHT_DYNAMIC.0);
+        let Some(dynamic) = dynamic else { return Self::default() };
+        let Some(strings) = module.sections().get(dynamic.link) else { return Self::default() };
+        match (module.section_bytes(dynamic), module.section_bytes(strings)) {
+            (Ok(entries), Ok(strings)) => Self::read(&entries, &strings),
+            _ => Self::default(),
+        }
+    }
+
+    /// From the entries of the section `.dynamic` (`Elf64_Dyn`: a tag and a value) and their strings.
+    fn read(entries: &[u8], strings: &[u8]) -> Self {
+        let mut needed = Self::default();
+        let text = |at: u64| {
+            let text = strings.get(usize::try_from(at).ok()?..)?;
+            let end = text.iter().position(|byte| *byte == 0)?;
+            let text = text.get(..end)?;
+            Some(String::from_utf8_lossy(text).into_owned())
+        };
+        let (words, _) = entries.as_chunks::<8>();
+        let (pairs, _) = words.as_chunks::<2>();
+        for [tag, value] in pairs {
+            let (tag, value) = (i64::from_le_bytes(*tag), u64::from_le_bytes(*value));
+            let split = |paths: Option<String>| {
+                let paths = paths.unwrap_or_default();
+                paths.split(':').filter(|path| !path.is_empty()).map(str::to_owned).collect()
+            };
+            match tag {
+                DT_NULL => break,
+                DT_NEEDED if needed.libraries.len() < LIBRARIES_MAX => {
+                    needed.libraries.extend(text(value).filter(|name| !name.is_empty()));
+                }
+                DT_RPATH => needed.rpath = split(text(value)),
+                DT_RUNPATH => needed.runpath = split(text(value)),
+                _ => {}
+            }
+        }
+        if !needed.runpath.is_empty() {
+            needed.rpath.clear();
+        }
+        needed
+    }
+}
+
+// System V ABI, "Dynamic Section".
+const DT_NULL: i64 = 0;
+const DT_NEEDED: i64 = 1;
+const DT_RPATH: i64 = 15;
+const DT_RUNPATH: i64 = 29;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(entries: &[(i64, u64)]) -> Vec<u8> {
+        let bytes =
+            entries.iter().flat_map(|(tag, value)| [tag.to_le_bytes(), value.to_le_bytes()]);
+        bytes.flatten().collect()
+    }
+
+    #[test]
+    fn what_a_file_asks_for_is_read() {
+        let strings = b"\0liba.so\0libb.so.1\0/opt/x:$ORIGIN/../lib:\0";
+        let both = entries(&[(1, 1), (1, 9), (29, 19), (15, 1), (0, 0), (1, 1)]);
+        let needed = Needed::read(&both, strings);
+        assert_eq!(needed.libraries, ["liba.so", "libb.so.1"]);
+        assert_eq!(needed.runpath, ["/opt/x", "$ORIGIN/../lib"]);
+        assert!(needed.rpath.is_empty(), "{needed:?}");
+        assert_eq!(Needed::read(&entries(&[(15, 1)]), strings).rpath, ["liba.so"]);
+    }
+
+    #[test]
+    fn what_is_damaged_asks_for_nothing() {
+        for (bytes, strings) in [
+            (entries(&[(1, 99)]), &b"\0liba.so\0"[..]),
+            (entries(&[(1, u64::MAX)]), b"\0liba.so\0"),
+            (entries(&[(1, 1)]), b"\0no end"),
+            (entries(&[(1, 0)]), b"\0"),
+            (vec![1; 15], b"\0liba.so\0"),
+        ] {
+            assert_eq!(Needed::read(&bytes, strings), Needed::default(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn this_test_needs_a_c_library() {
+        let module = Module::open(std::path::Path::new("/proc/self/exe")).expect("it runs");
+        let needed = Needed::by(&module);
+        assert!(needed.libraries.iter().any(|name| name.starts_with("libc.")), "{needed:?}");
+    }
+}

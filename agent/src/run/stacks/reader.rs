@@ -1,0 +1,150 @@
+//! The thread that reads tables and debug information of files.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use super::{TABLES_MAX, Tables};
+use crate::discover::maps::Inode;
+use crate::inspect::address::VirtAddr;
+use crate::inspect::debug_file::Lookup;
+use crate::inspect::dwarf::lines::{Call, Lines};
+use crate::inspect::elf::Module;
+use crate::stack::code::{self, Code};
+
+enum Request {
+    Tables { key: Inode, name: String, module: Module, root: PathBuf },
+    Lines { key: Inode, module: Module, root: PathBuf, addresses: Vec<VirtAddr>, room: u64 },
+}
+
+/// What was found.
+pub(super) enum Answer {
+    /// The tables of a file.
+    Tables { key: Inode, tables: Tables },
+    /// What debug information says of addresses of a file.
+    Lines { key: Inode, found: Vec<(VirtAddr, Box<[Call]>)> },
+    /// All that is to be told of a file's addresses was told, or that it has no lines; and how many bytes the
+    /// thread keeps of debug information.
+    NoMoreLines { key: Inode, has_lines: bool, kept_bytes: u64 },
+}
+
+/// The thread.
+pub(super) struct Reader {
+    requests: Sender<Request>,
+    answers: Receiver<Answer>,
+}
+
+impl Reader {
+    /// Starts it. It ends when this is dropped, after the file that it is at.
+    pub(super) fn start() -> io::Result<Self> {
+        let (requests, asked) = mpsc::channel::<Request>();
+        let (answer, answers) = mpsc::channel();
+        let work = move || {
+            let mut debug = Debug::default();
+            for request in asked {
+                let found = match request {
+                    Request::Tables { key, name, module, root } => {
+                        Answer::Tables { key, tables: tables(&name, module, &root) }
+                    }
+                    Request::Lines { key, module, root, addresses, room } => {
+                        let tell = &mut |found| {
+                            // Nobody is there any more: said below.
+                            let _ = answer.send(Answer::Lines { key, found });
+                        };
+                        let has_lines = debug.calls((key, &module, &root), &addresses, room, tell);
+                        Answer::NoMoreLines { key, has_lines, kept_bytes: debug.bytes() }
+                    }
+                };
+                if answer.send(found).is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("stacks".to_owned()).spawn(work)?;
+        Ok(Self { requests, answers })
+    }
+
+    pub(super) fn ask_tables(&self, key: Inode, name: String, module: Module, root: PathBuf) {
+        // A thread that has ended says so by answering nothing more.
+        let _ = self.requests.send(Request::Tables { key, name, module, root });
+    }
+
+    /// `room`: how many bytes may be used meanwhile.
+    pub(super) fn ask_lines(
+        &self,
+        key: Inode,
+        module: Module,
+        root: PathBuf,
+        addresses: Vec<VirtAddr>,
+        room: u64,
+    ) {
+        let _ = self.requests.send(Request::Lines { key, module, root, addresses, room });
+    }
+
+    /// The next answer; `None` if it takes longer than that.
+    pub(super) fn answer(&self, within: Duration) -> Option<Answer> {
+        self.answers.recv_timeout(within).ok()
+    }
+}
+
+fn tables(name: &str, module: Module, root: &Path) -> Tables {
+    let bytes = code::bytes(&module);
+    if bytes > TABLES_MAX {
+        return Tables::None(format!("its tables have {} MiB", bytes >> 20));
+    }
+    match Code::read(name, module, root) {
+        Ok(code) => Tables::Read(Box::new(code), bytes),
+        Err(error) => Tables::None(error.to_string()),
+    }
+}
+
+/// Most bytes of debug information that are kept between two questions.
+const KEPT_MAX: u64 = 16 << 20;
+
+/// Files whose debug information is known, the one that was asked last at the end.
+#[derive(Default)]
+struct Debug {
+    files: Vec<(Inode, Lines)>,
+}
+
+impl Debug {
+    fn bytes(&self) -> u64 {
+        self.files.iter().map(|(_, lines)| lines.bytes()).sum()
+    }
+
+    /// False: there are no lines.
+    fn calls(
+        &mut self,
+        (key, module, root): (Inode, &Module, &Path),
+        addresses: &[VirtAddr],
+        room: u64,
+        tell: &mut dyn FnMut(Vec<(VirtAddr, Box<[Call]>)>),
+    ) -> bool {
+        let known = self.files.iter().position(|(known, _)| *known == key);
+        let lines = match known {
+            Some(at) => self.files.remove(at).1,
+            None => {
+                let room = room.saturating_sub(self.bytes());
+                match Lines::open(module, Lookup::below(root), room) {
+                    Ok(Some(lines)) => lines,
+                    Ok(None) => return false,
+                    Err(error) => {
+                        tracing::debug!(error = &error as &dyn Error, "no source lines");
+                        return false;
+                    }
+                }
+            }
+        };
+        lines.calls(addresses, &mut |calls| {
+            tell(calls.into_iter().map(|(address, calls)| (address, calls.into())).collect());
+        });
+        self.files.push((key, lines));
+        while self.bytes() > KEPT_MAX && !self.files.is_empty() {
+            self.files.remove(0);
+        }
+        true
+    }
+}
