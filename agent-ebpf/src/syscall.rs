@@ -1,7 +1,7 @@
 //! Which syscall the current task is in, and where its buffer lies. Knows the syscalls that move
 //! bytes over sockets; what differs between architectures is in `arch`.
 
-use aya_ebpf::helpers::generated::bpf_task_pt_regs;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 
 use crate::arch::{self, nr};
 use crate::operation::Way;

@@ -252,7 +252,7 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
             found.hooks.push(hook);
         }
     }
-    found.hooks.extend(ruby::hooks(module));
+    found.hooks.extend(ruby::hooks(module, index));
     found
 }
 
