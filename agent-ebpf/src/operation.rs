@@ -169,6 +169,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
         task_flags,
         task_seq,
     };
+    // Linux 6.1 forgets what it knew of it on the way to here, and the compiler does not.
     let copied = opaque(u64::from(copied)) & (emit::PAYLOAD_MAX as u64 * 2 - 1);
     let bytes = size_of::<Io>() as u64 + copied;
     let record = (&raw mut scratch.io).cast::<u8>();
