@@ -31,12 +31,15 @@ struct OfLines {
     room: u64,
 }
 
+/// The calls at addresses.
+type Found = Vec<(VirtAddr, Box<[Call]>)>;
+
 /// What was found.
 pub(super) enum Answer {
     /// The tables of a file.
     Tables { key: Inode, tables: Tables },
     /// What debug information says of addresses of a file.
-    Lines { key: Inode, found: Vec<(VirtAddr, Box<[Call]>)> },
+    Lines { key: Inode, found: Found },
     /// All that is to be told of a file's addresses was told, or that it has no lines; and how many bytes are
     /// kept of debug information.
     NoMoreLines { key: Inode, has_lines: bool, kept_bytes: u64 },
@@ -139,7 +142,7 @@ impl Debug {
         (key, module, root): (Inode, &Module, &Path),
         addresses: &[VirtAddr],
         room: u64,
-        tell: &mut dyn FnMut(Vec<(VirtAddr, Box<[Call]>)>),
+        tell: &mut dyn FnMut(Found),
     ) -> bool {
         let known = self.files.iter().position(|(known, _)| *known == key);
         let lines = match known {
