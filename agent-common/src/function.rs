@@ -37,10 +37,22 @@ pub struct Hit {
     pub copied: u16,
     /// One of [`task_kind`](crate::task_kind).
     pub task_kind: u8,
-    /// Reserved, zero.
-    pub pad: u8,
+    /// One of [`left_out`]: whether its stack is missing, and why.
+    pub stack: u8,
     /// Hits of this very thread that found no room since the last that was told.
     pub lost: u32,
+}
+
+/// Why no [`Image`] precedes a [`Hit`] that asks for one.
+pub mod left_out {
+    /// It does, or none was asked for.
+    pub const NOT: u8 = 0;
+    /// What stacks may cost the process was used up.
+    pub const BUDGET: u8 = 1;
+    /// So much is not copied a second.
+    pub const RATE: u8 = 2;
+    /// There was no room.
+    pub const ROOM: u8 = 3;
 }
 
 /// Bits of [`Header::flags`] in a [`Hit`]; the first three are what the [`Site`] is.
@@ -136,6 +148,14 @@ pub struct Counts {
 /// A process's budget is for a window of this power of two nanoseconds (134 ms).
 pub const BUDGET_WINDOW_SHIFT: u64 = 27;
 
+/// What hits and copies of stacks may cost together, in parts of a budget (numerator, denominator): the rest
+/// is for hits alone. More than what stays of functions when some are detached.
+pub const IMAGE_BUDGET: (u64, u64) = (3, 4);
+
+/// What one copy of a stack is taken to have cost at the most, in what the self-test measured: it may have
+/// been interrupted.
+pub const IMAGE_COSTS_MOST: u64 = 16;
+
 /// Budgets that a process may spend before it is acted upon at once: one CPU's in one window wake the
 /// reader.
 pub const BUDGET_GROSS: u64 = 4;
@@ -147,7 +167,7 @@ pub const RATE_WINDOW_SHIFT: u64 = 30;
 pub const SLOTS: usize = 4;
 
 /// Most [`Op`]s of one site.
-pub const OPS_MAX: usize = 128;
+pub const OPS_MAX: usize = 160;
 
 /// Most bytes of chunks of one hit.
 pub const CHUNKS_MAX: usize = 2048;

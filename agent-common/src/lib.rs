@@ -324,8 +324,10 @@ pub mod counter {
     pub const NGINX_UNPROVED: u32 = 9;
     /// What the client of Go's `net/http` has sent while it could not be told for which goroutine.
     pub const GO_UNPROVED: u32 = 10;
+    /// Those of [`NO_IMAGE`] for which there was no budget.
+    pub const NO_IMAGE_BUDGET: u32 = 11;
     /// How many counters there are.
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = 12;
 }
 
 const _: () = {

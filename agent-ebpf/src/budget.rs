@@ -10,7 +10,9 @@
 
 use core::ptr;
 
-use agent_common::function::{Function, hit_flags};
+use agent_common::function::{
+    Counts, Function, IMAGE_BUDGET, IMAGE_COSTS_MOST, hit_flags,
+};
 use agent_common::{Selected, changes, select};
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
@@ -63,8 +65,20 @@ struct Process {
     limit_ns: u64,
     /// What is not leased.
     left_ns: i64,
+    /// What hits have spent in the window before, if that was the last one.
+    before_ns: u64,
+    /// What copies of stacks have cost in this window.
+    images_ns: u64,
     /// Calls whose entries were not told, each at a place that is computed from it.
     entries: [u64; ENTRIES],
+}
+
+impl Process {
+    /// What was leased in its window.
+    #[inline(always)]
+    fn spent_ns(&self) -> u64 {
+        (self.limit_ns as i64 - self.left_ns) as u64
+    }
 }
 
 #[map(name = "FUNCTION_KNOWN")]
@@ -137,22 +151,35 @@ static ALARM: Array<u64> = Array::with_max_entries(1, 0);
 #[map(name = "FUNCTIONS")]
 static FUNCTIONS: Array<Function> = Array::with_max_entries(1, 0);
 
+/// What a copy of a stack costs as measured at start, nanoseconds; 0: it was not.
+#[map(name = "FUNCTION_IMAGE_COST")]
+static IMAGE_COST: Array<u64> = Array::with_max_entries(1, 0);
+
 /// A hit, as its budget sees it.
 pub struct Spender {
     tgid: u32,
     known: &'static mut Known,
     /// Its function's state.
     function: *mut Function,
+    /// What is counted of that on this CPU.
+    counts: *mut Counts,
     /// What tells the open calls of this function and process apart.
     call: u64,
 }
 
 impl Spender {
-    /// The running process, of which this is known, in this call of function number `function`.
+    /// The running process, of which this is known, in this call of a function: its number, and what is
+    /// counted of it on this CPU.
     #[inline(always)]
-    pub fn new(tgid: u32, known: &'static mut Known, function: u32, call: u64) -> Option<Self> {
+    pub fn new(
+        tgid: u32,
+        known: &'static mut Known,
+        (function, counts): (u32, *mut Counts),
+        call: u64,
+    ) -> Option<Self> {
         let state = FUNCTIONS.get_ptr_mut(function)?;
-        Some(Self { tgid, known, function: state, call: call ^ (u64::from(function) << 48) })
+        let call = call ^ (u64::from(function) << 48);
+        Some(Self { tgid, known, function: state, counts, call })
     }
 
     /// Spends `cost_ns` for a hit of a site of this kind. False if the hit is not to be told.
@@ -212,6 +239,9 @@ impl Spender {
     fn lease(&mut self, cost_ns: u64, window: u64, now_ns: u64) -> bool {
         let Some(process) = process() else { return true };
         if process.window != window {
+            let is_next = process.window.wrapping_add(1) == window;
+            process.before_ns = if is_next { process.spent_ns() } else { 0 };
+            process.images_ns = 0;
             let limit = BUDGETS.get_ptr(self.tgid).or_else(|| BUDGETS.get_ptr(0));
             // SAFETY: a map value, alive while the program runs.
             let limit_ns = limit.map_or(0, |limit| unsafe { ptr::read_volatile(limit) });
@@ -244,6 +274,32 @@ impl Spender {
         emit::add(&raw mut process.left_ns, leased_ns.wrapping_neg());
         lease.left_ns = leased_ns - cost_ns;
         true
+    }
+
+    /// Whether there is budget for the copy of a stack. To be asked after [`spend`](Self::spend).
+    ///
+    /// Stacks get what hits leave of a part of the budget, by what these have cost in the window before and
+    /// in this one: they go first, and bring nobody above the limit who would be below it without them.
+    #[inline(always)]
+    pub fn affords_image(&mut self) -> bool {
+        let Some(process) = process() else { return true };
+        let (before_ns, spent_ns) = (process.before_ns, process.spent_ns());
+        let hits_ns = if before_ns > spent_ns { before_ns } else { spent_ns };
+        let wanted_ns = hits_ns + process.images_ns + image_cost_ns();
+        process.limit_ns == 0 || wanted_ns <= process.limit_ns / IMAGE_BUDGET.1 * IMAGE_BUDGET.0
+    }
+
+    /// Spends what a copy has cost.
+    #[inline(always)]
+    pub fn spend_on_image(&mut self, elapsed_ns: u64) {
+        let most_ns = image_cost_ns() * IMAGE_COSTS_MOST;
+        let cost_ns = if most_ns != 0 && elapsed_ns > most_ns { most_ns } else { elapsed_ns };
+        // SAFETY: this CPU's value, alive while the program runs. A task that interrupts this one here
+        // takes away one cost.
+        unsafe { (*self.counts).cost_ns += cost_ns };
+        if let Some(process) = process() {
+            emit::add((&raw mut process.images_ns).cast(), cost_ns);
+        }
     }
 
     /// Whether the function's own rate leaves room for one more.
@@ -343,6 +399,15 @@ impl Spender {
         let place = (self.call.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize & (ENTRIES - 1);
         // SAFETY: the mask keeps it within the array, which the verifier sees.
         Some(unsafe { process.entries.as_mut_ptr().add(place) })
+    }
+}
+
+#[inline(always)]
+fn image_cost_ns() -> u64 {
+    match IMAGE_COST.get_ptr(0) {
+        // SAFETY: a map value, alive while the program runs. Volatile, since user space writes it.
+        Some(cost) => unsafe { ptr::read_volatile(cost) },
+        None => 0,
     }
 }
 

@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use agent_common::function::{Counts, Hit, Site, cookie, hit_flags, site_number};
+use agent_common::function::{Counts, Hit, Site, cookie, hit_flags, left_out, site_number};
 use agent_common::{kind, task_kind};
 use aya_ebpf::helpers::generated::{
     bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_probe_read_user,
@@ -57,7 +57,7 @@ pub fn on_hit(ctx: *mut c_void) {
     let now_ns = emit::now_ns();
     // No two open calls of a process have the same: a goroutine's stack has less than 4 GiB.
     let call = sp ^ task.id.rotate_left(32);
-    let Some(mut spender) = Spender::new(tgid, known, site.function, call) else { return };
+    let Some(mut spender) = Spender::new(tgid, known, (site.function, counts), call) else { return };
     if !spender.spend(site.flags, site.cost_ns, now_ns) {
         if site.flags & (hit_flags::ENTRY | hit_flags::EVENT) != 0 {
             // SAFETY: a map value, alive while the program runs.
@@ -76,7 +76,7 @@ pub fn on_hit(ctx: *mut c_void) {
         suppressed: 0,
         copied: 0,
         task_kind: task.kind,
-        pad: 0,
+        stack: left_out::NOT,
         lost: lost::of(pid_tgid),
     };
     let outcome = if site.ops == 0 {

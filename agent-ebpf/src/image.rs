@@ -2,12 +2,13 @@
 //! no frame pointers, so that the kernel cannot. Written before the record of what the thread met.
 //!
 //! Copies are dear beside hits, so there are only so many of them a second, and none while the ring is
-//! half full; what is left out is counted, and the record that would have followed is told without.
+//! half full; what is left out is counted, and the record that would have followed is told without. What
+//! they cost a process is held against its budget by [`crate::budget`].
 
 use core::ptr;
 
 use agent_common::counter;
-use agent_common::function::{IMAGE_MAX, Image, image_flags, layout};
+use agent_common::function::{IMAGE_MAX, Image, image_flags, layout, left_out};
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
@@ -51,11 +52,17 @@ struct Taken {
 #[map(name = "IMAGES_TAKEN")]
 static TAKEN: PerCpuArray<Taken> = PerCpuArray::with_max_entries(1, 0);
 
-/// A place for an image, if there is to be one more.
+/// A place for an image, if there is to be one more; else one of [`left_out`].
 #[inline(always)]
-pub fn claim(now_ns: u64) -> Option<u32> {
-    let claimed = if is_within_rate(now_ns) && !emit::is_half_full() { free() } else { None };
-    if claimed.is_none() {
+pub fn claim(now_ns: u64) -> Result<u32, u8> {
+    let claimed = if !is_within_rate(now_ns) {
+        Err(left_out::RATE)
+    } else if emit::is_half_full() {
+        Err(left_out::ROOM)
+    } else {
+        free().ok_or(left_out::ROOM)
+    };
+    if claimed.is_err() {
         emit::count(counter::NO_IMAGE);
     }
     claimed

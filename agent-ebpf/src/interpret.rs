@@ -8,7 +8,7 @@ use core::ptr;
 
 use agent_common::counter;
 use agent_common::function::{
-    CHUNKS_MAX, Hit, IMAGE_REGISTERS, Image, OPS_MAX, Op, SLOTS, Site, chunk_status, compare,
+    CHUNKS_MAX, Hit, IMAGE_REGISTERS, Image, OPS_MAX, Op, SLOTS, Site, chunk_status, compare, left_out,
     hit_flags, layout, op, register,
 };
 use agent_common::kind;
@@ -96,7 +96,7 @@ fn finish(scratch: &mut Scratch, hit: &mut Hit, spender: &mut Spender, count: u3
     }
     // SAFETY: as above.
     if unsafe { ptr::read_volatile(&raw const scratch.machine.image) } != 0 {
-        tell_stack(scratch, hit, count);
+        hit.stack = tell_stack(scratch, hit, spender, count);
     }
     hit.suppressed = spender.take_suppressed();
     scratch.hit = *hit;
@@ -115,11 +115,20 @@ fn finish(scratch: &mut Scratch, hit: &mut Hit, spender: &mut Spender, count: u3
     if unsafe { emit::write(record, bytes, count, false) } { Outcome::Told } else { Outcome::Lost }
 }
 
-/// Writes an image of the stack, if there is to be one more.
+/// Writes an image of the stack, if there is to be one more; else says why not.
 #[inline(always)]
-fn tell_stack(scratch: &mut Scratch, hit: &Hit, count: u32) {
-    let Some(index) = image::claim(hit.header.ts_ns) else { return };
-    let Some(image) = image::head(index) else { return };
+fn tell_stack(scratch: &mut Scratch, hit: &Hit, spender: &mut Spender, count: u32) -> u8 {
+    if !spender.affords_image() {
+        emit::count(counter::NO_IMAGE);
+        emit::count(counter::NO_IMAGE_BUDGET);
+        return left_out::BUDGET;
+    }
+    let index = match image::claim(hit.header.ts_ns) {
+        Ok(index) => index,
+        Err(why) => return why,
+    };
+    let begun_ns = emit::now_ns();
+    let Some(image) = image::head(index) else { return left_out::ROOM };
     let Image { header, tgid, tid, site, registers, written, .. } = image;
     *header = hit.header;
     header.kind = kind::IMAGE;
@@ -131,11 +140,13 @@ fn tell_stack(scratch: &mut Scratch, hit: &Hit, count: u32) {
     }
     // SAFETY: a part of the scratch. Volatile, as above.
     let first = unsafe { ptr::read_volatile(&raw const scratch.machine.frames) };
-    if first == 0 {
-        image::write_image(index, registers[register::RSP as usize], count);
+    let is_written = if first == 0 {
+        image::write_image(index, registers[register::RSP as usize], count)
     } else {
-        frames::write_frames(index, first, scratch.machine.layout, count);
-    }
+        frames::write_frames(index, first, scratch.machine.layout, count)
+    };
+    spender.spend_on_image(emit::now_ns() - begun_ns);
+    if is_written != 0 { left_out::NOT } else { left_out::ROOM }
 }
 
 /// A scratch of this CPU that no other task is in the middle of using.

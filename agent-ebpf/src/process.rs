@@ -359,7 +359,7 @@ pub enum Stack {
 /// Writes an image of the current thread's stack, as it was when the thread entered the kernel.
 #[inline(always)]
 fn tell_stack(header: Header, [tgid, tid]: [u32; 2]) {
-    let Some(index) = image::claim(header.ts_ns) else { return };
+    let Ok(index) = image::claim(header.ts_ns) else { return };
     let Some(image) = image::head(index) else { return };
     // SAFETY: takes no arguments.
     let task = unsafe { bpf_get_current_task_btf() };

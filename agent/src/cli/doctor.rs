@@ -192,9 +192,10 @@ fn functions() -> Vec<Row> {
             }];
         }
     };
-    let HitCosts { emulated_ns, stepped_ns } = test.costs;
+    let HitCosts { emulated_ns, stepped_ns, image_ns } = test.costs;
     let cost = format!(
-        "tried on a child: a hit costs {emulated_ns} ns, {stepped_ns} ns where the kernel must step"
+        "tried on a child: a hit costs {emulated_ns} ns, {stepped_ns} ns where the kernel must step; \
+         a stack {image_ns} ns"
     );
     let at_once = Row::Check {
         name: "probes attached at once".to_owned(),

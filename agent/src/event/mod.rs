@@ -7,7 +7,7 @@ pub mod image;
 
 use std::fmt;
 
-use agent_common::function::{self, hit_flags};
+use agent_common::function::{self, hit_flags, left_out};
 use agent_common::{
     SLOT_SHIFT, STATUS_UNKNOWN, SUFFIX_BYTES, family, goroutine_flags, io_flags, kind, nginx_flags,
     socket_flags, task_kind,
@@ -189,8 +189,41 @@ pub struct Hit<'a> {
     pub lost: u32,
     /// Whether some of what was to be read did not fit.
     pub cut: bool,
+    /// Why there is no stack of it, if one was asked for.
+    pub stack_left_out: Option<LeftOut>,
     /// What was read: a row of `agent_common::function::Chunk`s.
     pub chunks: &'a [u8],
+}
+
+/// Why a stack was not copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// What stacks may cost the process was used up.
+    Budget,
+    /// So much is not copied a second.
+    Rate,
+    /// There was no room.
+    Room,
+}
+
+impl LeftOut {
+    fn of(code: u8) -> Option<Self> {
+        match code {
+            left_out::BUDGET => Some(Self::Budget),
+            left_out::RATE => Some(Self::Rate),
+            left_out::ROOM => Some(Self::Room),
+            _ => None,
+        }
+    }
+
+    /// As spans say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Budget => "budget",
+            Self::Rate => "rate",
+            Self::Room => "room",
+        }
+    }
 }
 
 /// What came of an operation.
@@ -416,6 +449,7 @@ fn hit(at: MonoNs, flags: u8, body: &[u8]) -> Option<Hit<'_>> {
         suppressed: u32_at(fixed, 28),
         lost: u32_at(fixed, 36),
         cut: flags & hit_flags::CUT != 0,
+        stack_left_out: LeftOut::of(fixed[35]),
         chunks: chunks.get(..usize::from(u16_at(fixed, 32)))?,
     })
 }

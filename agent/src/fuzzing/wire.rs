@@ -67,7 +67,7 @@ pub fn hit(hit: &Hit, chunks: &[u8]) -> Vec<u8> {
     record.extend(hit.site.to_ne_bytes());
     record.extend(hit.suppressed.to_ne_bytes());
     record.extend(hit.copied.to_ne_bytes());
-    record.extend([hit.task_kind, hit.pad]);
+    record.extend([hit.task_kind, hit.stack]);
     record.extend(hit.lost.to_ne_bytes());
     assert_eq!(record.len(), size_of::<Hit>());
     record.extend(chunks);

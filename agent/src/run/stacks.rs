@@ -1,5 +1,5 @@
 //! From copies of stacks to stacks with names and lines: knows what traced processes have mapped, and keeps
-//! the tables of those modules. What a stack needs is read on a thread of its own ([`reader`]), once, when a
+//! the tables of those modules. What a stack needs is read on threads of their own ([`reader`]), once, when a
 //! stack needs it for the first time; a stack waits for that, but not for long.
 
 mod reader;
@@ -83,7 +83,7 @@ pub(super) struct Stacks {
 }
 
 impl Stacks {
-    /// Starts the thread that reads tables. It ends when this is dropped, after the file that it is at.
+    /// Starts the threads that read files. They end when this is dropped, after the file that each is at.
     pub(super) fn start() -> io::Result<Self> {
         Ok(Self {
             processes: HashMap::new(),

@@ -98,6 +98,7 @@ impl Summary {
             ("remora_events_missing_total", self.intake.missing),
             ("remora_unreadable_payloads_total", count(counter::UNREADABLE)),
             ("remora_stacks_left_out_total", count(counter::NO_IMAGE)),
+            ("remora_stacks_suppressed_total", count(counter::NO_IMAGE_BUDGET)),
             ("remora_io_uring_operations_total", count(counter::IO_URING)),
             ("remora_io_uring_calls_unseen_total", count(counter::IO_URING_UNSEEN)),
             ("remora_compat_operations_total", count(counter::COMPAT)),

@@ -151,7 +151,7 @@ pub(crate) fn wait_for_events(scratch: &Scratch, count: usize) {
 }
 
 /// Where [`probing`] writes spans.
-fn file(scratch: &Scratch) -> PathBuf {
+pub(crate) fn file(scratch: &Scratch) -> PathBuf {
     scratch.file("spans.jsonl")
 }
 

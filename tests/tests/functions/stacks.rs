@@ -278,3 +278,38 @@ fn a_signal_within_a_handler() {
     // Behind that the C library's own functions.
     assert_eq!(names[names.len() - 5..], [&["work"], &AROUND[..]].concat(), "{names:?}");
 }
+
+/// Copies of stacks are the first to go when a budget is small: calls are told without, and say so.
+#[test]
+fn a_storm_of_stacks_is_left_out_within_the_budget() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    // A function that begins with a push: hits are cheap beside stacks.
+    let flags = ["-O0"];
+    let Some(program) = compile(&scratch, "stacks/storm.c", &flags) else { return };
+    let mut probed = Waiting::start(&scratch, "probed", &mut Command::new(&program));
+    // 134 microseconds in each window: a dozen calls, and fewer stacks.
+    let agent = probing(&scratch, probed.pid(), &["work@stack"], &["--max-overhead", "0.1%"]);
+    probed.tell("go");
+    let shown = probed.end();
+    assert!(shown.status.success(), "{shown:?}");
+    let ended = ended(&scratch, agent);
+    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
+    let of = |span: &&Span| span.text("code.function.name") == "work";
+    let calls: Vec<&Span> = ended.spans.iter().filter(of).collect();
+    let with = calls.iter().filter(|span| span.text("code.stacktrace").contains("at main")).count();
+    let without = |why| {
+        let is_left_out = |span: &&&Span| span.text("remora.stack.left_out") == why;
+        calls.iter().filter(is_left_out).count()
+    };
+    let (budget, any) = (without("budget"), calls.len() - without(""));
+    println!("{} calls, {with} stacks, {budget} without budget; {}", calls.len(), ended.done());
+    assert!(with > 0 && budget > 0, "{:#?}", ended.log);
+    assert_eq!(with + any, calls.len(), "each call has its stack or says why not");
+    // A record may have been lost behind its stack.
+    let suppressed = ended.count("remora_stacks_suppressed_total");
+    assert!(suppressed >= budget as u64, "{suppressed} {budget}");
+    assert_eq!(ended.count("remora_stacks_left_out_total"), suppressed + (any - budget) as u64);
+}

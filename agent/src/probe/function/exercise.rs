@@ -2,8 +2,11 @@
 //! executable, called when the parent says so. Nothing here knows of probes.
 #![expect(unsafe_code, reason = "calls functions written in assembly")]
 
+use std::hint::black_box;
 use std::io::{self, BufRead};
 use std::time::Instant;
+
+use agent_common::function::IMAGE_MAX;
 
 /// Calls of each function in a round.
 const CALLS: u32 = 200;
@@ -72,6 +75,7 @@ pub(crate) fn run() -> io::Result<()> {
                 let sum = std::thread::spawn(|| read(30, 50)).join();
                 println!("{}", sum.map_err(|_| io::Error::other("the thread has failed"))?);
             }
+            "stack" => println!("{}", deep(3, 5)),
             "nop5" => {
                 // Such places are rewritten after the first hits.
                 let good = (0..4).filter(|_| nop5(0x1234) == 0x1234).count();
@@ -96,6 +100,15 @@ fn nanoseconds(call: fn(u64, u64) -> u64) -> io::Result<f64> {
         best = best.min(begun.elapsed().as_nanos() as f64 / f64::from(CALLS));
     }
     Ok(best)
+}
+
+/// Calls the emulated function where the stack reaches far.
+fn deep(a: u64, b: u64) -> u64 {
+    let mut room = [1u8; 2 * IMAGE_MAX];
+    black_box(&mut room);
+    let sum = emulated(a, b);
+    black_box(&mut room);
+    sum
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -236,6 +236,7 @@ const FUNCTIONS: &str = "FUNCTIONS";
 const COUNTS: &str = "FUNCTION_COUNTS";
 const BUDGETS: &str = "FUNCTION_BUDGETS";
 const ALARM: &str = "FUNCTION_ALARM";
+const IMAGE_COST: &str = "FUNCTION_IMAGE_COST";
 
 impl FunctionProbes {
     /// Loads the program beside the capture programs: its records come out of `capture`'s ring, and
@@ -262,6 +263,9 @@ impl FunctionProbes {
         entries.extend_from_slice(own);
         let loaded = loader::load(shared, &entries)?;
         let cpus = cpus::possible().map_err(|source| unusable(COUNTS, source))?;
+        let cost_ns = u64::from(test.costs.image_ns);
+        bpf::update(loaded.maps.fd(IMAGE_COST)?, &0u32, &[cost_ns])
+            .map_err(|source| unusable(IMAGE_COST, source))?;
         Ok(Self {
             links: HashMap::new(),
             closing: HashMap::new(),

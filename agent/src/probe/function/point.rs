@@ -16,12 +16,14 @@ pub struct HitCosts {
     pub emulated_ns: u32,
     /// [`CostClass::Stepped`]
     pub stepped_ns: u32,
+    /// A copy of a whole stack beside that.
+    pub image_ns: u32,
 }
 
 impl HitCosts {
     /// What is assumed where nothing was measured: a slow virtual machine's, so that budgets err on
     /// the target's side.
-    pub const ASSUMED: Self = Self { emulated_ns: 1_000, stepped_ns: 10_000 };
+    pub const ASSUMED: Self = Self { emulated_ns: 1_000, stepped_ns: 10_000, image_ns: 10_000 };
 
     /// What a hit of this class costs.
     pub fn of(self, class: CostClass) -> u32 {

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use agent_common::function::{Hit, Op, op, register};
+use agent_common::function::{Hit, IMAGE_MAX, Op, op, register};
 use agent_common::{Selected, kind, select};
 
 use super::loader::Attach;
 use super::{
     FunctionError, FunctionProbes, HitCosts, Limits, Point, TaskSource, exercise, unusable,
 };
+use crate::event::image;
 use crate::function::FunctionNo;
 use crate::function::site::{CostClass, Site, SiteKind};
 use crate::inspect::address::{FileOffset, VirtAddr};
@@ -106,6 +107,9 @@ fn run_with(fields: Vec<u32>) -> Result<SelfTest, SelfTestError> {
     verdict
 }
 
+/// The function whose hits tell a stack; 0 is that of all others.
+const IMAGES: FunctionNo = FunctionNo(1);
+
 /// The ring's size: room for all hits of a trial.
 const RING_BYTES: u32 = 1 << 18;
 
@@ -163,8 +167,11 @@ impl Trial {
         }
         let sees_threads = self.told() == [(30, 50)];
         let cost = |probed: f64, plain: f64| (probed - plain).max(1.0).round() as u32;
-        let costs =
-            HitCosts { emulated_ns: cost(probed.0, plain.0), stepped_ns: cost(probed.1, plain.1) };
+        let costs = HitCosts {
+            emulated_ns: cost(probed.0, plain.0),
+            stepped_ns: cost(probed.1, plain.1),
+            image_ns: self.image_ns(tgid)?,
+        };
         let at_once = self.probes.loaded.attach == Attach::Multi;
         // Last, since the child may not survive it.
         let nop5_is_safe = match self.attach(tgid, &[point(nop5, &[])]) {
@@ -173,6 +180,37 @@ impl Trial {
             Err(_) => None,
         };
         Ok(SelfTest { costs, at_once, sees_threads, nop5_is_safe })
+    }
+
+    /// What the copy of a stack costs, by the kernel half's own clock: the least of a few.
+    fn image_ns(&mut self, tgid: u32) -> Result<u32, SelfTestError> {
+        const TIMES: usize = 5;
+        let [emulated, ..] = self.offsets;
+        let image = Point { function: IMAGES, ..point(emulated, &[op_of(op::IMAGE, 0, 0, 0)]) };
+        self.attach(tgid, &[image])?;
+        let hit_ns = u64::from(HitCosts::ASSUMED.emulated_ns);
+        let (mut before, mut least) = (0, u64::MAX);
+        for _ in 0..TIMES {
+            if self.child.ask("stack")? != [8.0] {
+                return Err(SelfTestError::Harmed("stack"));
+            }
+            if !self.tells_stack() {
+                return Err(SelfTestError::Untrue("a stack"));
+            }
+            let after = self.probes.counters(IMAGES)?.cost_ns;
+            least = least.min((after - before).saturating_sub(hit_ns));
+            before = after;
+        }
+        Ok(u32::try_from(least).unwrap_or(u32::MAX).max(1))
+    }
+
+    /// Whether what was told since the last look has a whole stack.
+    fn tells_stack(&mut self) -> bool {
+        let mut is_told = false;
+        while let Some(record) = self.ring.next() {
+            is_told |= image::decode(record).is_some_and(|image| image.stack.len() == IMAGE_MAX);
+        }
+        is_told
     }
 
     fn attach(&mut self, tgid: u32, points: &[Point]) -> Result<(), SelfTestError> {

@@ -1,4 +1,4 @@
-//! The thread that reads tables and debug information of files.
+//! The threads that read files: one their tables, and one debug information, which may take long.
 
 use std::error::Error;
 use std::io;
@@ -15,9 +15,20 @@ use crate::inspect::dwarf::lines::{Call, Lines};
 use crate::inspect::elf::Module;
 use crate::stack::code::{self, Code};
 
-enum Request {
-    Tables { key: Inode, name: String, module: Module, root: PathBuf },
-    Lines { key: Inode, module: Module, root: PathBuf, addresses: Vec<VirtAddr>, room: u64 },
+struct OfTables {
+    key: Inode,
+    name: String,
+    module: Module,
+    root: PathBuf,
+}
+
+struct OfLines {
+    key: Inode,
+    module: Module,
+    root: PathBuf,
+    addresses: Vec<VirtAddr>,
+    /// How many bytes may be used meanwhile.
+    room: u64,
 }
 
 /// What was found.
@@ -26,50 +37,53 @@ pub(super) enum Answer {
     Tables { key: Inode, tables: Tables },
     /// What debug information says of addresses of a file.
     Lines { key: Inode, found: Vec<(VirtAddr, Box<[Call]>)> },
-    /// All that is to be told of a file's addresses was told, or that it has no lines; and how many bytes the
-    /// thread keeps of debug information.
+    /// All that is to be told of a file's addresses was told, or that it has no lines; and how many bytes are
+    /// kept of debug information.
     NoMoreLines { key: Inode, has_lines: bool, kept_bytes: u64 },
 }
 
-/// The thread.
+/// The threads.
 pub(super) struct Reader {
-    requests: Sender<Request>,
+    tables: Sender<OfTables>,
+    lines: Sender<OfLines>,
     answers: Receiver<Answer>,
 }
 
 impl Reader {
-    /// Starts it. It ends when this is dropped, after the file that it is at.
+    /// Starts them. They end when this is dropped, after the file that each is at.
     pub(super) fn start() -> io::Result<Self> {
-        let (requests, asked) = mpsc::channel::<Request>();
+        let (tables, asked) = mpsc::channel::<OfTables>();
         let (answer, answers) = mpsc::channel();
-        let work = move || {
-            let mut debug = Debug::default();
-            for request in asked {
-                let found = match request {
-                    Request::Tables { key, name, module, root } => {
-                        Answer::Tables { key, tables: tables(&name, module, &root) }
-                    }
-                    Request::Lines { key, module, root, addresses, room } => {
-                        let tell = &mut |found| {
-                            // Nobody is there any more: said below.
-                            let _ = answer.send(Answer::Lines { key, found });
-                        };
-                        let has_lines = debug.calls((key, &module, &root), &addresses, room, tell);
-                        Answer::NoMoreLines { key, has_lines, kept_bytes: debug.bytes() }
-                    }
-                };
-                if answer.send(found).is_err() {
+        let tell = answer.clone();
+        spawn("stacks", move || {
+            for OfTables { key, name, module, root } in asked {
+                let tables = self::tables(&name, module, &root);
+                if tell.send(Answer::Tables { key, tables }).is_err() {
                     return;
                 }
             }
-        };
-        thread::Builder::new().name("stacks".to_owned()).spawn(work)?;
-        Ok(Self { requests, answers })
+        })?;
+        let (lines, asked) = mpsc::channel();
+        spawn("lines", move || {
+            let mut debug = Debug::default();
+            for OfLines { key, module, root, addresses, room } in asked {
+                let tell = &mut |found| {
+                    // Nobody is there any more: said below.
+                    let _ = answer.send(Answer::Lines { key, found });
+                };
+                let has_lines = debug.calls((key, &module, &root), &addresses, room, tell);
+                let end = Answer::NoMoreLines { key, has_lines, kept_bytes: debug.bytes() };
+                if answer.send(end).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { tables, lines, answers })
     }
 
     pub(super) fn ask_tables(&self, key: Inode, name: String, module: Module, root: PathBuf) {
         // A thread that has ended says so by answering nothing more.
-        let _ = self.requests.send(Request::Tables { key, name, module, root });
+        let _ = self.tables.send(OfTables { key, name, module, root });
     }
 
     /// `room`: how many bytes may be used meanwhile.
@@ -81,13 +95,17 @@ impl Reader {
         addresses: Vec<VirtAddr>,
         room: u64,
     ) {
-        let _ = self.requests.send(Request::Lines { key, module, root, addresses, room });
+        let _ = self.lines.send(OfLines { key, module, root, addresses, room });
     }
 
     /// The next answer; `None` if it takes longer than that.
     pub(super) fn answer(&self, within: Duration) -> Option<Answer> {
         self.answers.recv_timeout(within).ok()
     }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
 
 fn tables(name: &str, module: Module, root: &Path) -> Tables {

@@ -8,7 +8,7 @@ use agent_common::function::IMAGE_OF_SIGNAL;
 use super::exception::{self, Raise};
 use super::raises::{self, Home};
 use super::stack::Stacks;
-use super::{Belongs, Calls, Function, Place, values};
+use super::{Belongs, Calls, Function, Place, STACK_LEFT_OUT, values};
 use crate::event::Hit;
 use crate::event::ids::{SiteNo, TaskId, Tid};
 use crate::function::exception::{EVENT as EXCEPTION, Raised};
@@ -97,6 +97,9 @@ impl Calls {
         let mut attributes = exception::attributes(&exception, stack);
         if let Some(reader) = reader {
             attributes.append(&values(reader, hit));
+        }
+        if let Some(why) = hit.stack_left_out {
+            attributes.text(STACK_LEFT_OUT, why.as_str());
         }
         if hit.suppressed > 0 {
             attributes.int("remora.suppressed", i64::from(hit.suppressed));

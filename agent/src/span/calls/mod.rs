@@ -42,6 +42,9 @@ const OPEN_MAX: usize = 1 << 18;
 /// From how many tasks on those in which nothing is open are looked for.
 const TASKS: usize = 1 << 10;
 
+/// Why a stack that was asked for is missing.
+const STACK_LEFT_OUT: &str = "remora.stack.left_out";
+
 /// W3C's "sampled" flag.
 const SAMPLED: u8 = 1;
 
@@ -299,6 +302,9 @@ impl Calls {
         }
         if let Some(stack) = stack {
             attributes.text("code.stacktrace", stack);
+        }
+        if let Some(why) = hit.stack_left_out {
+            attributes.text(STACK_LEFT_OUT, why.as_str());
         }
         let frame = Frame {
             function: Arc::clone(function),

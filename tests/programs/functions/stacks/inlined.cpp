@@ -1,5 +1,6 @@
-// Throws out of functions that are inlined into each other. Before each throw it says itself who has called: a
-// line that begins `stack`, with the addresses of the calls in the file, up to `main`.
+// Throws out of functions that are inlined into each other, three times for each line that it is sent. Before
+// each throw it says itself who has called: a line that begins `stack`, with the addresses of the calls in the
+// file, up to `main`.
 #include <dlfcn.h>
 #include <execinfo.h>
 #include <link.h>
@@ -86,7 +87,13 @@ extern "C" PROBED int work(int kind) {
 
 int main(void) {
     ready();
-    for (int kind = 0; kind < 3; kind++) {
-        work(kind);
-    }
+    int c = 0;
+    do {
+        for (int kind = 0; kind < 3; kind++) {
+            work(kind);
+        }
+        fflush(stdout);
+        while ((c = getchar()) != EOF && c != '\n') {
+        }
+    } while (c != EOF);
 }
