@@ -91,7 +91,8 @@ pub(super) fn replay(options: Replay, color: Color) -> Result<(), CliError> {
         }
         if !spans.is_empty() {
             exporters.wait_for_room();
-            exporters.offer(&mut spans);
+            exporters.put(&mut spans);
+            exporters.wake();
         }
     };
     // What came before the damage is worth having.

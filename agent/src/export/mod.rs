@@ -176,8 +176,8 @@ impl Exporters {
     }
 
     /// Gives spans to every destination. Never waits.
-    pub fn offer(&self, spans: &mut Vec<Span>) {
-        self.put(spans);
+    pub fn offer(&self, mut spans: Vec<Span>) {
+        self.put(&mut spans);
         self.wake();
     }
 

@@ -200,7 +200,8 @@ impl Agent {
     }
 
     fn hand_on(&mut self) {
-        self.exporters.offer(&mut self.spans);
+        self.exporters.put(&mut self.spans);
+        self.exporters.wake();
     }
 
     /// Probes what has come, takes away what costs too much.
@@ -282,7 +283,8 @@ impl Agent {
         // The target is free before anything is sent.
         drop(self.functions);
         drop(self.capture);
-        self.exporters.offer(&mut self.spans);
+        self.exporters.put(&mut self.spans);
+        self.exporters.wake();
         summary.accounts = self.exporters.finish(FLUSH);
         for (tgid, name, lost) in by_process {
             tracing::warn!(pid = tgid.0, name, lost, "events of this process were lost");

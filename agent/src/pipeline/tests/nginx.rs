@@ -29,6 +29,23 @@ fn beside(scene: &mut Scene, client: End, path: &str) {
     scene.call(WORKER, path);
 }
 
+/// Has a request come by `client`, call for it, and answers it.
+fn served(scene: &mut Scene, client: End, path: &str) {
+    scene.asked(WORKER, client, path);
+    call_for(scene, client, path);
+    scene.answered(WORKER, client);
+}
+
+/// Loses an answer and the request after it, whose call seems to be for the one before.
+fn lose_between(scene: &mut Scene, client: End) {
+    scene.lose(|scene| {
+        scene.answered(WORKER, client);
+        scene.asked(WORKER, client, "/lost");
+    });
+    call_for(scene, client, "/lost");
+    scene.answered(WORKER, client);
+}
+
 #[test]
 fn requests_that_one_thread_serves_at_once() {
     let mut scene = nginx();
@@ -114,16 +131,8 @@ fn a_request_that_was_lost_has_its_calls_to_itself() {
     let s = scene.outside(1);
     scene.asked(WORKER, s, "/a");
     call_for(&mut scene, s, "/a");
-    scene.lose(|scene| {
-        scene.answered(WORKER, s);
-        scene.asked(WORKER, s, "/lost");
-    });
-    // It would seem to be for the one before.
-    call_for(&mut scene, s, "/lost");
-    scene.answered(WORKER, s);
-    scene.asked(WORKER, s, "/b");
-    call_for(&mut scene, s, "/b");
-    scene.answered(WORKER, s);
+    lose_between(&mut scene, s);
+    served(&mut scene, s, "/b");
     check(
         &mut scene,
         expect![[r#"
@@ -158,16 +167,9 @@ fn a_connection_that_is_not_understood_is_not_mistaken_for_another() {
 fn losses_where_no_position_tells() {
     let mut scene = nginx();
     let (_, s) = scene.unix(0, 1, [0x10, 0x20]);
-    scene.asked(WORKER, s, "/a");
-    call_for(&mut scene, s, "/a");
-    scene.answered(WORKER, s);
+    served(&mut scene, s, "/a");
     scene.asked(WORKER, s, "/b");
-    scene.lose(|scene| {
-        scene.answered(WORKER, s);
-        scene.asked(WORKER, s, "/lost");
-    });
-    call_for(&mut scene, s, "/lost");
-    scene.answered(WORKER, s);
+    lose_between(&mut scene, s);
     check(
         &mut scene,
         expect![[r#"

@@ -1,7 +1,8 @@
 //! Which exchange another one belongs to, by their sockets: the two ends of one connection, and the
 //! connection that nginx has a request from. Looks at no bytes.
 
-use super::{LAST, Tracker};
+use super::Tracker;
+use super::messages::LAST;
 use crate::event::Behalf;
 use crate::event::ids::Address;
 use crate::protocol::Direction;

@@ -3,8 +3,10 @@
 use super::*;
 use crate::event::ids::Address;
 use crate::event::ids::{SocketId, Tid};
+use crate::event::{Io, Outcome};
 use crate::protocol::Segment;
 use crate::span::attributes::Attributes;
+use crate::span::model::Kind;
 
 const CLIENT: Tgid = Tgid(1);
 const SERVER: Tgid = Tgid(2);
