@@ -167,7 +167,7 @@ pub const RATE_WINDOW_SHIFT: u64 = 30;
 pub const SLOTS: usize = 4;
 
 /// Most [`Op`]s of one site.
-pub const OPS_MAX: usize = 128;
+pub const OPS_MAX: usize = 160;
 
 /// Most bytes of chunks of one hit.
 pub const CHUNKS_MAX: usize = 2048;

@@ -99,9 +99,12 @@ extern "C" fn copy_vectors(slot: u32, vectors: u64, count: u64, len: u32, want: 
     walk.want = want;
     walk.unreadable = 0;
     walk.seen = 0;
-    for _ in 0..VECTORS_MAX {
-        if copy_vector(slot) == 0 {
-            break;
+    // A head and a body are two, and spare the calls.
+    if step(scratch) && step(scratch) {
+        for _ in 2..VECTORS_MAX {
+            if copy_vector(slot) == 0 {
+                break;
+            }
         }
     }
     let walk = &raw const scratch.walk;

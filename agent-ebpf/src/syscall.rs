@@ -118,7 +118,8 @@ pub fn is_shutdown() -> bool {
     unsafe { arch::number(regs) == nr::SHUTDOWN }
 }
 
-/// The syscall of the running task, a typed pointer, as an operation that went this way sees it in the middle of it.
+/// The syscall of the running task, a typed pointer, as an operation that went this way sees it in the
+/// middle of it.
 #[inline(always)]
 pub fn current(task: *const u8, way: Way) -> Syscall {
     // SAFETY: `task` is the running task; its registers are saved while it is in the kernel.

@@ -75,7 +75,9 @@ fn pythons(out: &Path) -> Result<()> {
         let archive = fetched.join(format!("cpython-{artifact}-linux-x86_64.jar"));
         run(Command::new("python3").args(["-m", "zipfile", "-e"]).args([&archive, &fetched]))?;
         let unpacked = fetched.join("org/bytedeco/cpython/linux-x86_64");
-        for path in LEFT_OUT.iter().map(|path| unpacked.join(path)).filter(|path| path.is_dir()) {
+        let tests = format!("lib/python{version}/test");
+        let left_out = LEFT_OUT.iter().copied().chain([tests.as_str()]);
+        for path in left_out.map(|path| unpacked.join(path)).filter(|path| path.is_dir()) {
             std::fs::remove_dir_all(path)?;
         }
         let program = unpacked.join(format!("bin/python{version}"));

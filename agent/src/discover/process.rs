@@ -159,6 +159,16 @@ fn value_of(environment: &[u8], name: &str) -> Option<String> {
     })
 }
 
+/// How much executable code of files a process has mapped, KiB (proc_pid_status(5): `VmExe`, `VmLib`).
+pub(crate) fn code_kib(proc: &Path, tgid: Tgid) -> Option<u64> {
+    let status = text(&proc.join(tgid.0.to_string()), tgid, "status").ok()?;
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_end_matches("kB").trim().parse::<u64>().ok()
+    };
+    Some(kib("VmExe:")? + kib("VmLib:")?)
+}
+
 /// When the process that has this id now started, in clock ticks since boot; `None` if none has it.
 pub fn start_ticks(proc: &Path, tgid: Tgid) -> Option<u64> {
     stat(&proc.join(tgid.0.to_string()), tgid).ok().map(|stat| stat.start_ticks)

@@ -163,6 +163,11 @@ impl Patterns {
         self.include.iter().any(|pattern| pattern.place.concerns(module, is_executable))
     }
 
+    /// Whether any names a module.
+    pub fn name_modules(&self) -> bool {
+        self.include.iter().any(|pattern| pattern.place.module.is_some())
+    }
+
     /// The first pattern that matches a function, unless it is left out.
     pub fn find(&self, module: &str, is_executable: bool, name: &str) -> Option<&Arc<Pattern>> {
         // What leaves out says nothing of a module unless it names one.

@@ -259,11 +259,19 @@ impl Attributes {
     fn begin(&mut self, key: &str, value_len: usize) {
         let len = bytes_field_len(key.len()) + bytes_field_len(value_len);
         self.encoded.reserve(1 + varint_len(len as u64) + len);
+        self.len += 1;
+        if len < 0x80 {
+            // As nearly all are: every length is one byte.
+            let head = [tag(FIELD, BYTES), len as u8, tag(1, BYTES), key.len() as u8];
+            self.encoded.extend_from_slice(&head);
+            self.encoded.extend_from_slice(key.as_bytes());
+            self.encoded.extend_from_slice(&[tag(2, BYTES), value_len as u8]);
+            return;
+        }
         self.bytes_head(tag(FIELD, BYTES), len);
         self.bytes_head(tag(1, BYTES), key.len());
         self.encoded.extend_from_slice(key.as_bytes());
         self.bytes_head(tag(2, BYTES), value_len);
-        self.len += 1;
     }
 
     #[inline(always)]

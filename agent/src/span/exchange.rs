@@ -47,6 +47,19 @@ pub(super) struct Trace {
     pub(super) kept: bool,
 }
 
+/// What happened within a request, as probed functions tell it.
+#[derive(Debug, Default)]
+pub(super) struct Happened {
+    /// The trace of the calls that had seemed to be within it.
+    pub(super) calls_trace: Option<Trace>,
+    /// What happened outside of any call.
+    pub(super) events: Events,
+    /// The type of an exception that has left every call within it.
+    pub(super) raised: Option<String>,
+    /// That has left its handler, whatever the answer says.
+    pub(super) unhandled: bool,
+}
+
 /// A span in the making.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -67,17 +80,12 @@ pub(super) struct Exchange {
     pub(super) within: Option<(ExchangeKey, Method, Confidence)>,
     /// The innermost open call of a function when a client request began: it lies within that call,
     /// and the call within what `within` says or in a trace of its own.
-    pub(super) caller: Option<(SpanId, Option<Trace>)>,
+    pub(super) caller: Option<Box<(SpanId, Option<Trace>)>>,
     /// Spans of calls within it have been handed out as its children.
     pub(super) told_calls: bool,
-    /// The trace of the calls that had seemed to be within it.
-    pub(super) calls_trace: Option<Trace>,
-    /// What happened within it, outside of any call.
-    pub(super) events: Events,
-    /// The type of an exception that has left every call within it.
-    pub(super) raised: Option<String>,
-    /// That has left its handler, whatever the answer says.
-    pub(super) unhandled: bool,
+    /// What functions have told of it. Of most exchanges none has: what is open is looked at again when
+    /// it is in no cache any more, and must be small.
+    pub(super) happened: Option<Box<Happened>>,
     /// Whether the task that read the request (server) has written the response's head: then it has
     /// served nothing else meanwhile. `None`: there is no answer yet.
     pub(super) answered_by_its_reader: Option<bool>,
@@ -121,4 +129,11 @@ pub(super) struct Exchange {
     pub(super) stopped: bool,
     /// The span has been handed out; kept only for its children.
     pub(super) done: bool,
+}
+
+impl Exchange {
+    /// Where it is kept what happened within it.
+    pub(super) fn happened(&mut self) -> &mut Happened {
+        self.happened.get_or_insert_default()
+    }
 }

@@ -61,11 +61,12 @@ pub(super) fn span(
     let (mut status, error_type) = http::outcome(exchange.kind, exchange.status, how);
     // An exception that has left every call that was seen may have been caught above; unless it has left
     // the handler for certain, that the request failed is for its answer to say.
-    let raised = exchange.raised.as_ref().filter(|_| exchange.kind == Kind::Server);
+    let happened = exchange.happened.take().map(|happened| *happened).unwrap_or_default();
+    let raised = happened.raised.filter(|_| exchange.kind == Kind::Server);
     match (raised, error_type) {
-        (Some(raised), error) if error.is_some() || exchange.unhandled => {
+        (Some(raised), error) if error.is_some() || happened.unhandled => {
             status = StatusCode::Error;
-            attributes.text("error.type", raised);
+            attributes.text("error.type", &raised);
         }
         (_, Some(error_type)) => attributes.text("error.type", &error_type),
         (_, None) => {}
@@ -108,7 +109,7 @@ pub(super) fn span(
         start: trace.wall.wall(exchange.start),
         end: trace.wall.wall(end.max(exchange.start)),
         attributes,
-        events: mem::take(&mut exchange.events).finish(),
+        events: happened.events.finish(),
         links: Vec::new(),
         status,
         status_message: String::new(),
@@ -161,7 +162,7 @@ fn parent(
                 _ => confidence,
             };
             // It lies within the parent by way of a function's call.
-            let caller = exchange.caller.as_ref().filter(|_| method.is_within_process());
+            let caller = exchange.caller.as_deref().filter(|_| method.is_within_process());
             let span_id = caller.map_or(parent.span_id, |(call, _)| *call);
             Some(Parent { span_id, method, confidence, remote })
         }

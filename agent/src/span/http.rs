@@ -79,32 +79,37 @@ pub fn request(
         }
     }
     let target = Target::parse(head);
-    let scheme = cut(target.scheme.unwrap_or("http"), TEXT_MAX);
     let (path, query) = match target.path.split_once('?') {
         Some((path, query)) => (path, Some(redact::query(cut(query, URL_MAX)))),
         None => (target.path, None),
     };
     let path = redact::path(cut(path, URL_MAX));
-    let host = target.host.or_else(|| header(head.headers, "host").map(redact::authority));
-    let host = host.map(|host| cut(host, TEXT_MAX));
+    let (host, agent) = host_and_agent(head.headers);
+    let words = Words {
+        kind,
+        minor_version: head.minor_version,
+        scheme: target.scheme,
+        authority: target.host,
+        host: host.filter(|_| target.host.is_none()),
+        agent,
+    };
+    about.standing.learn(&words, about.ends, about.sayings);
+    let standing = &*about.standing;
     if kind == Kind::Client {
-        let authority = host.map(Cow::Borrowed);
+        let authority = standing.host().map(Cow::Borrowed);
         let authority =
             authority.or_else(|| (about.ends)().peer.map(|peer| Cow::Owned(peer.to_string())));
         let authority = authority.unwrap_or(Cow::Borrowed("localhost"));
         let path = if path == "*" { "" } else { path.as_ref() };
         let (mark, query) = query.as_deref().map_or(("", ""), |query| ("?", query));
-        attributes.concat("url.full", &[scheme, "://", &authority, path, mark, query]);
+        attributes.concat("url.full", &[standing.scheme(), "://", &authority, path, mark, query]);
     } else {
         attributes.text("url.path", &path);
         if let Some(query) = &query {
             attributes.text("url.query", query);
         }
     }
-    let agent = header(head.headers, "user-agent").map(|agent| cut(agent, TEXT_MAX));
-    let host = host.unwrap_or_default();
-    let words = Words { kind, minor_version: head.minor_version, scheme, host, agent };
-    about.standing.tell(&words, about.ends, about.sayings, attributes);
+    standing.tell(attributes);
     capture_headers(attributes, "http.request.header.", head.headers, &capture.request);
     known.map_or(Cow::Borrowed("HTTP"), |method| Cow::Borrowed(*method))
 }
@@ -179,10 +184,22 @@ fn is_scheme(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
 }
 
-/// A header's value as text, if it is there once at least and is text.
-fn header<'a>(headers: &[Header<'a>], name: &str) -> Option<&'a str> {
-    let found = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-    std::str::from_utf8(found.value).ok().filter(|value| !value.is_empty())
+/// The first values of `Host` and `User-Agent`, as they are.
+fn host_and_agent<'a>(headers: &[Header<'a>]) -> (Option<&'a [u8]>, Option<&'a [u8]>) {
+    let (mut host, mut agent) = (None, None);
+    for header in headers {
+        // By their lengths, most are neither.
+        match header.name.len() {
+            4 if header.name.eq_ignore_ascii_case("host") => {
+                host.get_or_insert(header.value);
+            }
+            10 if header.name.eq_ignore_ascii_case("user-agent") => {
+                agent.get_or_insert(header.value);
+            }
+            _ => {}
+        }
+    }
+    (host, agent)
 }
 
 fn capture_headers(

@@ -9,29 +9,75 @@ use std::sync::Arc;
 use super::attributes::Attributes;
 use super::http::{Ends, TEXT_MAX, cut, split_host};
 use super::model::Kind;
+use super::redact;
 
 /// How many different things are remembered for connections to come. Which is which tells their hash:
 /// one takes the place of another that has the same, so that no peer can make it more.
 const SAYINGS: usize = 1 << 10;
 
-/// What a head says of its connection; texts are cut and clean already.
+/// What a head says of its connection, as it says it.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Words<'a> {
     pub(super) kind: Kind,
     pub(super) minor_version: u8,
-    pub(super) scheme: &'a str,
-    pub(super) host: &'a str,
-    pub(super) agent: Option<&'a str>,
+    /// Of the target's absolute form.
+    pub(super) scheme: Option<&'a str>,
+    /// Of the target; clean already.
+    pub(super) authority: Option<&'a str>,
+    /// The header's value; `None` also if the target says it.
+    pub(super) host: Option<&'a [u8]>,
+    pub(super) agent: Option<&'a [u8]>,
+}
+
+impl Words<'_> {
+    fn keep(&self) -> Kept {
+        Kept {
+            kind: self.kind,
+            minor_version: self.minor_version,
+            scheme: self.scheme.map(str::to_owned),
+            authority: self.authority.map(str::to_owned),
+            host: self.host.map(<[u8]>::to_vec),
+            agent: self.agent.map(<[u8]>::to_vec),
+        }
+    }
+
+    /// Whether they may be kept: not what is long, nor a host that names a user.
+    fn may_be_kept(&self) -> bool {
+        let longest = |text: Option<&[u8]>| text.unwrap_or_default().len() <= TEXT_MAX;
+        let texts = [self.scheme.map(str::as_bytes), self.authority.map(str::as_bytes)];
+        let is_clean = text(self.host).is_none_or(|host| redact::authority(host) == host);
+        is_clean && texts.into_iter().chain([self.host, self.agent]).all(longest)
+    }
+}
+
+/// [`Words`] that are kept to know them again, without a look at what they mean.
+#[derive(Debug)]
+struct Kept {
+    kind: Kind,
+    minor_version: u8,
+    scheme: Option<String>,
+    authority: Option<String>,
+    host: Option<Vec<u8>>,
+    agent: Option<Vec<u8>>,
+}
+
+impl Kept {
+    fn is(&self, words: &Words<'_>) -> bool {
+        self.kind == words.kind
+            && self.minor_version == words.minor_version
+            && self.agent.as_deref() == words.agent
+            && self.host.as_deref() == words.host
+            && self.authority.as_deref() == words.authority
+            && self.scheme.as_deref() == words.scheme
+    }
 }
 
 /// What is said of connections, but for the other end's address.
 #[derive(Debug)]
 struct Saying {
-    kind: Kind,
-    minor_version: u8,
+    words: Option<Kept>,
     scheme: String,
-    host: String,
-    agent: Option<String>,
+    host: Option<String>,
     /// The server's end, which stands in for what the host leaves out.
     server: Option<SocketAddr>,
     /// Who is asked: what comes before the other end's address.
@@ -42,9 +88,12 @@ struct Saying {
 
 impl Saying {
     fn new(words: &Words<'_>, server: Option<SocketAddr>) -> Self {
+        let scheme = cut(words.scheme.unwrap_or("http"), TEXT_MAX);
+        let host = words.authority.or_else(|| text(words.host).map(redact::authority));
+        let host = host.map(|host| cut(host, TEXT_MAX));
         let mut asked = Attributes::default();
-        asked.text("url.scheme", words.scheme);
-        let (address, port) = split_host(words.host);
+        asked.text("url.scheme", scheme);
+        let (address, port) = split_host(host.unwrap_or_default());
         match (address.is_empty(), server) {
             (false, _) => asked.text("server.address", cut(address, TEXT_MAX)),
             (true, Some(server)) => asked.ip("server.address", server.ip()),
@@ -56,15 +105,13 @@ impl Saying {
         let mut asking = Attributes::default();
         let version = if words.minor_version == 0 { "1.0" } else { "1.1" };
         asking.text("network.protocol.version", version);
-        if let Some(agent) = words.agent {
-            asking.text("user_agent.original", agent);
+        if let Some(agent) = text(words.agent) {
+            asking.text("user_agent.original", cut(agent, TEXT_MAX));
         }
         Self {
-            kind: words.kind,
-            minor_version: words.minor_version,
-            scheme: words.scheme.to_owned(),
-            host: words.host.to_owned(),
-            agent: words.agent.map(str::to_owned),
+            words: words.may_be_kept().then(|| words.keep()),
+            scheme: scheme.to_owned(),
+            host: host.map(str::to_owned),
             server,
             asked,
             asking,
@@ -72,12 +119,13 @@ impl Saying {
     }
 
     fn is(&self, words: &Words<'_>) -> bool {
-        self.kind == words.kind
-            && self.minor_version == words.minor_version
-            && self.agent.as_deref() == words.agent
-            && self.host == words.host
-            && self.scheme == words.scheme
+        self.words.as_ref().is_some_and(|kept| kept.is(words))
     }
+}
+
+/// A header's value, if it is text.
+fn text(value: Option<&[u8]>) -> Option<&str> {
+    std::str::from_utf8(value?).ok().filter(|value| !value.is_empty())
 }
 
 /// What connections have said of late.
@@ -111,31 +159,44 @@ impl Sayings {
 #[derive(Debug, Default)]
 pub struct Standing {
     saying: Option<Arc<Saying>>,
+    /// Whether the connection is a server's or a client's: what is told of the other end.
+    kind: Option<Kind>,
     /// Where the other end is.
     peer: Attributes,
 }
 
 impl Standing {
-    /// Adds what a request that says this tells of its connection, whose ends stay what they are.
-    pub(super) fn tell(
+    /// Takes in what a request says of its connection, whose ends stay what they are.
+    pub(super) fn learn(
         &mut self,
         words: &Words<'_>,
         ends: &dyn Fn() -> Ends,
         sayings: &mut Sayings,
-        attributes: &mut Attributes,
     ) {
-        let same = self.saying.as_ref().filter(|saying| saying.is(words));
-        let saying = match same {
-            Some(saying) => saying,
-            None => {
-                let ends = ends();
-                let server = if words.kind == Kind::Client { ends.peer } else { ends.local };
-                if self.saying.as_ref().is_none_or(|saying| saying.kind != words.kind) {
-                    self.peer = peer(words.kind, ends.peer);
-                }
-                self.saying.insert(sayings.find(words, server))
-            }
-        };
+        if self.saying.as_ref().is_some_and(|saying| saying.is(words)) {
+            return;
+        }
+        let ends = ends();
+        let server = if words.kind == Kind::Client { ends.peer } else { ends.local };
+        if self.kind.replace(words.kind) != Some(words.kind) {
+            self.peer = peer(words.kind, ends.peer);
+        }
+        self.saying = Some(sayings.find(words, server));
+    }
+
+    /// The scheme of what was asked for.
+    pub(super) fn scheme(&self) -> &str {
+        self.saying.as_ref().map_or("http", |saying| &saying.scheme)
+    }
+
+    /// Who was asked, with the port if it was said.
+    pub(super) fn host(&self) -> Option<&str> {
+        self.saying.as_ref()?.host.as_deref()
+    }
+
+    /// Adds it to a request's attributes.
+    pub(super) fn tell(&self, attributes: &mut Attributes) {
+        let Some(saying) = &self.saying else { return };
         attributes.append(&saying.asked);
         attributes.append(&self.peer);
         attributes.append(&saying.asking);

@@ -128,9 +128,9 @@ impl State {
             match place.belongs {
                 Belongs::Request { key, method, confidence } => {
                     exchange.within = Some((key, method, confidence));
-                    exchange.caller = Some((call, None));
+                    exchange.caller = Some(Box::new((call, None)));
                 }
-                Belongs::Own(trace) => exchange.caller = Some((call, Some(trace))),
+                Belongs::Own(trace) => exchange.caller = Some(Box::new((call, Some(trace)))),
             }
             return;
         }
@@ -171,7 +171,7 @@ impl State {
             && let (Some(call), Belongs::Request { key, .. }) = (place.call, place.belongs)
             && key == server
         {
-            exchange.caller = Some((call, None));
+            exchange.caller = Some(Box::new((call, None)));
             calls.need(operation.task);
         }
     }
@@ -264,7 +264,7 @@ impl State {
             self.link(key, server, method, confidence);
         } else if let Some(exchange) = self.exchanges.get_mut(key)
             && exchange.trace.is_none()
-            && let Some((span_id, Some(trace))) = &exchange.caller
+            && let Some((span_id, Some(trace))) = exchange.caller.as_deref()
         {
             exchange.origin = Origin::Call { span_id: *span_id };
             exchange.trace = Some(trace.clone());
@@ -284,7 +284,9 @@ impl State {
         }
         let kept = exchange.task == operation.task;
         exchange.answered_by_its_reader = Some(kept);
-        self.proved.extend(mem::take(&mut exchange.awaited_by));
+        if !exchange.awaited_by.is_empty() {
+            self.proved.extend(mem::take(&mut exchange.awaited_by));
+        }
         if exchange.gaps == 0
             && let Some(process) = self.processes.get_mut(&exchange.tgid)
         {
@@ -373,7 +375,9 @@ impl State {
         }
         let at = at.max(exchange.start);
         exchange.end = Some((at, end));
-        self.proved.extend(mem::take(&mut exchange.awaited_by));
+        if !exchange.awaited_by.is_empty() {
+            self.proved.extend(mem::take(&mut exchange.awaited_by));
+        }
         self.ended.push_back((at, key));
         let process = self.processes.get_mut(&exchange.tgid);
         let is_server = exchange.kind == Kind::Server;

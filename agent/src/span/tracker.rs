@@ -9,7 +9,6 @@ use std::mem;
 use std::sync::Arc;
 
 use super::calls::{CallTallies, Calls};
-use super::events::Events;
 use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
 use super::finish;
 use super::http::{self, Ends, HeaderCapture};
@@ -664,10 +663,7 @@ impl Tracker {
             within: None,
             caller: None,
             told_calls: false,
-            calls_trace: None,
-            events: Events::default(),
-            raised: None,
-            unhandled: false,
+            happened: None,
             answered_by_its_reader: None,
             awaited_by: VecDeque::new(),
             request_seq,

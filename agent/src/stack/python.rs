@@ -103,8 +103,8 @@ fn text(bytes: &[u8], state: u32, length: u32, is_read: bool) -> String {
     text + cut
 }
 
-/// The characters that were copied.
-fn characters(bytes: &[u8], state: u32) -> Option<String> {
+/// The characters of a string that were copied, by its [`string_bits`].
+pub(crate) fn characters(bytes: &[u8], state: u32) -> Option<String> {
     if state & string_bits::COMPACT == 0 {
         return None;
     }

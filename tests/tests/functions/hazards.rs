@@ -82,9 +82,9 @@ hazards! {
         ["alone"], ["nothing", "marked", "pops", "onwards", "marked_onwards", "elsewhere", "to_nothing",
             "by_pointer", "to_throw", "handler"], Exact;
     /// Jumps by tables of functions, of which none leads into the function itself.
-    tables_of_functions: "dispatch.c" [O2, "-fPIE", "-pie"],
+    tables_of_functions: "by_table.c" [O2, "-fPIE", "-pie"],
         [], ["by_constant", "by_structure", "by_changing", "by_object", "within", "even", "odd"], Exact;
-    tables_of_functions_not_pie: "dispatch.c" [O2, "-no-pie", "-fno-pie", "-s", "-rdynamic"],
+    tables_of_functions_not_pie: "by_table.c" [O2, "-no-pie", "-fno-pie", "-s", "-rdynamic"],
         [], ["by_constant", "by_structure", "by_changing", "by_object", "within", "even", "odd"], AllOrNone;
     /// Frames that never return.
     long_jumps: "jump.c" [O2], [], ["hop", "leap"], Exact;

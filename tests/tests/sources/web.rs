@@ -34,6 +34,8 @@ pub(crate) fn run(words: &str) {
             let head = server.head().expect("an answer");
             say("head");
             assert_eq!(server.body(&head, false), 4);
+            drop(server);
+            say("closed");
         }
         ["passer", store] => {
             ask(&mut tcp("127.0.0.1", store.parse().expect("a port")), "/plain/passing");

@@ -211,8 +211,10 @@ fn clean(text: &str) -> String {
 pub fn hooks(module: &Module, index: &Index) -> Hooks {
     let mut found = Hooks::default();
     let mut functions = index.functions(|name| kind(name).is_some() || catch::kind(name).is_some());
-    functions.extend(python::unnamed(module, index));
-    functions.extend(uncaught::methods(module, index));
+    if functions.iter().any(|function| uncaught::is_hook(&function.name)) {
+        functions.extend(python::unnamed(module, index));
+        functions.extend(uncaught::methods(module, index));
+    }
     for function in &functions {
         let Some(kind) = kind(&function.name) else { continue };
         let site = match place_entry(module, index, function) {
@@ -252,7 +254,7 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
             found.hooks.push(hook);
         }
     }
-    found.hooks.extend(ruby::hooks(module));
+    found.hooks.extend(ruby::hooks(module, index));
     found
 }
 

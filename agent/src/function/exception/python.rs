@@ -6,10 +6,10 @@
 //! both `PyErr_SetNone` and `PyErr_SetObject` end with, the former with no value.
 //!
 //! The type's name is `tp_name`: without its module for classes of Python code. The message is the first
-//! of the exception's arguments if that is a string of ASCII characters alone. Layouts are those of
+//! of the exception's arguments if that is a string. Layouts are those of
 //! `Include/cpython/`: `object.h`, `unicodeobject.h`, `tupleobject.h`, `pyerrors.h`.
 
-use agent_common::function::{Op, register};
+use agent_common::function::{Op, register, string_bits};
 
 use super::chunks::Chunks;
 use super::code::{Code, Jump};
@@ -18,6 +18,7 @@ use crate::inspect::code::{Binary, Program, Whereabouts, tail_calls};
 use crate::inspect::demangle::{Language, Variant};
 use crate::inspect::elf::Module;
 use crate::inspect::symbols::{Function, Index, Origin};
+use crate::stack::python::characters;
 
 const HOOK: &str = "_PyErr_SetObject";
 
@@ -31,6 +32,8 @@ const STEP: u16 = 2;
 /// The value that is raised, and `tp_flags` of its type.
 const VALUE: u16 = 3;
 const FLAGS: u16 = 4;
+/// How the text is written.
+const WRITTEN: u16 = 5;
 
 /// Of `tp_flags`, from the head of a type on.
 const TYPE_FLAGS: i32 = 152;
@@ -57,12 +60,13 @@ pub(super) struct Layout {
 pub(super) struct MessageLayout {
     /// A tuple's first item.
     pub(super) item: i32,
-    /// A string's characters.
+    /// A string's characters, if all are ASCII's; else they lie further on.
     pub(super) text: i32,
+    pub(super) wide: i32,
 }
 
-/// Bits of a string's state: it is compact, and of ASCII characters alone.
-const ASCII: i32 = 3 << 5;
+/// Bits of a string's state below [`string_bits`].
+const STATE_SHIFT: i32 = 2;
 
 impl Layout {
     /// By what came with the versions: 3.12 `PyErr_SetRaisedException`; 3.14
@@ -82,6 +86,7 @@ impl Layout {
         let message = MessageLayout {
             item: if is_3_14 { 32 } else { 24 },
             text: if is_3_12 { 40 } else { 48 },
+            wide: if is_3_12 { 56 } else { 72 },
         };
         match without_lock {
             true => Self { head: 32, message: None },
@@ -136,7 +141,7 @@ fn has_part(index: &Index) -> bool {
 /// The longest code that there may be.
 #[cfg(test)]
 pub(super) fn longest() -> Vec<Op> {
-    let message = MessageLayout { item: 24, text: 48 };
+    let message = MessageLayout { item: 24, text: 48, wide: 72 };
     read(Layout { head: 16, message: Some(message) })
 }
 
@@ -199,11 +204,31 @@ fn read_message(code: &mut Code, head: i32, layout: MessageLayout) {
     code.recall(0).follow(layout.item).save(0);
     let odd = jump_unless_kind(code, class, IS_STRING);
     code.land(string);
-    code.recall(0).load(head + 16, 4).and(ASCII);
-    let wide = code.jump_unless(ASCII);
+    // One that is not compact has its characters elsewhere.
+    let state = |code: &mut Code, bits: u32| {
+        code.recall(0).load(head + 16, 4).shift_right(STATE_SHIFT).and(bits.cast_signed());
+    };
+    state(code, string_bits::COMPACT);
+    let elsewhere = code.jump_if(0);
     code.recall(0).follow(head).save(1);
+    state(code, string_bits::ASCII);
+    let wide = code.jump_if(0);
     code.recall(0).add(layout.text).counted(1, MESSAGE_MAX);
-    for jump in [other, none, odd, wide] {
+    let read = code.jump();
+    code.land(wide);
+    // Characters of two bytes or of four.
+    for (bytes, shift) in [(2, 1), (4, 2)] {
+        state(code, bytes);
+        let others = code.jump_if(0);
+        code.recall(1).shift_left(shift).save(1);
+        code.land(others);
+    }
+    code.recall(0).add(layout.wide).counted(1, MESSAGE_MAX);
+    code.land(read);
+    code.chunk(WRITTEN);
+    state(code, string_bits::ALL);
+    code.put(1);
+    for jump in [other, none, odd, elsewhere] {
         code.land(jump);
     }
 }
@@ -232,7 +257,14 @@ pub(super) fn decode(chunks: Chunks<'_>) -> Option<Seen> {
     let value = chunks.number(VALUE).filter(|value| *value != 0);
     let is_exception = chunks.number(FLAGS).is_some_and(|flags| flags >> IS_EXCEPTION & 1 != 0);
     let (object, made_of) = if is_exception { (value, None) } else { (None, value) };
-    Some(Seen::Raised(Raised { object, made_of, ..Raised::new(name, chunks.text(TEXT)) }))
+    Some(Seen::Raised(Raised { object, made_of, ..Raised::new(name, text(chunks)) }))
+}
+
+/// The message; what was cut within a character ends before it.
+fn text(chunks: Chunks<'_>) -> Option<String> {
+    let [written] = *chunks.whole(WRITTEN)?.bytes else { return None };
+    let text = chunks.whole(TEXT)?.bytes;
+    characters(text, written.into()).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -242,8 +274,19 @@ mod tests {
 
     #[test]
     fn names_and_texts() {
-        let seen = decode(Chunks(&written(&[(NAME, 0, b"ValueError"), (TEXT, 0, b"boom")])));
-        assert_eq!(seen, Some(Seen::Raised(Raised::new("ValueError", Some("boom".to_owned())))));
+        let bits = |kind| [kind | string_bits::COMPACT as u8];
+        for (text, bits, expected) in [
+            (b"boom".as_slice(), bits(1 | string_bits::ASCII as u8), Some("boom")),
+            (b"gr\xf6\xdfer", bits(1), Some("größer")),
+            (&[0x3a, 4, 0x3e, 4], bits(2), Some("ко")),
+            (b"gr\xf6\xdfer", bits(1 | string_bits::ASCII as u8), None),
+            (b"boom", [1], None),
+        ] {
+            let chunks =
+                [(NAME, 0, b"ValueError".as_slice()), (TEXT, 0, text), (WRITTEN, 0, &bits)];
+            let raised = Raised::new("ValueError", expected.map(str::to_owned));
+            assert_eq!(decode(Chunks(&written(&chunks))), Some(Seen::Raised(raised)));
+        }
         let seen = decode(Chunks(&written(&[(NAME, 0, b"KeyError"), (TEXT, 1, b"bo")])));
         assert_eq!(seen, Some(Seen::Raised(Raised::new("KeyError", None))));
         let seen = decode(Chunks(&written(&[(NAME, 0, b"StopIteration"), (TEXT, 0, b"")])));

@@ -38,6 +38,7 @@ fn codes_fit() {
         php::code("zend_throw_exception_internal").0,
         python::longest(),
         v8::longest(),
+        ruby::longest(),
     ] {
         assert!(!ops.is_empty() && ops.len() <= OPS_MAX, "{}", ops.len());
     }

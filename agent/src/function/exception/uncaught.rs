@@ -56,11 +56,8 @@ pub(super) fn is_hook(name: &str) -> bool {
     [OF_PROGRAM, OF_THREAD, UNRAISABLE].contains(&name)
 }
 
-/// Those that have no symbol.
+/// Those that have no symbol, in a module of CPython's.
 pub(super) fn methods(module: &Module, index: &Index) -> Vec<Function> {
-    if index.functions(|name| name == OF_PROGRAM).is_empty() {
-        return Vec::new();
-    }
     let sections = || module.sections().iter().filter(|section| section.size < SEARCHED_MAX);
     let mut names = Vec::new();
     for section in sections().filter(|section| section.name == ".rodata") {

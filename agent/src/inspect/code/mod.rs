@@ -4,6 +4,7 @@
 //! that data between the code never is. The stack pointer is followed along, so that each end of the
 //! function is known to stand at its return address. What cannot be proved is a [`Refusal`].
 
+mod argument;
 mod entry;
 mod flow;
 mod kernel;
@@ -19,6 +20,7 @@ use crate::function::site::{CostClass, Placement, Site, SiteKind};
 use flow::{Ending, Flow};
 use kernel::Handling;
 
+pub use argument::{Kept, argument_before};
 pub use program::{Binary, Program, Whereabouts};
 pub use tail::{TailCall, tail_calls};
 

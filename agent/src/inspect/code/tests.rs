@@ -262,6 +262,45 @@ fn what_functions_end_with() {
 }
 
 #[test]
+fn what_a_call_was_given_is_still_there() {
+    /// A register, and what is added before each pointer is followed.
+    type Kept<'a> = Option<(u8, &'a [i32])>;
+    let given: &[(&str, &str, Kept<'_>)] = &[
+        ("in_frame", "mov 8(%rsp),%rax; mov 0x70(%rax),%rdi; call named", Some((7, &[8, 0x70]))),
+        ("in_register", "mov %rsi,%rdx; mov 16(%rbx),%rdi; nop; call named", Some((3, &[16]))),
+        ("itself", "mov %r12,%rax; mov %rax,%rdi; call named", Some((12, &[]))),
+        ("of_another", "mov %r12,%rdi; call other", None),
+        ("changed", "mov (%rbx),%rdi; mov %rsi,%rbx; call named", None),
+        ("stored", "mov 8(%rsp),%rdi; mov %rsi,8(%rsp); call named", None),
+        ("indexed", "mov (%rbx,%rcx,8),%rdi; call named", None),
+        ("lost", "mov (%rcx),%rdi; call other; call named", None),
+        ("joined", "test %esi,%esi; je 1f; mov (%rbx),%rdi; 1: call named", None),
+    ];
+    let mut text = String::from(".text\n");
+    for name in ["named", "other"] {
+        text.push_str(&format!(".type {name},@function\n{name}:\nret\n.size {name},.-{name}\n"));
+    }
+    for (name, code, _) in given {
+        text.push_str(&format!(
+            ".globl {name}\n.type {name},@function\n{name}:\n.cfi_startproc\n{code}\nbehind_{name}:\n\
+             nop\nret\n.cfi_endproc\n.size {name},.-{name}\n.globl behind_{name}\n"
+        ));
+    }
+    let built = Built::new("given");
+    let flags = ["gcc", "-nostdlib", "-no-pie", "-Wl,-e,itself", "-Wl,-z,noexecstack"];
+    let text = text.replace("; ", "\n");
+    let Some(path) = built.build("given.S", &text, &flags) else { return };
+    let module = Module::open(&path).expect("a program");
+    let index = Index::read(&module, Lookup::below(Path::new("/"))).expect("symbols");
+    for (name, code, expected) in given {
+        let behind = crate::function::exception::data::symbol(&module, &format!("behind_{name}"));
+        let found = argument_before(&module, &index, behind.expect("it is there"), "named");
+        let found = found.as_ref().map(|kept| (kept.register, kept.offsets.as_slice()));
+        assert_eq!(found, *expected, "{code}");
+    }
+}
+
+#[test]
 fn small_functions() {
     let mut text = String::from(
         ".text\n__x86_return_thunk: ret\n.type __x86_return_thunk,@function\n.size __x86_return_thunk,1\n",

@@ -69,6 +69,9 @@ impl Functions {
     }
 
     fn foretell(&mut self, tgid: Tgid, program: Program<'_>, announce: &mut dyn FnMut(&Step<'_>)) {
+        if !self.wishes.concern_libraries() {
+            return;
+        }
         let libraries = self.foretold.of(program).unwrap_or_default().to_vec();
         for library in libraries {
             let open = program.root.join(library.strip_prefix("/").unwrap_or(&library));

@@ -9,17 +9,20 @@ mod budget;
 mod file;
 mod foretold;
 mod lease;
+mod looks;
 mod numbered;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use budget::Watch;
 use file::{Content, File};
 pub(crate) use file::{FileId, Mapped, Version, mapped};
 use foretold::Foretold;
+use looks::{Look, Looks};
 use numbered::Numbered;
 
 use super::exceptions::Cold;
@@ -27,6 +30,7 @@ use super::planner::{self, Answer, Planner};
 use super::tracepoints::TracepointGlobs;
 use crate::debuginfod::Debuginfod;
 use crate::discover::maps::file_name;
+use crate::discover::process;
 use crate::event::Hit;
 use crate::event::ids::{SiteNo, Tgid};
 use crate::function::FunctionNo;
@@ -42,6 +46,13 @@ use crate::probe::{Capture, CaptureError, Selection};
 
 /// How many functions a message names.
 const NAMED: usize = 5;
+
+/// How many processes are looked at at one time: of the others it is the turn next time.
+const LOOKS_MAX: usize = 64;
+
+/// How long there is no look at least and at most. What is not told wakes nobody, but costs.
+const REST_MIN_NS: u64 = 20_000_000;
+const REST_MAX_NS: u64 = 1_000_000_000;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +73,11 @@ impl Wishes {
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty() && !self.exceptions && self.tracepoints.is_empty()
+    }
+
+    /// Whether something may be asked for in a library.
+    fn concern_libraries(&self) -> bool {
+        self.patterns.name_modules() || self.exceptions || !self.tracepoints.is_empty()
     }
 }
 
@@ -116,27 +132,14 @@ struct Process {
     seen: HashSet<FileId>,
     /// What is attached in it alone.
     links: Vec<(FileId, LinkNo)>,
-    /// When it is looked for more files, and how often that has been done.
-    due: MonoNs,
-    looks: usize,
+    /// When it is looked at for more files; not while it is held.
+    looks: Option<Looks>,
 }
 
 impl Process {
-    fn new(is_followed: bool, goroutines: Option<Goroutines>) -> Self {
+    fn new(is_followed: bool, goroutines: Option<Goroutines>, looks: Option<Looks>) -> Self {
         let (seen, links) = (HashSet::new(), Vec::new());
-        let due = clock::now();
-        let mut process =
-            Self { is_followed, goroutines, is_held: false, seen, links, due, looks: 0 };
-        process.rest(clock::now());
-        process
-    }
-
-    /// Libraries come while a program starts, and seldom later.
-    fn rest(&mut self, now: MonoNs) {
-        const RESTS_MS: [u64; 4] = [200, 1_000, 5_000, 30_000];
-        let rest = RESTS_MS.get(self.looks).or(RESTS_MS.last()).copied().unwrap_or_default();
-        self.due = MonoNs(now.0 + rest * 1_000_000);
-        self.looks += 1;
+        Self { is_followed, goroutines, is_held: false, seen, links, looks }
     }
 }
 
@@ -240,8 +243,7 @@ impl Functions {
         let module =
             Mapped { id, open: program.to_owned(), name: file_name(program), is_executable: true };
         // What it runs until then is none of its own.
-        let due = MonoNs(u64::MAX);
-        let process = Process { is_held: true, due, ..Process::new(true, goroutines) };
+        let process = Process { is_held: true, ..Process::new(true, goroutines, None) };
         self.processes.insert(tgid, process);
         selection.select_next_functions(tgid.0)?;
         self.module(tgid, module, PathBuf::from("/"), Reach::Everywhere, announce);
@@ -259,7 +261,10 @@ impl Functions {
         selection: &mut Selection,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), FunctionsError> {
-        let mut process = Process::new(is_followed, goroutines);
+        // Before what it has mapped is: what comes between the two is noticed.
+        let code = process::code_kib(Path::new("/proc"), tgid);
+        let looks = Looks::begin(clock::now(), code);
+        let mut process = Process::new(is_followed, goroutines, Some(looks));
         let mut before = self.processes.remove(&tgid);
         if let Some(held) = before.take_if(|before| before.is_held) {
             (process.seen, process.links) = (held.seen, held.links);
@@ -280,21 +285,40 @@ impl Functions {
 
     /// Probes the files that processes have begun to run code of since they were looked at last.
     pub(super) fn look_again(&mut self, now: MonoNs, announce: &mut dyn FnMut(&Step<'_>)) {
-        let due = self.processes.iter().filter(|(_, process)| process.due <= now);
-        let due: Vec<Tgid> = due.map(|(tgid, _)| *tgid).collect();
-        for tgid in due {
-            if let Some(process) = self.processes.get_mut(&tgid) {
-                process.rest(now);
+        let is_due = |looks: &Looks| looks.due() <= now;
+        let mut changed = Vec::new();
+        let due = self.processes.iter_mut().filter_map(|(tgid, process)| {
+            process.looks.as_mut().filter(|looks| is_due(looks)).map(|looks| (*tgid, looks))
+        });
+        for (tgid, looks) in due.take(LOOKS_MAX) {
+            let code = process::code_kib(Path::new("/proc"), tgid);
+            if looks.look(now, code) == Look::Whole {
+                changed.push(tgid);
             }
-            self.modules(tgid, announce);
+        }
+        for tgid in changed {
+            let found = self.modules(tgid, announce);
+            let looks = self.processes.get_mut(&tgid).and_then(|process| process.looks.as_mut());
+            if let Some(looks) = looks.filter(|_| found == 0) {
+                looks.found_nothing(now);
+            }
         }
     }
 
-    /// Probes the files that a process runs code of and was not seen to before.
-    fn modules(&mut self, tgid: Tgid, announce: &mut dyn FnMut(&Step<'_>)) {
+    /// How long nobody needs to be looked at, at most a second.
+    pub(super) fn until_next_look(&self, now: MonoNs) -> Duration {
+        let due = self.processes.values().filter_map(|process| process.looks.as_ref());
+        let first = due.map(Looks::due).min().map(|due| due.since(now));
+        let rest_ns = first.unwrap_or(REST_MAX_NS).clamp(REST_MIN_NS, REST_MAX_NS);
+        Duration::from_nanos(rest_ns)
+    }
+
+    /// Probes the files that a process runs code of and was not seen to before; how many there are.
+    fn modules(&mut self, tgid: Tgid, announce: &mut dyn FnMut(&Step<'_>)) -> usize {
         let root = PathBuf::from(format!("/proc/{}/root", tgid.0));
+        let mut found = 0;
         for module in mapped(tgid) {
-            let Some(process) = self.processes.get(&tgid) else { return };
+            let Some(process) = self.processes.get(&tgid) else { return found };
             if process.seen.contains(&module.id) {
                 continue;
             }
@@ -302,7 +326,9 @@ impl Functions {
                 module.is_executable && process.is_followed || !self.trust.sees_threads;
             let reach = if everywhere { Reach::Everywhere } else { Reach::Alone };
             self.module(tgid, module, root.clone(), reach, announce);
+            found += 1;
         }
+        found
     }
 
     /// A process has ended.

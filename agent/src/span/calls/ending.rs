@@ -143,7 +143,7 @@ impl Calls {
             && let Some(raised) = outward.raised.take()
             && let Some(exchange) = state.exchanges.get_mut(*key)
         {
-            exchange.raised = Some(raised);
+            exchange.happened().raised = Some(raised);
         }
         self.ended.push_back(Ended { frame, resource, task, at, inferred, failed });
     }

@@ -148,8 +148,9 @@ impl Calls {
             Some(Place { belongs: Belongs::Request { key, .. }, call: None }) => {
                 state.exchanges.get_mut(key).map(|exchange| {
                     // Whether another one is caught may not be seen.
-                    let raised = (ends && !exchange.unhandled).then_some(&mut exchange.raised);
-                    (&mut exchange.events, raised, Home::Request(key))
+                    let happened = exchange.happened();
+                    let raised = (ends && !happened.unhandled).then_some(&mut happened.raised);
+                    (&mut happened.events, raised, Home::Request(key))
                 })
             }
             _ => None,

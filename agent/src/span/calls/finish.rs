@@ -86,7 +86,7 @@ fn within(
     let refuted = method.is_by_task() && answered == Some(false) && !exchange.told_calls;
     if refuted || exchange.mistaken {
         let wall = exchange.wall;
-        let trace = exchange.calls_trace.get_or_insert_with(|| {
+        let trace = exchange.happened().calls_trace.get_or_insert_with(|| {
             let id = state.ids.trace();
             let kept = sampler.keeps(id, None);
             Trace { id, flags: super::SAMPLED, state: None, wall, kept }

@@ -273,7 +273,9 @@ impl Calls {
                 let call = self.tasks.get_mut(&task).and_then(|stacks| stacks.call(home));
                 call.map(|call| &mut call.events)
             }
-            Home::Request(key) => state.exchanges.get_mut(key).map(|exchange| &mut exchange.events),
+            Home::Request(key) => {
+                state.exchanges.get_mut(key).map(|exchange| &mut exchange.happened().events)
+            }
         };
         if let Some(events) = events {
             events.caught(place, caught);
@@ -300,8 +302,9 @@ impl Calls {
             _ => return,
         };
         if let Some(exchange) = state.exchanges.get_mut(key) {
-            exchange.raised = Some(raise.name.clone());
-            exchange.unhandled |= leaves_handler && is_certain;
+            let happened = exchange.happened();
+            happened.raised = Some(raise.name.clone());
+            happened.unhandled |= leaves_handler && is_certain;
         }
     }
 }

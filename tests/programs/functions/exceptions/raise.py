@@ -13,6 +13,10 @@ class Odd(KeyError):
     pass
 
 
+class Text(str):
+    pass
+
+
 def passes_on(kind):
     try:
         work(kind)
@@ -50,6 +54,12 @@ def work(kind):
             next(iterator)
     if kind == 9:
         None.attribute
+    if kind == 10:
+        raise OSError("ко 数")
+    if kind == 11:
+        raise OSError("ко 数𝔁")
+    if kind == 12:
+        raise OSError(Text("of a class of its own"))
 
 
 listener = socket.create_server(("127.0.0.1", 0))
@@ -59,7 +69,7 @@ caught = 0
 connection, _ = listener.accept()
 connection.recv(4096)
 for _ in range(3):
-    for kind in range(11):
+    for kind in range(14):
         try:
             passes_on(kind)
         except Exception:
@@ -73,6 +83,9 @@ print("raised 3\tOdd\t")
 print("raised 3\tIndexError\tpop from empty list")
 print("raised 3\tKeyError\tkey")
 print("raised 3\tRuntimeError\t")
+print("raised 3\tOSError\tgrößer")
+print("raised 3\tOSError\tко 数")
+print("raised 3\tOSError\tко 数𝔁")
 print("raised 3\tOSError\t")
 text = "integer division or modulo by zero"
 if sys.version_info >= (3, 14):

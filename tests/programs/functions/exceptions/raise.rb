@@ -4,6 +4,28 @@ require "socket"
 
 module App
   class NotFound < StandardError; end
+
+  # It has variables of its own, before and after its message.
+  class Rich < StandardError
+    def initialize(name)
+      @name = "not the message of #{name}"
+      super("a message that is too long to lie within its object: #{name}")
+      @more = "nor this"
+    end
+  end
+
+  # It has no message.
+  class Mute < StandardError
+    def initialize(name)
+      @name = name
+    end
+  end
+end
+
+def singular
+  error = RuntimeError.new("of its own class")
+  def error.more = 1
+  error
 end
 
 def work(kind)
@@ -16,6 +38,12 @@ def work(kind)
   when 5
     numbers = [1, 2].each
     loop { numbers.next }
+  when 6 then raise App::Rich, "seven"
+  when 7 then raise App::Mute, "not a message"
+  when 8 then raise "größer"
+  when 9 then raise "gr\u00f6\u00dfer".encode("UTF-16LE")
+  when 10 then raise App::NotFound
+  when 11 then raise singular
   end
 end
 
@@ -32,7 +60,7 @@ connection = listener.accept
 connection.readpartial(4096)
 caught = 0
 3.times do
-  6.times do |kind|
+  12.times do |kind|
     passes_on(kind)
   rescue StandardError
     caught += 1
@@ -41,9 +69,15 @@ end
 connection.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 connection.close
 puts "caught #{caught}"
-puts "raised 3\tRuntimeError\t"
-puts "raised 3\tApp::NotFound\t"
-puts "raised 3\tArgumentError\t"
-puts "raised 3\tZeroDivisionError\t"
+puts "raised 3\tRuntimeError\tplain text"
+puts "raised 3\tApp::NotFound\tno such thing"
+puts "raised 3\tArgumentError\tinvalid value for Integer(): \"seven\""
+puts "raised 3\tZeroDivisionError\tdivided by 0"
 puts "raised 3\tNoMethodError\t"
+puts "raised 3\tApp::Rich\ta message that is too long to lie within its object: seven"
+puts "raised 3\tApp::Mute\t"
+puts "raised 3\tRuntimeError\tgrößer"
+# Of another encoding, and with methods of its own.
+puts "raised 6\tRuntimeError\t"
+puts "raised 3\tApp::NotFound\t"
 exit 4

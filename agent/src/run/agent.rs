@@ -1,0 +1,292 @@
+//! The agent's loop: waits, drains, takes in what comes, hands on what is over, until it is asked to end
+//! or nothing is left.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::functions::Functions;
+use super::launch::Launched;
+use super::metrics::Metrics;
+use super::recorder::Recording;
+use super::signals::{Signal, Signals};
+use super::stacks::Stacks;
+use super::summary::Summary;
+use super::targets::Targets;
+use super::{RunError, note, probe};
+use crate::event::ids::Tgid;
+use crate::event::{self, Event, image};
+use crate::export::Exporters;
+use crate::pipeline::{Pipeline, Step};
+use crate::platform::clock::{self, MonoNs, WallOffset};
+use crate::probe::{Capture, Until};
+use crate::span::model::Span;
+
+/// How long the reader rests between two drains while there is traffic. Wake-ups cost the traced
+/// program more than the probes do, and a span has a second to leave.
+const REST: Duration = Duration::from_millis(80);
+
+/// Empty drains before the reader sleeps until the kernel half wakes it.
+const IDLE_DRAINS: u32 = 3;
+
+/// Records taken from the ring before spans are handed on.
+const DRAIN_MAX: usize = 1 << 16;
+
+/// Records taken in before those exchanges become spans that are over for [`SETTLE_NS`]: few enough for
+/// what they say to be still in the processor's caches.
+const SLICE: usize = 256;
+
+/// How long an exchange waits after its end for records of earlier moments. The ring keeps the order
+/// in which records were begun, so only a program that was held up between reading the clock and
+/// writing comes late. One that comes later still is taken in, but links nothing.
+const SETTLE_NS: u64 = 20_000_000;
+
+/// How often the clocks are compared, while awake.
+const CLOCK_NS: u64 = 10_000_000_000;
+
+/// How long the exporters may take at the end.
+const FLUSH: Duration = Duration::from_secs(5);
+
+pub(super) struct Agent {
+    pub(super) signals: Signals,
+    pub(super) metrics: Option<Metrics>,
+    pub(super) command: Option<Launched>,
+    pub(super) recording: Recording,
+    pub(super) capture: Capture,
+    pub(super) pipeline: Pipeline,
+    pub(super) targets: Targets,
+    pub(super) functions: Option<Functions>,
+    /// If anything is probed.
+    pub(super) stacks: Option<Stacks>,
+    /// Processes that have begun to be traced and were not looked at for functions.
+    pub(super) fresh: Vec<Tgid>,
+    pub(super) exporters: Exporters,
+    pub(super) spans: Vec<Span>,
+    /// The latest moment of any record so far.
+    pub(super) latest: MonoNs,
+    /// When the clocks were compared.
+    pub(super) measured: MonoNs,
+    /// Records for which there was no room, at the last look for ends that were among them.
+    pub(super) lost: u64,
+    /// Processes that seem to be gone, though no record has said so.
+    pub(super) suspects: Vec<Tgid>,
+    /// How many of them were.
+    pub(super) unseen: u32,
+}
+
+impl Agent {
+    pub(super) fn work(&mut self) -> Result<(), RunError> {
+        let mut idle = 0;
+        loop {
+            self.capture.rouse()?;
+            let began = clock::now();
+            // First: it may be why this was woken.
+            self.keep_functions(began)?;
+            let drained = self.drain()?;
+            self.collect(began.before(SETTLE_NS));
+            self.hand_on();
+            self.keep_time(began);
+            if self.is_over() {
+                return Ok(());
+            }
+            idle = if drained == 0 { idle + 1 } else { 0 };
+            let full = drained >= DRAIN_MAX;
+            let asleep = idle > IDLE_DRAINS && !self.pipeline.is_pending();
+            let (until, rest) = match (full, asleep) {
+                (true, _) => (Until::Woken, Some(Duration::ZERO)),
+                (false, false) => (Until::Woken, Some(REST)),
+                (false, true) if self.suspects_ends()? => (Until::Woken, Some(REST)),
+                (false, true) => {
+                    self.recording.flush();
+                    self.capture.sleep_until_event()?;
+                    // What came before the kernel half knew does not wake.
+                    let late = self.drain()?;
+                    let watch = self.functions.as_ref().map(|it| it.until_next_look(clock::now()));
+                    if late > 0 { (Until::Woken, Some(REST)) } else { (Until::Record, watch) }
+                }
+            };
+            let woken = {
+                let others = [Some(self.signals.as_fd()), self.metrics.as_ref().map(Metrics::fd)];
+                self.capture.wait(until, others, rest)?
+            };
+            if woken && self.is_asked_to_end() {
+                return Ok(());
+            }
+            self.report();
+        }
+    }
+
+    /// Takes in what is in the ring; returns how many records that were.
+    fn drain(&mut self) -> Result<usize, RunError> {
+        let mut drained = 0;
+        loop {
+            let slice = self.drain_slice()?;
+            drained += slice;
+            if slice < SLICE || drained >= DRAIN_MAX {
+                return Ok(drained);
+            }
+            self.collect(self.latest.before(SETTLE_NS));
+            // There may be a tenth of a second's work in the ring.
+            if let Some(functions) = &mut self.functions {
+                functions.keep_to_budget(clock::now())?;
+            }
+        }
+    }
+
+    fn drain_slice(&mut self) -> Result<usize, RunError> {
+        let Self { capture, pipeline, targets, functions, fresh, recording, spans, .. } = self;
+        let (latest, stacks) = (&mut self.latest, &mut self.stacks);
+        let mut failed = None;
+        let (ring, selection) = capture.split();
+        let drained = ring.drain(SLICE, |record| {
+            *latest = event::time(record).map_or(*latest, |at| at.max(*latest));
+            if image::is_image(record) {
+                let taken = stacks.as_mut().and_then(|stacks| stacks.taken(record));
+                if let Some(taken) = taken {
+                    let step = Step::Stack(taken);
+                    recording.write(&step);
+                    pipeline.step(&step, spans);
+                }
+                return;
+            }
+            let mut decoded = event::decode(record);
+            let completed = match (&decoded, functions.as_ref()) {
+                (Ok((_, Event::Hit(hit))), Some(functions)) => functions.complete(record, hit),
+                _ => None,
+            };
+            if let Some(completed) = &completed {
+                decoded = event::decode(completed);
+            }
+            recording.write(&Step::Record(completed.as_deref().unwrap_or(record)));
+            if let Ok((_, event)) = &decoded {
+                let mut announce = |step: &Step<'_>| {
+                    note(step, fresh);
+                    recording.write(step);
+                    pipeline.step(step, spans);
+                };
+                if let (Event::Exit { tgid, .. }, Some(functions)) = (event, functions.as_mut()) {
+                    functions.forget(*tgid);
+                }
+                if let (Event::Exit { tgid, .. } | Event::Exec { tgid, .. }, Some(stacks)) =
+                    (event, stacks.as_mut())
+                {
+                    stacks.forget(*tgid);
+                }
+                failed = targets.event(selection, event, &mut announce).err().or(failed.take());
+            }
+            pipeline.record(decoded);
+        });
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        let mut announce = |step: &Step<'_>| {
+            recording.write(step);
+            pipeline.step(step, spans);
+        };
+        if let Some(stacks) = stacks {
+            fresh.iter().for_each(|tgid| stacks.look(*tgid));
+        }
+        probe(functions, fresh, targets, selection, &mut announce)?;
+        Ok(drained)
+    }
+
+    /// Makes spans of the exchanges that ended before `horizon`.
+    fn collect(&mut self, horizon: MonoNs) {
+        if self.pipeline.is_pending() {
+            let step = Step::Collect(horizon);
+            self.recording.write(&step);
+            self.pipeline.step(&step, &mut self.spans);
+            self.exporters.put(&mut self.spans);
+        }
+    }
+
+    fn hand_on(&mut self) {
+        self.exporters.offer(&mut self.spans);
+    }
+
+    /// Probes what has come, takes away what costs too much.
+    fn keep_functions(&mut self, now: MonoNs) -> Result<(), RunError> {
+        if let Some(stacks) = &mut self.stacks {
+            stacks.look_again(now);
+        }
+        let Self { functions: Some(functions), recording, pipeline, spans, .. } = self else {
+            return Ok(());
+        };
+        functions.keep_to_budget(now)?;
+        functions.look_again(now, &mut |step: &Step<'_>| {
+            recording.write(step);
+            pipeline.step(step, spans);
+        });
+        Ok(())
+    }
+
+    /// Wall time is adjusted now and then, and monotonic time stands still in a suspend.
+    fn keep_time(&mut self, at: MonoNs) {
+        if at.since(self.measured) > CLOCK_NS {
+            self.measured = at;
+            let step = Step::Clock(WallOffset::measure());
+            self.recording.write(&step);
+            self.pipeline.step(&step, &mut self.spans);
+        }
+    }
+
+    /// Whether there is nothing left that could be traced.
+    fn is_over(&self) -> bool {
+        let over = self.targets.is_empty() && !self.targets.may_grow();
+        if over {
+            tracing::info!("every traced process has exited");
+        }
+        over
+    }
+
+    fn is_asked_to_end(&mut self) -> bool {
+        let mut asked = false;
+        while let Some(signal) = self.signals.next() {
+            match (signal, &mut self.command) {
+                (Signal::Child, Some(command)) => match command.ended() {
+                    Ok(Some(status)) => tracing::info!(%status, "the command has ended"),
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(%error, "cannot wait for the command"),
+                },
+                (Signal::Child, None) => {}
+                (Signal::Lease, _) => {
+                    if let Some(functions) = &mut self.functions {
+                        functions.give_up_leases();
+                    }
+                }
+                // As a launcher, remora goes on until the command has ended.
+                (Signal::Asked(number), Some(command)) if command.is_running() => {
+                    command.signal(number);
+                }
+                // The terminal has told the command as well.
+                (Signal::Interrupt, Some(command)) if command.is_running() && !command.told => {
+                    command.told = true;
+                }
+                _ => asked = true,
+            }
+        }
+        asked
+    }
+
+    /// Detaches, takes in what is left, sends it and says what became of everything.
+    pub(super) fn end(mut self) -> Summary {
+        let now = clock::now();
+        if let Err(error) = self.drain() {
+            tracing::warn!(%error, "cannot drain the last events");
+        }
+        let step = Step::Finish(now);
+        self.recording.write(&step);
+        self.pipeline.step(&step, &mut self.spans);
+        self.recording.flush();
+        let by_process = self.targets.losses(self.capture.selection());
+        let mut summary = self.summary(Vec::new());
+        // The target is free before anything is sent.
+        drop(self.functions);
+        drop(self.capture);
+        self.exporters.offer(&mut self.spans);
+        summary.accounts = self.exporters.finish(FLUSH);
+        for (tgid, name, lost) in by_process {
+            tracing::warn!(pid = tgid.0, name, lost, "events of this process were lost");
+        }
+        summary
+    }
+}
