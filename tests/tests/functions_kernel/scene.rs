@@ -164,7 +164,7 @@ impl Told {
             suppressed: u32_at(44),
             copied: u16_at(48),
             task_kind: record[50],
-            pad: record[51],
+            stack: record[51],
             lost: u32_at(52),
         };
         let end = size_of::<Hit>() + usize::from(hit.copied);

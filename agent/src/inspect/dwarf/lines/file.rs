@@ -104,7 +104,7 @@ fn load(
     let mut sections = Vec::new();
     for id in WANTED {
         let Some(section) = module.section(id.name()) else { continue };
-        if section.flags & u64::from(SHF_COMPRESSED.0) == 0 {
+        if section.flags & SHF_COMPRESSED.0 == 0 {
             plain.push((id, section.offset, section.size));
             continue;
         }
