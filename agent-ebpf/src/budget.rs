@@ -10,9 +10,7 @@
 
 use core::ptr;
 
-use agent_common::function::{
-    Counts, Function, IMAGE_BUDGET, IMAGE_COSTS_MOST, hit_flags,
-};
+use agent_common::function::{Counts, Function, IMAGE_BUDGET, IMAGE_COSTS_MOST, hit_flags};
 use agent_common::{Selected, changes, select};
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;

@@ -57,7 +57,9 @@ pub fn on_hit(ctx: *mut c_void) {
     let now_ns = emit::now_ns();
     // No two open calls of a process have the same: a goroutine's stack has less than 4 GiB.
     let call = sp ^ task.id.rotate_left(32);
-    let Some(mut spender) = Spender::new(tgid, known, (site.function, counts), call) else { return };
+    let Some(mut spender) = Spender::new(tgid, known, (site.function, counts), call) else {
+        return;
+    };
     if !spender.spend(site.flags, site.cost_ns, now_ns) {
         if site.flags & (hit_flags::ENTRY | hit_flags::EVENT) != 0 {
             // SAFETY: a map value, alive while the program runs.

@@ -8,8 +8,8 @@ use core::ptr;
 
 use agent_common::counter;
 use agent_common::function::{
-    CHUNKS_MAX, Hit, IMAGE_REGISTERS, Image, OPS_MAX, Op, SLOTS, Site, chunk_status, compare, left_out,
-    hit_flags, layout, op, register,
+    CHUNKS_MAX, Hit, IMAGE_REGISTERS, Image, OPS_MAX, Op, SLOTS, Site, chunk_status, compare,
+    hit_flags, layout, left_out, op, register,
 };
 use agent_common::kind;
 use aya_ebpf::bindings::BPF_F_USER_STACK;

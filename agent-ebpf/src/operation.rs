@@ -5,6 +5,7 @@ use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 
 use crate::emit::Slot;
 use crate::nethttp::Caller;
+use crate::opaque::opaque;
 use crate::process::Ids;
 use crate::sock::Sock;
 use crate::syscall::{Buffer, Syscall};
@@ -168,7 +169,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
         task_flags,
         task_seq,
     };
-    let copied = u64::from(copied) & (emit::PAYLOAD_MAX as u64 * 2 - 1);
+    let copied = opaque(u64::from(copied)) & (emit::PAYLOAD_MAX as u64 * 2 - 1);
     let bytes = size_of::<Io>() as u64 + copied;
     let record = (&raw mut scratch.io).cast::<u8>();
     // SAFETY: `io` and the payload behind it are one map value, longer than `bytes`.

@@ -1,12 +1,12 @@
 //! Copies the first bytes of an operation out of the target's memory, after the call, so that
 //! every page it used is there.
 
-use core::arch::asm;
 use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 
 use crate::emit::{self, IoVec, PAYLOAD_MAX, Scratch, Slot, VECTORS_AT_ONCE};
+use crate::opaque::opaque;
 use crate::syscall::Buffer;
 use crate::user::{self, Plain};
 use agent_common::SUFFIX_BYTES;
@@ -254,17 +254,6 @@ fn read(scratch: &mut Scratch, at: u32, from: u64, bytes: u32) -> bool {
     // SAFETY: `to` has PAYLOAD_MAX bytes behind it and `bytes` is no more; the helper checks the
     // user address and fails instead of faulting.
     unsafe { bpf_probe_read_user(to.cast(), bytes, from as *const _) == 0 }
-}
-
-/// The same value, about which the compiler knows nothing: it would leave out checks that the
-/// verifier, which knows less, insists on.
-#[inline(always)]
-fn opaque(value: u64) -> u64 {
-    let mut value = value;
-    // SAFETY: a move to itself. (No instruction at all would leave the object's line table with two
-    // entries for one instruction, which the kernel refuses.)
-    unsafe { asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags)) };
-    value
 }
 
 /// Reads as many of `count` vectors as are read at once.
