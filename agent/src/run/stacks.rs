@@ -150,6 +150,10 @@ impl Stacks {
             self.look(image.tgid);
         }
         let deadline = Instant::now() + PATIENCE;
+        // What has come since the last stack.
+        while let Some(answer) = self.reader.answer(Duration::ZERO) {
+            self.take(answer);
+        }
         // Who did not get lines for an earlier stack does not wait for more.
         let is_late = self.late > 0;
         let (mut has_looked, mut has_asked) = (false, false);

@@ -36,6 +36,9 @@ enum Lines {
     None,
 }
 
+/// An address, and the calls that it is in the middle of.
+pub type Told = (VirtAddr, Box<[Call]>);
+
 /// Sections that are kept in memory.
 const KEPT: [&str; 8] = [
     ".symtab",
@@ -152,7 +155,7 @@ impl Code {
     }
 
     /// What debug information says. About how much memory that takes.
-    pub fn tell(&mut self, told: Vec<(VirtAddr, Box<[Call]>)>) -> usize {
+    pub fn tell(&mut self, told: Vec<Told>) -> usize {
         let Lines::Of(known) = &mut self.lines else { return 0 };
         let bytes = told.iter().flat_map(|(_, calls)| calls).map(Call::bytes).sum::<usize>();
         let bytes = bytes + told.len() * size_of::<(VirtAddr, Option<Box<[Call]>>)>();

@@ -11,9 +11,9 @@ use super::{TABLES_MAX, Tables};
 use crate::discover::maps::Inode;
 use crate::inspect::address::VirtAddr;
 use crate::inspect::debug_file::Lookup;
-use crate::inspect::dwarf::lines::{Call, Lines};
+use crate::inspect::dwarf::lines::Lines;
 use crate::inspect::elf::Module;
-use crate::stack::code::{self, Code};
+use crate::stack::code::{self, Code, Told};
 
 struct OfTables {
     key: Inode,
@@ -31,15 +31,12 @@ struct OfLines {
     room: u64,
 }
 
-/// The calls at addresses.
-type Found = Vec<(VirtAddr, Box<[Call]>)>;
-
 /// What was found.
 pub(super) enum Answer {
     /// The tables of a file.
     Tables { key: Inode, tables: Tables },
     /// What debug information says of addresses of a file.
-    Lines { key: Inode, found: Found },
+    Lines { key: Inode, found: Vec<Told> },
     /// All that is to be told of a file's addresses was told, or that it has no lines; and how many bytes are
     /// kept of debug information.
     NoMoreLines { key: Inode, has_lines: bool, kept_bytes: u64 },
@@ -142,7 +139,7 @@ impl Debug {
         (key, module, root): (Inode, &Module, &Path),
         addresses: &[VirtAddr],
         room: u64,
-        tell: &mut dyn FnMut(Found),
+        tell: &mut dyn FnMut(Vec<Told>),
     ) -> bool {
         let known = self.files.iter().position(|(known, _)| *known == key);
         let lines = match known {

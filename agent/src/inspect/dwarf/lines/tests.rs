@@ -197,3 +197,27 @@ fn a_file_without_has_none() {
             .is_none()
     );
 }
+
+#[test]
+fn spoiled_files_tell_something_else_or_nothing() {
+    let directory = Directory::new("spoiled");
+    let Some(()) = directory.compile("g++", "stacks/inlined.cpp", &["-O2", "-g"]) else { return };
+    let whole = std::fs::read(directory.file("p")).expect("it is there");
+    let module = Module::open(&directory.file("p")).expect("a module");
+    let all: Vec<VirtAddr> = addresses(&directory, "p", "").into_iter().step_by(9).collect();
+    for section in module.sections().iter().filter(|section| section.name.starts_with(".debug_")) {
+        let (begin, bytes) = (section.offset.0 as usize, section.size as usize);
+        for at in (begin..begin + bytes).step_by((bytes / 14).max(1)) {
+            for value in [0, 0x7f, 0xff] {
+                let mut spoiled = whole.clone();
+                spoiled[at] = value;
+                std::fs::write(directory.file("q"), &spoiled).expect("a file");
+                let module = Module::open(&directory.file("q")).expect("its headers are whole");
+                let lines = Lines::open(&module, Lookup::below(&directory.0), BYTES_MAX);
+                if let Ok(Some(lines)) = lines {
+                    assert_eq!(calls(&lines, &all).len(), all.len());
+                }
+            }
+        }
+    }
+}
