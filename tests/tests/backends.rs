@@ -292,7 +292,7 @@ fn every_field_that_a_span_can_have_arrives() {
     ];
     let exporters = Exporters::start(destinations, Limits::default()).expect("they start");
     let spans = hand_made();
-    exporters.offer(&mut spans.clone());
+    exporters.offer(spans.clone());
     for (name, account) in exporters.finish(DEADLINE) {
         assert_eq!((account.sent, account.lost_in_all()), (6, 0), "{name}");
     }
@@ -339,7 +339,7 @@ fn what_is_too_large_for_a_real_backend_arrives_in_parts() {
         span
     });
     // 4.5 MB, which is more than one request of ours and four of theirs.
-    exporters.offer(&mut spans.collect());
+    exporters.offer(spans.collect());
     for (name, account) in exporters.finish(DEADLINE) {
         assert_eq!((account.sent, account.lost_in_all()), (300, 0), "{name}");
     }
@@ -360,7 +360,7 @@ fn a_real_backend_that_is_out_of_memory_is_asked_again() {
     let mut number = 0;
     until("refusals", || {
         number += 1;
-        exporters.offer(&mut vec![plain(&resource, model::TraceId([8; 16]), now(), number)]);
+        exporters.offer(vec![plain(&resource, model::TraceId([8; 16]), now(), number)]);
         exporters.accounts().iter().all(|(_, account)| account.retries > 0).then_some(())
     });
     let mut sent = 0;
