@@ -13,9 +13,9 @@ use crate::function::FunctionNo;
 /// above the limit twice in a row, so that one busy second costs no function.
 const GROSS: u64 = agent_common::function::BUDGET_GROSS;
 
-/// What may stay when something goes, in parts of the limit (numerator, denominator): below it, so that
-/// the rest does not go bit by bit.
-const STAYS: (u64, u64) = (3, 5);
+/// What may stay when something goes, in parts of the limit (numerator, denominator): below it, since what
+/// was spent until then is to be made up for, and so that the rest does not go bit by bit.
+const STAYS: (u64, u64) = (1, 2);
 
 /// Parts of a second at the least that a target is taken to have had for itself.
 const OWN_AT_LEAST: u64 = 50;
