@@ -292,6 +292,18 @@ impl<'a> View<'a> {
     }
 }
 
+/// Whether the name of what lies within has this one's before it, which is no function.
+pub(super) fn is_scope(tag: gimli::DwTag) -> bool {
+    matches!(
+        tag,
+        gimli::DW_TAG_namespace
+            | gimli::DW_TAG_structure_type
+            | gimli::DW_TAG_class_type
+            | gimli::DW_TAG_union_type
+            | gimli::DW_TAG_enumeration_type
+    )
+}
+
 fn walk_parents(unit: &Unit<'_>, found: &mut HashMap<usize, usize>) -> gimli::Result<()> {
     let mut stack: Vec<(isize, usize)> = Vec::new();
     let mut entries = unit.entries_raw(None)?;
@@ -304,16 +316,7 @@ fn walk_parents(unit: &Unit<'_>, found: &mut HashMap<usize, usize>) -> gimli::Re
             stack.pop();
         }
         let tag = abbreviation.tag();
-        let names = matches!(
-            tag,
-            gimli::DW_TAG_namespace
-                | gimli::DW_TAG_structure_type
-                | gimli::DW_TAG_class_type
-                | gimli::DW_TAG_union_type
-                | gimli::DW_TAG_enumeration_type
-                | gimli::DW_TAG_subprogram
-        );
-        if names {
+        if is_scope(tag) || tag == gimli::DW_TAG_subprogram {
             if let Some((_, parent)) = stack.last() {
                 found.insert(offset.0, *parent);
             }

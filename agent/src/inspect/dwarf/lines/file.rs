@@ -131,7 +131,8 @@ fn unpack(
     let path = || module.path().to_owned();
     let damaged = || LinesError::Packed { path: path(), section: name };
     let what = || name.to_owned();
-    let head = module.read_at(section.offset, HEAD.min(section.size), what)?;
+    let Some(packed_size) = section.size.checked_sub(HEAD) else { return Err(damaged()) };
+    let head = module.read_at(section.offset, HEAD, what)?;
     let kind = head.first_chunk().map(|kind| u32::from_le_bytes(*kind));
     let size = head.get(8..16).and_then(|size| size.first_chunk());
     let (Some(kind), Some(size)) = (kind, size) else { return Err(damaged()) };
@@ -149,7 +150,7 @@ fn unpack(
     }
     unpacked.bytes = bytes;
     let packed = FileOffset(section.offset.0.saturating_add(HEAD));
-    let packed = module.read_at(packed, section.size - HEAD, what)?;
+    let packed = module.read_at(packed, packed_size, what)?;
     let packed = CompressedData { format, data: &packed, uncompressed_size: size };
     let bytes = packed.decompress().map_err(|_| damaged())?.into_owned();
     if bytes.len() as u64 == size { Ok(bytes) } else { Err(damaged()) }

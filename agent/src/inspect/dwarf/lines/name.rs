@@ -6,6 +6,7 @@ use super::bytes::Bytes;
 use super::units::{Part, Unit, Units};
 use crate::inspect::demangle;
 use crate::inspect::dwarf::Language;
+use crate::inspect::dwarf::units::is_scope;
 
 /// Most references from an entry to one that says more.
 const ORIGINS_MAX: usize = 8;
@@ -64,17 +65,6 @@ fn text(
     Some(bytes.first(NAME_MAX).to_string_lossy().ok()?.into_owned())
 }
 
-fn is_named(tag: DwTag) -> bool {
-    matches!(
-        tag,
-        gimli::DW_TAG_namespace
-            | gimli::DW_TAG_structure_type
-            | gimli::DW_TAG_class_type
-            | gimli::DW_TAG_union_type
-            | gimli::DW_TAG_enumeration_type
-    )
-}
-
 /// The names of what an entry is in, the outermost first.
 fn outer(units: &Units<'_>, part: Part, start: usize, entry: UnitOffset) -> Option<Vec<String>> {
     let (unit, _) = units.unit(part, start).ok()?;
@@ -103,7 +93,7 @@ fn outer(units: &Units<'_>, part: Part, start: usize, entry: UnitOffset) -> Opti
     // What lies in a function is named for itself.
     let from = around.iter().rposition(|(.., tag)| *tag == gimli::DW_TAG_subprogram);
     let around = around.into_iter().skip(from.map_or(0, |from| from + 1));
-    let named = around.filter(|(.., tag)| is_named(*tag)).take(OUTER_MAX);
+    let named = around.filter(|(.., tag)| is_scope(*tag)).take(OUTER_MAX);
     let name = |(_, offset, tag)| {
         let name = unit.entry(offset).ok()?.attr_value(gimli::DW_AT_name);
         match name {

@@ -221,3 +221,24 @@ fn spoiled_files_tell_something_else_or_nothing() {
         }
     }
 }
+
+#[test]
+fn packed_sections_that_are_too_short_are_damaged() {
+    let directory = Directory::new("short");
+    let flags = ["-O2", "-g", "-gz"];
+    let Some(()) = directory.compile("g++", "stacks/inlined.cpp", &flags) else { return };
+    let mut file = std::fs::read(directory.file("p")).expect("it is there");
+    let module = Module::open(&directory.file("p")).expect("a module");
+    let info = module.section(".debug_info").expect("it has lines");
+    // Of `Elf64_Ehdr` and `Elf64_Shdr`: where the headers of sections are; where a section is, its size.
+    let word = |file: &[u8], at: usize| u64::from_le_bytes(*file[at..].first_chunk().expect("it"));
+    let mut headers = (word(&file, 40) as usize..).step_by(64);
+    let header = headers.find(|at| word(&file, at + 24) == info.offset.0).expect("it is there");
+    for size in 1..30u64 {
+        file[header + 32..header + 40].copy_from_slice(&size.to_le_bytes());
+        std::fs::write(directory.file("q"), &file).expect("a file");
+        let module = Module::open(&directory.file("q")).expect("its headers are whole");
+        let lines = Lines::open(&module, Lookup::below(&directory.0), BYTES_MAX);
+        assert!(matches!(lines, Err(LinesError::Packed { .. })), "{size}: {lines:?}");
+    }
+}
