@@ -35,6 +35,10 @@ const FILES_MAX: usize = 256;
 /// How long a stack waits for tables that are being read.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Of how much time one part may be waited for lines, [`PATIENCE`] at once: nothing is taken from the ring
+/// meanwhile.
+const LINES_SHARE: u32 = 10;
+
 /// How old what is known of a process's memory may be.
 const STALE_NS: u64 = 1_000_000_000;
 
@@ -75,6 +79,7 @@ pub(super) struct Stacks {
     reader: Reader,
     /// What the reader has not answered yet of what it was asked about lines.
     late: usize,
+    patience: Patience,
     /// Bytes of debug information that it keeps.
     debug_bytes: u64,
     /// Bytes of lines that the files' tables keep.
@@ -90,6 +95,7 @@ impl Stacks {
             files: HashMap::new(),
             reader: Reader::start()?,
             late: 0,
+            patience: Patience { left: PATIENCE, earned: Instant::now() },
             debug_bytes: 0,
             lines_bytes: 0,
             stacks: 0,
@@ -154,8 +160,6 @@ impl Stacks {
         while let Some(answer) = self.reader.answer(Duration::ZERO) {
             self.take(answer);
         }
-        // Who did not get lines for an earlier stack does not wait for more.
-        let is_late = self.late > 0;
         let (mut has_looked, mut has_asked) = (false, false);
         let stack = loop {
             let View { stack, wanted, lines, missed } = self.view(&image);
@@ -172,10 +176,11 @@ impl Stacks {
             } else {
                 self.ask_lines(lines);
                 has_asked = true;
-                if !is_late {
-                    // What comes in time is shown.
-                    self.wait(deadline, |stacks| stacks.late > 0);
-                }
+                // What comes in time is shown.
+                let began = Instant::now();
+                let until = deadline.min(began + self.patience.earn(began));
+                self.wait(until, |stacks| stacks.late > 0);
+                self.patience.spend(began.elapsed());
             }
         };
         let image::Image { at, tgid, tid, site, .. } = image;
@@ -298,6 +303,26 @@ impl Stacks {
     }
 }
 
+/// How long may be waited for lines.
+struct Patience {
+    left: Duration,
+    /// Up to when it was reckoned.
+    earned: Instant,
+}
+
+impl Patience {
+    /// What is left by now.
+    fn earn(&mut self, now: Instant) -> Duration {
+        let earned = now.saturating_duration_since(self.earned) / LINES_SHARE;
+        (self.left, self.earned) = (PATIENCE.min(self.left + earned), now);
+        self.left
+    }
+
+    fn spend(&mut self, waited: Duration) {
+        self.left = self.left.saturating_sub(waited);
+    }
+}
+
 struct View {
     stack: Stack,
     wanted: HashSet<Inode>,
@@ -394,5 +419,21 @@ impl File {
             Err(error) => (Vec::new(), Tables::None(error.to_string())),
         };
         Self { name, segments, tables, used: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_a_share_of_time() {
+        let start = Instant::now();
+        let mut patience = Patience { left: PATIENCE, earned: start };
+        assert_eq!(patience.earn(start), PATIENCE);
+        patience.spend(PATIENCE * 2);
+        assert_eq!(patience.earn(start), Duration::ZERO);
+        assert_eq!(patience.earn(start + Duration::from_secs(1)), Duration::from_millis(100));
+        assert_eq!(patience.earn(start + Duration::from_secs(60)), PATIENCE);
     }
 }

@@ -50,7 +50,9 @@ impl Looks {
     /// It is looked at, and has so much code.
     pub(super) fn look(&mut self, now: MonoNs, code: Option<u64>) -> Look {
         let is_young = now.since(self.began) < YOUNG_NS;
-        self.due = MonoNs(now.0 + if is_young { REST_YOUNG_NS } else { REST_NS });
+        let rest_ns = if is_young { REST_YOUNG_NS } else { REST_NS };
+        // At the same moments as the others: many processes are no more wake-ups than one.
+        self.due = MonoNs((now.0 / rest_ns + 1) * rest_ns);
         if code == self.code && now < self.whole {
             return Look::Nothing;
         }
