@@ -19,7 +19,7 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 
 use crate::offsets::{load, offset};
 use crate::storage::TaskStorage;
-use crate::{atomic, emit};
+use crate::{atomic, emit, selections};
 
 /// Windows are this power of two nanoseconds long: about 134 ms.
 const WINDOW_SHIFT: u64 = agent_common::function::BUDGET_WINDOW_SHIFT;
@@ -86,18 +86,13 @@ static KNOWN: PerCpuArray<Known> = PerCpuArray::with_max_entries(SLOTS, 0);
 #[map(name = "SELECTED")]
 static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
 
-#[map(name = "CHANGES")]
-static CHANGES: Array<u64> = Array::with_max_entries(changes::COUNT, 0);
-
 /// What is known of a process, if its function probes are to be told.
 #[inline(always)]
 pub fn known(tgid: u32) -> Option<&'static mut Known> {
     let known = KNOWN.get_ptr_mut(tgid & (SLOTS - 1))?;
     // SAFETY: this CPU's value, alive while the program runs; see the module.
     let known = unsafe { &mut *known };
-    // Before the selection is looked at: what is taken away between the two is asked for again at the
-    // next hit.
-    let changes = changed(changes::KERNEL)?.wrapping_add(changed(changes::USER)?);
+    let changes = selections::changes([changes::KERNEL, changes::USER])?;
     if known.tgid == u64::from(tgid) && known.changes == changes {
         return Some(known);
     }
@@ -118,13 +113,6 @@ pub fn known(tgid: u32) -> Option<&'static mut Known> {
         gross_ns: 0,
     };
     Some(known)
-}
-
-#[inline(always)]
-fn changed(which: u32) -> Option<u64> {
-    let count = CHANGES.get_ptr(which)?;
-    // SAFETY: a map value, alive while the program runs. Volatile, since others write it.
-    Some(unsafe { ptr::read_volatile(count) })
 }
 
 /// What is kept for a process that was selected.

@@ -19,6 +19,8 @@ mod lost;
 mod offsets;
 mod opaque;
 mod registers;
+#[expect(dead_code, reason = "what only the other object uses")]
+mod selections;
 mod storage;
 
 use aya_ebpf::EbpfContext;

@@ -23,6 +23,7 @@ mod payload;
 mod process;
 #[expect(dead_code, reason = "what only the other object uses")]
 mod registers;
+mod selections;
 mod sock;
 mod socket;
 mod syscall;

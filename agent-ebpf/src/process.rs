@@ -17,7 +17,7 @@ use aya_ebpf::maps::{Array, HashMap};
 use crate::emit::{self, KNOWN_SLOTS, Scratch, Slot};
 use crate::offsets::{load, offset};
 use crate::registers::Registers;
-use crate::{cgroup, image, task};
+use crate::{cgroup, image, selections, task};
 
 /// The selected processes, by tgid in the initial pid namespace. Its size is set at load time.
 #[map(name = "SELECTED")]
@@ -27,10 +27,6 @@ static SELECTED: HashMap<u32, Selected> = HashMap::with_max_entries(16384, 0);
 /// load answers instead of a lookup. Never cleared; a tgid that comes round costs that lookup again.
 #[map(name = "MAYBE")]
 static MAYBE: Array<u8> = Array::with_max_entries(MAYBE_SLOTS, 0);
-
-/// How often the selection has changed: see [`changes`].
-#[map(name = "CHANGES")]
-static CHANGES: Array<u64> = Array::with_max_entries(changes::COUNT, 0);
 
 /// Non-zero while a rule may match programs that start: every exec is then told and captured until
 /// user space has decided. Overridden at load time.
@@ -69,7 +65,7 @@ fn insert(tgid: u32, entry: &Selected) {
 /// Says that the selection was changed, after that was done.
 #[inline(always)]
 fn changed(which: u32) {
-    if let Some(count) = CHANGES.get_ptr_mut(which) {
+    if let Some(count) = selections::counter(which) {
         emit::add_one(count);
     }
 }
@@ -113,7 +109,7 @@ pub fn selected(tgid: u32) -> Option<*mut Selected> {
 /// As [`selected`]: what this program has found on this CPU before, if nothing has changed since.
 #[inline(always)]
 pub fn known(scratch: &mut Scratch, tgid: u32) -> Option<&Selected> {
-    let changes = changes()?;
+    let changes = selections::changes([changes::KERNEL, changes::USER, changes::PROGRAMS])?;
     let known = scratch.known.as_mut_ptr();
     // SAFETY: the place is less than the array's length.
     let known = unsafe { known.add(tgid as usize & (KNOWN_SLOTS - 1)) };
@@ -127,18 +123,6 @@ pub fn known(scratch: &mut Scratch, tgid: u32) -> Option<&Selected> {
         known.changes = changes;
     }
     Some(&known.selected)
-}
-
-/// How often the selection has changed: asked before it is looked at.
-#[inline(always)]
-fn changes() -> Option<u64> {
-    let mut sum = 0u64;
-    for which in [changes::KERNEL, changes::USER, changes::PROGRAMS] {
-        let count = CHANGES.get_ptr(which)?;
-        // SAFETY: a map value, alive while the program runs. Volatile, since others write it.
-        sum = sum.wrapping_add(unsafe { ptr::read_volatile(count) });
-    }
-    Some(sum)
 }
 
 /// Counts a lost record for the process it belonged to.
