@@ -6,9 +6,12 @@ use crate::platform::clock::MonoNs;
 /// How long a process is young: libraries come while a program starts, and seldom later.
 const YOUNG_NS: u64 = 1_000_000_000;
 
-/// How often a young one is looked at, and one that is not.
+/// How often a young one is looked at, and one that is not, if there are few.
 const REST_YOUNG_NS: u64 = 50_000_000;
 const REST_NS: u64 = 1_000_000_000;
+
+/// So many take one rest, twice as many take two: a look is some ten microseconds.
+const FEW: u64 = 64;
 
 /// How often everything is looked at: one library may have come in the place of another of its size.
 const WHOLE_NS: u64 = 30_000_000_000;
@@ -47,10 +50,11 @@ impl Looks {
         self.due
     }
 
-    /// It is looked at, and has so much code.
-    pub(super) fn look(&mut self, now: MonoNs, code: Option<u64>) -> Look {
+    /// It is looked at, as one of `many`, and has so much code.
+    pub(super) fn look(&mut self, now: MonoNs, code: Option<u64>, many: usize) -> Look {
         let is_young = now.since(self.began) < YOUNG_NS;
-        let rest_ns = if is_young { REST_YOUNG_NS } else { REST_NS };
+        let rest_ns = REST_NS * (many as u64).div_ceil(FEW).max(1);
+        let rest_ns = if is_young { REST_YOUNG_NS } else { rest_ns };
         // At the same moments as the others: many processes are no more wake-ups than one.
         self.due = MonoNs((now.0 / rest_ns + 1) * rest_ns);
         if code == self.code && now < self.whole {
@@ -85,7 +89,7 @@ mod tests {
             // One library at 120 ms, another at seven seconds.
             let code = 100 + u64::from(now.0 > 120 * MS) + u64::from(now.0 > 7_000 * MS);
             glances += 1;
-            if looks.look(now, Some(code)) == Look::Whole {
+            if looks.look(now, Some(code), 1) == Look::Whole {
                 whole.push(now.0 / MS);
             }
         }
@@ -100,7 +104,7 @@ mod tests {
         let mut whole = 0;
         while looks.due() < MonoNs(300_000 * MS) {
             let now = looks.due();
-            if looks.look(now, Some(now.0)) == Look::Whole {
+            if looks.look(now, Some(now.0), 1) == Look::Whole {
                 looks.found_nothing(now);
                 whole += 1;
             }
@@ -109,9 +113,18 @@ mod tests {
     }
 
     #[test]
+    fn many_are_looked_at_less_often() {
+        for (many, rest_s) in [(0, 1), (64, 1), (65, 2), (1000, 16)] {
+            let mut looks = Looks::begin(MonoNs(0), Some(1));
+            assert_eq!(looks.look(MonoNs(160_000 * MS), Some(1), many), Look::Whole);
+            assert_eq!(looks.due(), MonoNs((160_000 / (rest_s * 1000) + 1) * rest_s * 1000 * MS));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_read_is_no_change() {
         let mut looks = Looks::begin(MonoNs(0), None);
-        assert_eq!(looks.look(looks.due(), None), Look::Nothing);
-        assert_eq!(looks.look(looks.due(), Some(1)), Look::Whole);
+        assert_eq!(looks.look(looks.due(), None, 1), Look::Nothing);
+        assert_eq!(looks.look(looks.due(), Some(1), 1), Look::Whole);
     }
 }

@@ -286,13 +286,14 @@ impl Functions {
     /// Probes the files that processes have begun to run code of since they were looked at last.
     pub(super) fn look_again(&mut self, now: MonoNs, announce: &mut dyn FnMut(&Step<'_>)) {
         let is_due = |looks: &Looks| looks.due() <= now;
+        let many = self.processes.len();
         let mut changed = Vec::new();
         let due = self.processes.iter_mut().filter_map(|(tgid, process)| {
             process.looks.as_mut().filter(|looks| is_due(looks)).map(|looks| (*tgid, looks))
         });
         for (tgid, looks) in due.take(LOOKS_MAX) {
             let code = process::code_kib(Path::new("/proc"), tgid);
-            if looks.look(now, code) == Look::Whole {
+            if looks.look(now, code, many) == Look::Whole {
                 changed.push(tgid);
             }
         }
