@@ -31,6 +31,7 @@ pub(super) fn handling(instruction: &[u8]) -> Handling {
         code => (None, code),
     };
     let narrow = prefixes.contains(&0x66);
+    let repeats = prefixes.iter().any(|prefix| matches!(prefix, 0xf2 | 0xf3));
     match *code {
         // A NOP of five bytes may be replaced by a call (Linux 6.18), which writes below the stack
         // pointer, where leaf functions keep data. `pause` is one byte more than a NOP.
@@ -50,6 +51,12 @@ pub(super) fn handling(instruction: &[u8]) -> Handling {
         }
         [0xeb | 0xe9 | 0xe8 | 0x70..=0x7f, ..] | [0x0f, 0x80..=0x8f, ..] => Handling::Emulated,
         [0x0f, second, ..] => bit(&TWO_BYTES, second),
+        // Stores the flags with the one that makes it a single step: a program that loads them again traps.
+        [0x9c] => Handling::Refused,
+        // One round is a step, and the next one hits the probe again.
+        [0x6c..=0x6f | 0xa4..=0xa7 | 0xaa..=0xaf] if repeats => Handling::Refused,
+        // `xbegin`: would go on beside the copy, where there is nothing.
+        [0xc7, 0xf8, ..] => Handling::Refused,
         // Loading the stack segment holds the trap back that ends the step.
         [0x8e, ..] => Handling::Refused,
         [first, ..] => bit(&ONE_BYTE, first),
@@ -144,6 +151,14 @@ mod tests {
             (&[0xc5, 0xf8, 0x77], Refused),                            // vzeroupper
             (&[0x62, 0xf1, 0x7c, 0x48, 0x10, 0x00], Refused),          // vmovups zmm
             (&[0x8e, 0xd0], Refused),                                  // mov ss, eax
+            (&[0x9c], Refused),                                        // pushf
+            (&[0x66, 0x9c], Refused),                                  // pushf of 2
+            (&[0xf3, 0xa4], Refused),                                  // rep movsb
+            (&[0xf3, 0x48, 0xab], Refused),                            // rep stosq
+            (&[0xf2, 0xae], Refused),                                  // repne scasb
+            (&[0xa4], Stepped),                                        // movsb
+            (&[0xc7, 0xf8, 0, 0, 0, 0], Refused),                      // xbegin
+            (&[0x9d], Stepped),                                        // popf
             (&[0x0f, 0xa2], Stepped),                                  // cpuid
             (&[], Refused),
         ] {

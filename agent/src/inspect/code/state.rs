@@ -382,6 +382,13 @@ impl State {
                 self.move_stack(8)?;
                 self.set(first, value);
             }
+            (Mnemonic::Pushfq, ..) => {
+                self.move_stack(-8)?;
+                if let Value::Stack { base, offset } = self.registers[RSP] {
+                    self.save(base, offset, 8, None);
+                }
+            }
+            (Mnemonic::Popfq, ..) => self.move_stack(8)?,
             (Mnemonic::Leave, ..) => {
                 let Value::Stack { base, offset } = self.registers[RBP] else { return None };
                 self.registers[RSP] = Value::Stack { base, offset };
