@@ -31,16 +31,23 @@ impl<P: Program> Walk<'_, P> {
                 if self.is_inside(target) {
                     return Ok(Next::Branch(target));
                 }
-                match self.program.whereabouts(VirtAddr(target)) {
+                let ending = match self.program.whereabouts(VirtAddr(target)) {
                     Whereabouts::Piece(range) | Whereabouts::Unnamed(range) => {
                         self.add_region(range.start.0..range.end.0)?;
-                        Next::Branch(target)
+                        return Ok(Next::Branch(target));
                     }
-                    _ => {
-                        self.refuse(Refusal::ConditionalEnd(address));
-                        Next::Follows
+                    Whereabouts::ReturnThunk => Ending::Return,
+                    Whereabouts::Start | Whereabouts::Midst => Ending::TailCall,
+                    Whereabouts::Nowhere => {
+                        self.refuse(Refusal::SharedCode(address));
+                        Ending::TailCall
                     }
+                };
+                if !instruction.is_jcc_short_or_near() {
+                    self.refuse(Refusal::ConditionalEnd(address));
                 }
+                self.end(address, ending, state);
+                Next::EndIf(ending)
             }
             FlowControl::UnconditionalBranch => {
                 let target = instruction.near_branch_target();
