@@ -125,7 +125,7 @@ hazards! {
     refused_instructions: "refused.c"
         [O2],
         [], ["locked", "longnop", "relative", "looping", "calling", "flags", "stacked",
-            "repeated", "returning", "waiting", "plain"], AllOrNone;
+            "repeated", "returning", "waiting", "trapping", "restoring", "repeating", "plain"], AllOrNone;
     /// What a probe reads may not be there.
     bad_pointers: "pointers.c" [O2, "-g"], [], ["take", "walk", "end"], Exact;
     bad_pointers_unoptimised: "pointers.c" ["-O0", "-g"], [], ["take", "walk", "end"], Exact;

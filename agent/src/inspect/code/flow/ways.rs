@@ -27,20 +27,7 @@ impl<P: Program> Walk<'_, P> {
                 if self.noreturn.contains(&address.0) { Next::Nothing } else { Next::Returns }
             }
             FlowControl::ConditionalBranch => {
-                let target = instruction.near_branch_target();
-                if self.is_inside(target) {
-                    return Ok(Next::Branch(target));
-                }
-                match self.program.whereabouts(VirtAddr(target)) {
-                    Whereabouts::Piece(range) | Whereabouts::Unnamed(range) => {
-                        self.add_region(range.start.0..range.end.0)?;
-                        Next::Branch(target)
-                    }
-                    _ => {
-                        self.refuse(Refusal::ConditionalEnd(address));
-                        Next::Follows
-                    }
-                }
+                self.branch(address, instruction.near_branch_target())?
             }
             FlowControl::UnconditionalBranch => {
                 let target = instruction.near_branch_target();
@@ -54,9 +41,27 @@ impl<P: Program> Walk<'_, P> {
             FlowControl::Interrupt | FlowControl::Exception | FlowControl::XbeginXabortXend => {
                 match instruction.mnemonic() {
                     Mnemonic::Int | Mnemonic::Xend | Mnemonic::Xabort => Next::Follows,
-                    Mnemonic::Xbegin => Next::Follows,
+                    // Where it goes on when the transaction is aborted.
+                    Mnemonic::Xbegin => self.branch(address, instruction.near_branch_target())?,
                     _ => Next::Nothing,
                 }
+            }
+        })
+    }
+
+    /// A jump that may be taken or not.
+    fn branch(&mut self, from: VirtAddr, target: u64) -> Result<Next, Refusal> {
+        if self.is_inside(target) {
+            return Ok(Next::Branch(target));
+        }
+        Ok(match self.program.whereabouts(VirtAddr(target)) {
+            Whereabouts::Piece(range) | Whereabouts::Unnamed(range) => {
+                self.add_region(range.start.0..range.end.0)?;
+                Next::Branch(target)
+            }
+            _ => {
+                self.refuse(Refusal::ConditionalEnd(from));
+                Next::Follows
             }
         })
     }
