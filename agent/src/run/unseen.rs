@@ -6,7 +6,6 @@ use super::RunError;
 use super::agent::Agent;
 use crate::event;
 use crate::event::ids::Tgid;
-use crate::pipeline::Step;
 use crate::platform::clock;
 
 impl Agent {
@@ -21,7 +20,7 @@ impl Agent {
             }
         }
         let before = mem::take(&mut self.suspects);
-        let gone = self.targets.gone(self.capture.selection());
+        let gone = self.inbox.targets.gone(self.capture.selection());
         let (ended, suspects) = gone.into_iter().partition(|tgid| before.contains(tgid));
         self.suspects = suspects;
         let ended: Vec<Tgid> = ended;
@@ -36,19 +35,7 @@ impl Agent {
         let record = event::exit(tgid, clock::now(), self.unseen);
         self.unseen += 1;
         tracing::debug!(pid = tgid.0, "a process has ended unseen");
-        self.recording.write(&Step::Record(&record));
-        let decoded = event::decode(&record);
-        if let Ok((_, event)) = &decoded {
-            if let Some(functions) = &mut self.functions {
-                functions.forget(tgid);
-            }
-            if let Some(stacks) = &mut self.stacks {
-                stacks.forget(tgid);
-            }
-            let (_, selection) = self.capture.split();
-            self.targets.event(selection, event, &mut |_| ())?;
-        }
-        self.pipeline.record(decoded);
-        Ok(())
+        let (_, selection) = self.capture.split();
+        Ok(self.inbox.arrive(&record, selection)?)
     }
 }

@@ -131,8 +131,8 @@ hazards! {
     /// One instruction that the kernel refuses must not cost the others.
     refused_instructions: "refused.c"
         [O2],
-        [], ["locked", "longnop", "relative", "looping", "calling", "flags", "saving",
-            "restoring", "stacked", "repeated", "returning", "waiting", "moving", "plain"], AllOrNone;
+        [], ["locked", "longnop", "relative", "looping", "calling", "flags", "stacked",
+            "repeated", "returning", "waiting", "trapping", "restoring", "repeating", "plain"], AllOrNone;
     /// What a probe reads may not be there.
     bad_pointers: "pointers.c" [O2, "-g"], [], ["take", "walk", "end"], Exact;
     bad_pointers_unoptimised: "pointers.c" ["-O0", "-g"], [], ["take", "walk", "end"], Exact;

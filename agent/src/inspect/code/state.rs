@@ -376,12 +376,6 @@ impl State {
                     self.save(base, offset, 8, value);
                 }
             }
-            (Mnemonic::Pop, OpKind::Register, _) if wide => {
-                let value = self.top();
-                let value = value.unwrap_or(Value::Something(made_at(i.ip(), number(first)?)));
-                self.move_stack(8)?;
-                self.set(first, value);
-            }
             (Mnemonic::Pushfq, ..) => {
                 self.move_stack(-8)?;
                 if let Value::Stack { base, offset } = self.registers[RSP] {
@@ -389,6 +383,12 @@ impl State {
                 }
             }
             (Mnemonic::Popfq, ..) => self.move_stack(8)?,
+            (Mnemonic::Pop, OpKind::Register, _) if wide => {
+                let value = self.top();
+                let value = value.unwrap_or(Value::Something(made_at(i.ip(), number(first)?)));
+                self.move_stack(8)?;
+                self.set(first, value);
+            }
             (Mnemonic::Leave, ..) => {
                 let Value::Stack { base, offset } = self.registers[RBP] else { return None };
                 self.registers[RSP] = Value::Stack { base, offset };

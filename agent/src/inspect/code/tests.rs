@@ -64,9 +64,6 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
         "sub $24,%rsp; push %rbx; pop %rbx; add $24,%rsp; ret",
         "entry +4 cheap 24; return +10",
     ),
-    ("repeats_first", "rep movsb; ret", "refused: the kernel refuses a probe on the instruction"),
-    ("flags_first", "pushf; pop %rax; ret", "entry +1 8; return +2"),
-    ("flags", "nop; push %rdi; popf; pushf; pop %rax; ret", "entry +0 cheap; return +5"),
     // What clobbers an argument ends the search.
     ("clobbers", "xor %edi,%edi; push %rbx; pop %rbx; ret", "entry +0; return +4"),
     ("clobbers_memory", "movl $0,(%rdi); push %rbx; pop %rbx; ret", "entry +0; return +8"),
@@ -80,6 +77,21 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("nop5", ".byte 0x0f,0x1f,0x44,0,0; mov %edi,%eax; ret", "entry +5; return +7"),
     ("nop4", ".byte 0x0f,0x1f,0x40,0; mov %edi,%eax; ret", "entry +0 cheap; return +6"),
     ("locked", "lock incl (%rdi); ret", "refused: the kernel refuses a probe on the instruction"),
+    // A step's trap flag is never stored, and no turn of a loop is a call.
+    ("stores_flags", "pushf; pop %rax; ret", "entry +1 8; return +2"),
+    ("restores_flags", "pushf; cld; popf; ret", "entry +1 8; return +3"),
+    ("repeats", "rep stosb; ret", "refused: the kernel refuses a probe on the instruction"),
+    // An aborted transaction goes on elsewhere.
+    (
+        "transaction",
+        "push %rbx; xbegin 1f; xend; pop %rbx; ret; 1: pop %rbx; ret",
+        "entry +0 cheap; return +11; return +13",
+    ),
+    (
+        "begins_transaction",
+        "xbegin 1f; 1: ret",
+        "refused: the kernel refuses a probe on the instruction",
+    ),
     // A branch counts only if every way passes it, once.
     ("branches", "test %edi,%edi; je 1f; push %rbx; pop %rbx; 1: ret", "entry +2 cheap; return +6"),
     (

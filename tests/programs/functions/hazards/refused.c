@@ -15,22 +15,26 @@ FUNCTION(relative, "  movq counter(%rip), %rax\n  addq %rdi, %rax\n  ret");
 FUNCTION(looping, "1: decq %rdi\n  jns 1b\n  movq $3, %rax\n  ret");
 FUNCTION(calling, "  call 1f\n1: popq %rax\n  leaq 1b(%rip), %rdx\n  subq %rdx, %rax\n  leaq 4(%rax), %rax\n  ret");
 FUNCTION(flags, "  cmpq $10, %rdi\n  pushfq\n  popq %rax\n  andq $0xc1, %rax\n  ret");
-FUNCTION(saving, "  pushfq\n  popq %rax\n  andq $0x700, %rax\n  ret");
-FUNCTION(restoring, "  pushfq\n  addq $5, %rdi\n  popfq\n  movq %rdi, %rax\n  ret");
 FUNCTION(stacked, "  subq $8, %rsp\n  movq %rsp, %rax\n  addq $8, %rsp\n  subq %rsp, %rax\n  ret");
 FUNCTION(repeated, "  movq $8, %rcx\n  leaq word_buffer(%rip), %rdx\n  pushq %rdi\n  movq %rdx, %rdi\n"
                    "  movb $7, %al\n  rep stosb\n  popq %rdi\n  movq word_buffer(%rip), %rax\n  ret");
 FUNCTION(returning, "  ret $0");
+FUNCTION(trapping, "  pushfq\n  popq %rax\n  andq $0x100, %rax\n  ret");
+FUNCTION(restoring, "  pushfq\n  cld\n  leaq 10(%rdi), %rax\n  popfq\n  ret");
+FUNCTION(repeating, "  rep stosb\n  movl $11, %eax\n  ret");
 FUNCTION(waiting, "  pause\n  leaq 9(%rdi), %rax\n  ret");
-
-// Steps by the byte.
-__asm__(".text\n.globl moving\n.type moving, @function\nmoving:\n  rep movsb\n  movq %rdi, %rax\n  ret\n"
-        ".size moving, .-moving\n");
-char *moving(char *to, const char *from, long, long bytes);
 
 long counter, word_buffer;
 
 PROBED long plain(long n) { return n + word; }
+
+// The text that `repeating` fills, eight bytes of it.
+static long fill(long n) {
+    void *to = &word_buffer;
+    long count = 8, result = n;
+    __asm__ volatile("call repeating" : "+D"(to), "+c"(count), "+a"(result) : : "memory", "cc");
+    return result + word_buffer;
+}
 
 int main(void) {
     ready();
@@ -42,19 +46,18 @@ int main(void) {
         sum = sum * 31 + (unsigned long)looping(n);
         sum = sum * 31 + (unsigned long)calling(n);
         sum = sum * 31 + (unsigned long)flags(n);
-        sum = sum * 31 + (unsigned long)saving(n);
-        sum = sum * 31 + (unsigned long)restoring(n);
         sum = sum * 31 + (unsigned long)stacked(n);
         sum = sum * 31 + (unsigned long)repeated(n);
         returning(n);
+        sum = sum * 31 + (unsigned long)trapping(n);
+        sum = sum * 31 + (unsigned long)restoring(n);
+        sum = sum * 31 + (unsigned long)fill(n);
         sum = sum * 31 + (unsigned long)waiting(n);
-        char from[32] = "as many bytes as there are here", to[32];
-        sum = sum * 31 + (unsigned long)(moving(to, from, 0, n % 33) - to);
         sum = sum * 31 + (unsigned long)plain(n);
     }
     printf("%lu %ld\n", sum, counter);
-    const char *all[] = {"locked", "longnop", "relative", "looping", "calling", "flags", "saving",
-                         "restoring", "stacked", "repeated", "returning", "waiting", "moving"};
+    const char *all[] = {"locked", "longnop", "relative", "looping", "calling", "flags", "stacked",
+                         "repeated", "returning", "waiting", "trapping", "restoring", "repeating"};
     for (int n = 0; n < 13; ++n) calls(all[n], 500);
     calls("plain", 500);
 }
