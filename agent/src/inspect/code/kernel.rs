@@ -53,7 +53,7 @@ pub(super) fn handling(instruction: &[u8]) -> Handling {
         // A step sets the trap flag, which is what would be stored; a `popf` that takes it back kills.
         [0x9c] => Handling::Refused,
         // A repeated string instruction traps after each turn, and each turn would be a hit.
-        [0xa4..=0xa7 | 0xaa..=0xaf] if is_repeated => Handling::Refused,
+        [0x6c..=0x6f | 0xa4..=0xa7 | 0xaa..=0xaf] if is_repeated => Handling::Refused,
         // The trap behind a transaction's beginning aborts it, and where it goes on then is relative to
         // the copy.
         [0xc6 | 0xc7, 0xf8, ..] => Handling::Refused,
@@ -162,6 +162,14 @@ mod tests {
             (&[0xc5, 0xf8, 0x77], Refused),                            // vzeroupper
             (&[0x62, 0xf1, 0x7c, 0x48, 0x10, 0x00], Refused),          // vmovups zmm
             (&[0x8e, 0xd0], Refused),                                  // mov ss, eax
+            (&[0x9c], Refused),                                        // pushf
+            (&[0x66, 0x9c], Refused),                                  // pushf of 2
+            (&[0xf3, 0xa4], Refused),                                  // rep movsb
+            (&[0xf3, 0x48, 0xab], Refused),                            // rep stosq
+            (&[0xf2, 0xae], Refused),                                  // repne scasb
+            (&[0xa4], Stepped),                                        // movsb
+            (&[0xc7, 0xf8, 0, 0, 0, 0], Refused),                      // xbegin
+            (&[0x9d], Stepped),                                        // popf
             (&[0x0f, 0xa2], Stepped),                                  // cpuid
             (&[], Refused),
         ] {
