@@ -64,6 +64,7 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
         "sub $24,%rsp; push %rbx; pop %rbx; add $24,%rsp; ret",
         "entry +4 cheap 24; return +10",
     ),
+    ("flags", "nop; push %rdi; popf; pushf; pop %rax; ret", "entry +0 cheap; return +5"),
     // What clobbers an argument ends the search.
     ("clobbers", "xor %edi,%edi; push %rbx; pop %rbx; ret", "entry +0; return +4"),
     ("clobbers_memory", "movl $0,(%rdi); push %rbx; pop %rbx; ret", "entry +0; return +8"),

@@ -48,8 +48,8 @@ impl<P: Program> Walk<'_, P> {
     }
 
     /// A jump that may be taken or not.
-    fn branch(&mut self, jump: &Instruction, state: &State) -> Result<Next, Refusal> {
-        let (from, target) = (VirtAddr(jump.ip()), jump.near_branch_target());
+    fn branch(&mut self, instruction: &Instruction, state: &State) -> Result<Next, Refusal> {
+        let (from, target) = (VirtAddr(instruction.ip()), instruction.near_branch_target());
         if self.is_inside(target) {
             return Ok(Next::Branch(target));
         }
@@ -65,7 +65,7 @@ impl<P: Program> Walk<'_, P> {
                 Ending::TailCall
             }
         };
-        if !jump.is_jcc_short_or_near() {
+        if !instruction.is_jcc_short_or_near() {
             self.refuse(Refusal::ConditionalEnd(from));
         }
         self.end(from, ending, state);
