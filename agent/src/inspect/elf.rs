@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 
 use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader};
-use object::{Endianness, ReadCache, ReadRef};
+use object::{Endianness, ReadRef};
 
 use super::address::{FileOffset, VirtAddr};
+use super::reads::Reads;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +83,14 @@ pub enum ElfError {
 /// Largest section that is read whole.
 const SECTION_MAX: u64 = 512 << 20;
 
+/// Where everything ends: no program's addresses reach up to there (System V psABI, 3.3.2), and no file.
+pub(super) const PLACE_MAX: u64 = 1 << 62;
+
 /// Most sections and program headers that are looked at.
 const HEADERS_MAX: usize = 1 << 16;
+
+/// Most bytes of headers, sections' names and notes.
+const HEADERS_BYTES: u64 = 32 << 20;
 
 /// A section.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,9 +161,7 @@ impl Module {
         if !file.metadata().map_err(fail)?.is_file() {
             return Err(ElfError::NotAFile { path: path.to_owned() });
         }
-        let cache = ReadCache::new(&file);
-        let headers = Headers::read(&cache);
-        drop(cache);
+        let headers = Headers::read(&Reads::up_to(HEADERS_BYTES, &file));
         let headers = headers
             .map_err(|source| ElfError::NotElf { path: path.to_owned(), source })?
             .map_err(|machine| ElfError::Machine { path: path.to_owned(), machine })?;
@@ -349,25 +354,38 @@ impl Headers {
 
 fn segment(program: &ProgramHeader64<Endianness>, endian: Endianness) -> Option<Segment> {
     let flags = program.p_flags(endian);
-    (program.p_type(endian) == elf::PT_LOAD).then(|| Segment {
-        address: VirtAddr(program.p_vaddr(endian)),
-        offset: FileOffset(program.p_offset(endian)),
-        file_size: program.p_filesz(endian),
+    let (address, offset) = (program.p_vaddr(endian), program.p_offset(endian));
+    let file_size = program.p_filesz(endian);
+    let is_loaded = program.p_type(endian) == elf::PT_LOAD && is_sound(address, offset, file_size);
+    is_loaded.then(|| Segment {
+        address: VirtAddr(address),
+        offset: FileOffset(offset),
+        file_size,
         executable: flags.0 & elf::PF_X.0 != 0,
         writable: flags.0 & elf::PF_W.0 != 0,
     })
 }
 
 fn section(name: &[u8], header: &SectionHeader64<Endianness>, endian: Endianness) -> Section {
+    let (address, offset) = (header.sh_addr(endian), header.sh_offset(endian));
+    let size = header.sh_size(endian);
+    // Others refer to it by its number.
+    let is_sound = is_sound(address, offset, size);
+    let (address, offset, size) = if is_sound { (address, offset, size) } else { (0, 0, 0) };
     Section {
         name: String::from_utf8_lossy(name).into_owned(),
         kind: header.sh_type(endian).0,
         flags: header.sh_flags(endian).0,
-        address: VirtAddr(header.sh_addr(endian)),
-        offset: FileOffset(header.sh_offset(endian)),
-        size: header.sh_size(endian),
+        address: VirtAddr(address),
+        offset: FileOffset(offset),
+        size,
         link: usize::try_from(header.sh_link(endian)).unwrap_or(usize::MAX),
     }
+}
+
+/// Whether something may lie there, in memory and in the file, so that sums of its places are exact.
+fn is_sound(address: u64, offset: u64, size: u64) -> bool {
+    [address, offset].iter().all(|at| at.checked_add(size).is_some_and(|end| end <= PLACE_MAX))
 }
 
 /// `NT_GNU_BUILD_ID`; in practice 8 to 32 bytes.

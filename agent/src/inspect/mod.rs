@@ -9,6 +9,7 @@ pub mod elf;
 pub mod gopclntab;
 pub(crate) mod needed;
 pub mod nginx;
+mod reads;
 pub mod runtime;
 pub mod symbols;
 pub mod tls;

@@ -4,8 +4,10 @@
 use std::fs::File;
 use std::path::Path;
 
-use object::{Object, ObjectSymbol, ReadCache};
+use object::{Object, ObjectSymbol};
 
+use super::reads::Reads;
+use super::runtime::READ_MAX;
 use crate::discover::process::Facts;
 
 /// How it and those that were made of it are called; more may follow (`nginx-debug`).
@@ -22,7 +24,7 @@ pub fn is_nginx(proc: &Path, facts: &Facts) -> bool {
 }
 
 pub(crate) fn exports(executable: &Path) -> Option<bool> {
-    let cache = ReadCache::new(File::open(executable).ok()?);
-    let elf = object::File::parse(&cache).ok()?;
+    let reads = Reads::up_to(READ_MAX, File::open(executable).ok()?);
+    let elf = object::File::parse(&reads).ok()?;
     Some(elf.dynamic_symbols().any(|symbol| symbol.name() == Ok(SYMBOL)))
 }

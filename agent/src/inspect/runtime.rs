@@ -4,10 +4,14 @@ use std::path::Path;
 
 use object::elf;
 use object::read::elf::ProgramHeader;
-use object::{Object, ObjectSection, ObjectSymbol, ReadCache, ReadRef};
+use object::{Object, ObjectSection, ObjectSymbol, ReadRef};
 
 use super::nginx;
+use super::reads::Reads;
 use crate::discover::process::Facts;
+
+/// Most bytes that are read of a file to find out what it is: its symbols, above all.
+pub(super) const READ_MAX: u64 = 256 << 20;
 
 /// A language runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,10 +86,10 @@ pub fn detect(proc: &Path, facts: &Facts) -> Option<Runtime> {
 /// Go's runtime, if that is what an executable has.
 pub fn go(executable: &Path) -> Option<Runtime> {
     let file = std::fs::File::open(executable).ok()?;
-    let cache = ReadCache::new(file);
-    let elf = object::File::parse(&cache).ok()?;
+    let reads = Reads::up_to(READ_MAX, file);
+    let elf = object::File::parse(&reads).ok()?;
     let version = go_version(&elf)?;
-    let goroutines = goroutines(&elf, &cache, &version);
+    let goroutines = goroutines(&elf, &reads, &version);
     Some(Runtime { goroutines, ..Runtime::new("go", &version, "go") })
 }
 

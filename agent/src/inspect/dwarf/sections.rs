@@ -9,17 +9,24 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use gimli::{EndianSlice, LittleEndian, SectionId};
-use object::{CompressedData, Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache};
+use object::{CompressedData, Object, ObjectSection, ObjectSegment, ObjectSymbol};
 
 use crate::inspect::address::VirtAddr;
 use crate::inspect::debug_file::{self, DebugFile, Lookup};
 use crate::inspect::elf::Module;
+use crate::inspect::reads::{Reads, can_be_packed};
 
 /// What a section is read through.
 pub(super) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 /// Longest section, unpacked. A file can claim any size.
 const SECTION_BYTES_MAX: u64 = 1 << 30;
+
+/// Most bytes of all sections of a program, unpacked.
+const BYTES_MAX: u64 = 2 << 30;
+
+/// Most bytes of a file's headers and symbols.
+const SYMBOLS_BYTES_MAX: u64 = 1 << 30;
 
 /// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +56,12 @@ pub enum FileError {
         path: PathBuf,
         /// The section.
         section: &'static str,
+    },
+    /// All of it is.
+    #[error("{}: there is too much debug information", path.display())]
+    TooMuch {
+        /// The file.
+        path: PathBuf,
     },
 }
 
@@ -114,23 +127,24 @@ pub(super) struct Symbols {
 
 /// Loads what is said about a program: in itself, or in the file that distributions put aside.
 pub(super) fn load(path: &Path, lookup: Lookup<'_>) -> Result<Loaded, FileError> {
+    let mut room = BYTES_MAX;
     let file = open(path)?;
-    let cache = ReadCache::new(&file);
-    let elf = parse(path, &cache)?;
+    let reads = Reads::up_to(SYMBOLS_BYTES_MAX, &file);
+    let elf = parse(path, &reads)?;
     let code = Code::of(&elf, open(path)?);
-    let mut sections = read(path, &file, &elf)?;
+    let mut sections = read(path, &file, &elf, &mut room)?;
     let mut symbols = Symbols::default();
     symbols.read(&elf);
-    let mut supplement = supplement_of(path, &elf, lookup)?;
+    let mut supplement = supplement_of(path, &elf, lookup, &mut room)?;
     if sections.is_empty()
         && let Ok(module) = Module::open(path)
         && let Some((DebugFile { path: aside }, _)) = debug_file::find(&module, lookup)
     {
         let file = open(&aside)?;
-        let cache = ReadCache::new(&file);
-        let elf = parse(&aside, &cache)?;
-        sections = read(&aside, &file, &elf)?;
-        supplement = supplement_of(&aside, &elf, lookup)?;
+        let reads = Reads::up_to(SYMBOLS_BYTES_MAX, &file);
+        let elf = parse(&aside, &reads)?;
+        sections = read(&aside, &file, &elf, &mut room)?;
+        supplement = supplement_of(&aside, &elf, lookup, &mut room)?;
         symbols.read(&elf);
     }
     symbols.clones.sort_unstable();
@@ -145,26 +159,30 @@ fn open(path: &Path) -> Result<File, FileError> {
     File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
 }
 
-type Elf<'a> = object::File<'a, &'a ReadCache<&'a File>>;
+type Elf<'a> = object::File<'a, &'a Reads<&'a File>>;
 
-fn parse<'a>(path: &Path, cache: &'a ReadCache<&'a File>) -> Result<Elf<'a>, FileError> {
-    object::File::parse(cache).map_err(|source| FileError::Format { path: path.to_owned(), source })
+fn parse<'a>(path: &Path, reads: &'a Reads<&'a File>) -> Result<Elf<'a>, FileError> {
+    object::File::parse(reads).map_err(|source| FileError::Format { path: path.to_owned(), source })
 }
 
-/// Reads the sections, each in one piece and not through the cache, which would keep a second copy.
-fn read(path: &Path, file: &File, elf: &Elf<'_>) -> Result<Sections, FileError> {
+/// Reads the sections, each in one piece and not through what keeps a second copy; no more than there is
+/// room for.
+fn read(path: &Path, file: &File, elf: &Elf<'_>, room: &mut u64) -> Result<Sections, FileError> {
     let mut held = Vec::new();
     for id in WANTED {
         let format = |source| FileError::Format { path: path.to_owned(), source };
         let Some(section) = elf.section_by_name(id.name()) else { continue };
         let range = section.compressed_file_range().map_err(format)?;
-        if range.compressed_size.max(range.uncompressed_size) > SECTION_BYTES_MAX {
+        let is_sound = can_be_packed(range.uncompressed_size, range.compressed_size);
+        if !is_sound || range.compressed_size.max(range.uncompressed_size) > SECTION_BYTES_MAX {
             return Err(FileError::TooLong { path: path.to_owned(), section: id.name() });
         }
         let length = file.metadata().map_or(0, |metadata| metadata.len());
         if range.offset.saturating_add(range.compressed_size) > length {
             continue;
         }
+        let left = room.checked_sub(range.compressed_size.max(range.uncompressed_size));
+        *room = left.ok_or_else(|| FileError::TooMuch { path: path.to_owned() })?;
         let mut bytes = vec![0; range.compressed_size as usize];
         file.read_exact_at(&mut bytes, range.offset)
             .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
@@ -186,14 +204,15 @@ fn supplement_of(
     path: &Path,
     elf: &Elf<'_>,
     lookup: Lookup<'_>,
+    room: &mut u64,
 ) -> Result<Option<Sections>, FileError> {
     let Ok(Some((name, id))) = elf.gnu_debugaltlink() else { return Ok(None) };
     let name = Path::new(OsStr::from_bytes(name));
     let Some(found) = debug_file::supplement(path, name, id, lookup) else { return Ok(None) };
     let file = open(&found)?;
-    let cache = ReadCache::new(&file);
-    let elf = parse(&found, &cache)?;
-    read(&found, &file, &elf).map(Some)
+    let reads = Reads::up_to(SYMBOLS_BYTES_MAX, &file);
+    let elf = parse(&found, &reads)?;
+    read(&found, &file, &elf, room).map(Some)
 }
 
 /// Suffixes of the symbols of functions whose signature GCC changed, or took apart.

@@ -14,6 +14,7 @@ use super::bytes::{Bytes, Source};
 use crate::inspect::address::FileOffset;
 use crate::inspect::debug_file::{self, Lookup};
 use crate::inspect::elf::{Module, Section};
+use crate::inspect::reads::can_be_packed;
 
 /// What is read. Where values lie is not.
 const WANTED: [SectionId; 9] = [
@@ -145,6 +146,9 @@ fn unpack(
     // The packed bytes are there meanwhile.
     let (bytes, limit) = (unpacked.bytes.saturating_add(size), unpacked.limit);
     let most = bytes.saturating_add(section.size);
+    if !can_be_packed(size, packed_size) {
+        return Err(damaged());
+    }
     if most > limit {
         return Err(LinesError::TooLong { path: path(), bytes: most, limit });
     }
