@@ -76,3 +76,59 @@ fn a_file_that_is_cut_under_us_gives_an_error() {
     assert!(matches!(error, ElfError::Read { source, .. }
         if source.kind() == io::ErrorKind::UnexpectedEof));
 }
+
+/// A file with holes is as long as whoever made it likes, and takes no room.
+#[test]
+fn a_hole_takes_no_memory() {
+    let mut bytes = std::fs::read("/proc/self/exe").expect("our own program");
+    bytes.truncate(1 << 12);
+    let length = 1_u64 << 42;
+    // Program headers stand behind the header, 56 bytes each: the first becomes notes, all of the file.
+    let at = usize::try_from(u64::from_le_bytes(bytes[32..40].try_into().expect("eight")));
+    let header = &mut bytes[at.expect("small")..][..56];
+    header.fill(0);
+    header[..4].copy_from_slice(&elf::PT_NOTE.0.to_le_bytes());
+    header[32..40].copy_from_slice(&length.to_le_bytes());
+    // It is the only one, and there are no sections.
+    bytes[56..58].copy_from_slice(&1u16.to_le_bytes());
+    bytes[40..48].fill(0);
+    bytes[60..64].fill(0);
+    let path = scratch("hole", &bytes);
+    let file = OpenOptions::new().write(true).open(&path).expect("ours");
+    file.set_len(length).expect("a hole");
+    let module = Module::open(&path);
+    let runtime = crate::inspect::runtime::go(&path);
+    std::fs::remove_file(&path).expect("it was there");
+    assert_eq!(module.expect("sound headers").build_id(), None);
+    assert_eq!(runtime, None);
+}
+
+/// The same section as often as there are headers.
+#[test]
+fn tables_are_read_no_more_often_than_is_bounded() {
+    use crate::inspect::debug_file::Lookup;
+    use crate::inspect::symbols::Index;
+    let name = |name: &str| name.to_owned();
+    let table = |kind: u32, name: String, size| Section {
+        name,
+        kind,
+        flags: 0,
+        address: VirtAddr(0),
+        offset: FileOffset(0),
+        size,
+        link: 0,
+    };
+    let path = scratch("often", b"");
+    let file = OpenOptions::new().write(true).open(&path).expect("ours");
+    file.set_len(SECTION_MAX).expect("a hole");
+    let mut module = own();
+    module.file = File::open(&path).expect("ours");
+    module.path = path.clone();
+    module.sections = vec![table(elf::SHT_DYNSYM.0, name(".dynsym"), 48)];
+    let relocations = table(elf::SHT_RELA.0, name(".rela.dyn"), 64 << 20);
+    module.sections.extend(std::iter::repeat_n(relocations, 1000));
+    let error = Index::read(&module, Lookup::below(Path::new("/dev/null")));
+    std::fs::remove_file(&path).expect("it was there");
+    let error = error.expect_err("too much").to_string();
+    assert!(error.contains("what lists functions"), "{error}");
+}

@@ -17,7 +17,7 @@ use super::demangle::{self, Language, Name, Variant};
 use super::elf::{ElfError, Module};
 use super::gopclntab;
 use super::unwind::Unwind;
-use table::{Raw, Strings};
+use table::{Raw, Room, Strings};
 
 /// Why the functions of a module cannot be listed.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,9 @@ pub struct Function {
     pub origin: Origin,
 }
 
+/// Most bytes of all tables of a module and of its debug file.
+const BYTES_MAX: u64 = 1 << 30;
+
 /// Most other names kept of one function.
 const ALIASES_MAX: usize = 16;
 
@@ -93,25 +96,26 @@ pub struct Index {
 impl Index {
     /// Reads the tables of a module, and those of its debug file if it has none.
     pub fn read(module: &Module, lookup: Lookup<'_>) -> Result<Self, SymbolError> {
+        let mut room = Room::of(BYTES_MAX);
         let mut index = Self {
             symbols: Vec::new(),
             strings: Vec::new(),
-            imports: plt::Imports::read(module)?,
+            imports: plt::Imports::read(module, &mut room)?,
             ends: code_ends(module),
             debug_file: None,
             recoveries: HashMap::new(),
             unwind: OnceLock::new(),
         };
-        let own = index.add_tables(module, ".symtab", Origin::Symbols)?;
-        index.add_tables(module, ".dynsym", Origin::Dynamic)?;
-        index.add_go(module)?;
+        let own = index.add_tables(module, &mut room, ".symtab", Origin::Symbols)?;
+        index.add_tables(module, &mut room, ".dynsym", Origin::Dynamic)?;
+        index.add_go(module, &mut room)?;
         let go = index.symbols.iter().any(|raw| raw.origin == Origin::GoTable);
         if !own && let Some((file, debug)) = debug_file::find(module, lookup) {
             index.debug_file = Some(file);
-            index.add_tables(&debug, ".symtab", Origin::DebugFile)?;
+            index.add_tables(&debug, &mut room, ".symtab", Origin::DebugFile)?;
         }
         if !own && !go && index.debug_file.is_none() {
-            index.add_mini(module)?;
+            index.add_mini(module, &mut room)?;
         }
         index.sort(module);
         Ok(index)
@@ -120,16 +124,17 @@ impl Index {
     /// Reads no more than what a module exports: where there is no reading of its other tables, that may be
     /// whole.
     pub fn exported(module: &Module) -> Result<Self, SymbolError> {
+        let mut room = Room::of(BYTES_MAX);
         let mut index = Self {
             symbols: Vec::new(),
             strings: Vec::new(),
-            imports: plt::Imports::read(module)?,
+            imports: plt::Imports::read(module, &mut room)?,
             ends: code_ends(module),
             debug_file: None,
             recoveries: HashMap::new(),
             unwind: OnceLock::new(),
         };
-        index.add_tables(module, ".dynsym", Origin::Dynamic)?;
+        index.add_tables(module, &mut room, ".dynsym", Origin::Dynamic)?;
         index.sort(module);
         Ok(index)
     }
@@ -288,19 +293,20 @@ impl Index {
     fn add_tables(
         &mut self,
         module: &Module,
+        room: &mut Room,
         section: &str,
         origin: Origin,
     ) -> Result<bool, ElfError> {
         let Some(section) = module.section(section) else { return Ok(false) };
         let Some(strings) = module.sections().get(section.link) else { return Ok(false) };
-        let strings = module.section_bytes(strings)?;
-        let symbols = module.section_bytes(section)?;
+        let strings = room.read(module, strings)?;
+        let symbols = room.read(module, section)?;
         Ok(self.add(&symbols, strings, origin))
     }
 
-    fn add_mini(&mut self, module: &Module) -> Result<(), ElfError> {
+    fn add_mini(&mut self, module: &Module, room: &mut Room) -> Result<(), ElfError> {
         let Some(section) = module.section(".gnu_debugdata") else { return Ok(()) };
-        let packed = module.section_bytes(section)?;
+        let packed = room.read(module, section)?;
         if let Some((symbols, strings)) = mini::tables(&packed) {
             self.add(&symbols, strings, Origin::MiniDebug);
         }
@@ -315,13 +321,13 @@ impl Index {
         self.symbols.len() > before
     }
 
-    fn add_go(&mut self, module: &Module) -> Result<(), ElfError> {
+    fn add_go(&mut self, module: &Module, room: &mut Room) -> Result<(), ElfError> {
         let names = [".gopclntab", ".data.rel.ro.gopclntab"];
         let Some(section) = names.iter().find_map(|name| module.section(name)) else {
             return Ok(());
         };
         let Some(text) = self.go_text(module) else { return Ok(()) };
-        let data = module.section_bytes(section)?;
+        let data = room.read(module, section)?;
         let Ok(table) = gopclntab::Table::parse(&data, text) else { return Ok(()) };
         let Ok(number) = u8::try_from(self.strings.len()) else { return Ok(()) };
         let is_code =

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use object::elf;
 
-use super::table::Strings;
+use super::table::{Room, Strings};
 use crate::inspect::address::VirtAddr;
-use crate::inspect::elf::{ElfError, Module};
+use crate::inspect::elf::{ElfError, Module, PLACE_MAX};
 
 /// Functions by the slot of the global offset table that they are called through.
 #[derive(Debug)]
@@ -16,17 +16,22 @@ pub(super) struct Imports {
     strings: Strings,
 }
 
+/// Most bytes of relocations.
+const RELOCATIONS_BYTES_MAX: u64 = 256 << 20;
+
 impl Imports {
-    pub(super) fn read(module: &Module) -> Result<Self, ElfError> {
+    pub(super) fn read(module: &Module, room: &mut Room) -> Result<Self, ElfError> {
         let mut imports =
             Self { names: HashMap::new(), targets: HashMap::new(), strings: Strings(Vec::new()) };
         let Some(dynsym) = module.section(".dynsym") else { return Ok(imports) };
         if let Some(strings) = module.sections().get(dynsym.link) {
-            imports.strings = Strings(module.section_bytes(strings)?);
+            imports.strings = Strings(room.read(module, strings)?);
         }
-        let symbols = module.section_bytes(dynsym)?;
+        let symbols = room.read(module, dynsym)?;
+        // What is kept of them takes as much again.
+        let mut room = Room::of(RELOCATIONS_BYTES_MAX);
         for section in module.sections().iter().filter(|section| section.kind == elf::SHT_RELA.0) {
-            for entry in module.section_bytes(section)?.as_chunks::<24>().0 {
+            for entry in room.read(module, section)?.as_chunks::<24>().0 {
                 imports.add(entry, &symbols);
             }
         }
@@ -39,7 +44,7 @@ impl Imports {
         let (slot, info, addend) = (word(0)?, word(8)?, word(16)?);
         match elf::RelocationType((info & 0xffff_ffff) as u32) {
             elf::R_X86_64_RELATIVE => {
-                self.targets.insert(slot, addend);
+                self.lead(slot, addend);
             }
             elf::R_X86_64_JUMP_SLOT | elf::R_X86_64_GLOB_DAT => {
                 let at = usize::try_from(info >> 32).ok()?.checked_mul(24)?;
@@ -48,12 +53,19 @@ impl Imports {
                 if value == 0 {
                     self.names.insert(slot, u32::from_le_bytes(*symbol.first_chunk()?));
                 } else {
-                    self.targets.insert(slot, value);
+                    self.lead(slot, value);
                 }
             }
             _ => {}
         }
         Some(())
+    }
+
+    /// To nothing that is no address.
+    fn lead(&mut self, slot: u64, target: u64) {
+        if target < PLACE_MAX {
+            self.targets.insert(slot, target);
+        }
     }
 
     pub(super) fn name(&self, slot: VirtAddr) -> Option<&str> {
