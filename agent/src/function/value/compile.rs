@@ -24,6 +24,8 @@ use crate::inspect::dwarf::{Described, Language, Parameter};
 const IMAGE_MAX: u64 = 256;
 /// Most values of one hit.
 const VALUES_MAX: usize = 16;
+/// Most members, elements and variants that are looked at for one hit.
+const LOOKS_MAX: u32 = 1 << 12;
 /// Members and elements within each other that are shown.
 const NESTING_MAX: u32 = 6;
 /// What an address below this is: none.
@@ -98,6 +100,9 @@ struct Compiler<'d> {
     go_types: Option<u64>,
     options: &'d Options,
     out: Emitter,
+    /// How many values may be looked at yet. What is looked at may have been given up for want of room, and
+    /// the like of it is tried again.
+    looks: u32,
 }
 
 impl<'d> Compiler<'d> {
@@ -109,6 +114,7 @@ impl<'d> Compiler<'d> {
             go_types: described.go_types,
             options,
             out: Emitter::new(),
+            looks: LOOKS_MAX,
         }
     }
 
@@ -233,9 +239,10 @@ impl<'d> Compiler<'d> {
         at: u64,
         level: Level,
     ) -> Result<Show, Unreadable> {
-        if level.nesting > NESTING_MAX {
+        if level.nesting > NESTING_MAX || self.looks == 0 {
             return Ok(Show::Unavailable(Unreadable::Room));
         }
+        self.looks -= 1;
         let (number, bare) = self.types.bare(ty);
         let bytes = self.types.size(number);
         if bytes == 0 {

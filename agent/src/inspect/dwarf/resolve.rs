@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gimli::{AttributeValue, DwAt};
 
-use super::types::{Member, Passing, Shape, TYPES_MAX, Type, TypeNo, Types, Variant};
+use super::types::{BYTES_MAX, Member, Passing, Shape, TYPES_MAX, Type, TypeNo, Types, Variant};
 use super::units::{Attr, Die, Entry, Unit, View};
 
 /// Go's own attribute: `reflect.Kind` of a type.
@@ -16,6 +16,9 @@ const DW_AT_GO_EMBEDDED: DwAt = DwAt(0x2903);
 
 /// Most members, enumerators or variants that are taken of one type.
 const MEMBERS_MAX: usize = 128;
+
+/// Most dimensions of an array.
+const DIMENSIONS_MAX: usize = 8;
 
 /// Types behind more addresses than this are not read; fewer are followed when values are.
 const HOPS_MAX: usize = 4;
@@ -107,6 +110,7 @@ impl<'v, 'a> Resolver<'v, 'a> {
                 }
             }
         }
+        self.types.forget_endless();
         self.types
     }
 
@@ -116,7 +120,8 @@ impl<'v, 'a> Resolver<'v, 'a> {
         if let Some(name) = entry.attr_value(gimli::DW_AT_name) {
             ty.name = self.view.text(die.part, &unit, name)?;
         }
-        ty.size = number(&entry, gimli::DW_AT_byte_size).unwrap_or(0);
+        let size = number(&entry, gimli::DW_AT_byte_size);
+        ty.size = size.filter(|size| *size <= BYTES_MAX).unwrap_or(0);
         ty.go_kind = number(&entry, DW_AT_GO_KIND).unwrap_or(0) as u8;
         ty.passing = match entry.attr_value(gimli::DW_AT_calling_convention) {
             Some(AttributeValue::CallingConvention(gimli::DW_CC_pass_by_reference)) => {
@@ -228,6 +233,9 @@ impl<'v, 'a> Resolver<'v, 'a> {
                     last.udata_value().and_then(|last| last.checked_add(1))
                 });
                 counts.push(count.filter(|count| *count < u64::from(u32::MAX)));
+                if counts.len() > DIMENSIONS_MAX {
+                    return None;
+                }
             }
         }
         let mut of = self.number(die, to);
@@ -330,7 +338,7 @@ impl<'v, 'a> Resolver<'v, 'a> {
             // Where a virtual base begins is found in the object.
             _ if virtually => return None,
             Some(AttributeValue::Exprloc(_)) => return None,
-            Some(value) => value.udata_value()?,
+            Some(value) => value.udata_value().filter(|offset| *offset <= BYTES_MAX)?,
             None => 0,
         };
         let to = entry.attr_value(gimli::DW_AT_type);

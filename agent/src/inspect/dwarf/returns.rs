@@ -9,15 +9,12 @@ use agent_common::function::register;
 use super::epilogue;
 use super::function::About;
 use super::place::{Piece, Place, Step, Unreadable};
-use super::types::{Member, Passing, Shape, TypeNo, Types, Variant};
+use super::types::{DEPTH_MAX, ELEMENTS_MAX, Member, Passing, Shape, TypeNo, Types, Variant};
 use super::{Language, Parameter};
 use crate::inspect::address::VirtAddr;
 
 /// The last version of rustc whose convention was looked at.
 const RUSTC_KNOWN: (u32, u32) = (1, 95);
-
-/// Deepest nesting of a type that is passed in registers; deeper ones go through memory.
-const DEPTH_MAX: u32 = 12;
 
 /// What decides whether the convention holds.
 #[derive(Clone, Copy)]
@@ -218,7 +215,7 @@ pub(super) fn classify(
                 classify(types, member.ty, at + member.offset, classes, depth + 1)
             })
         }
-        Shape::Array { of, count: Some(count) } if *count <= 16 => {
+        Shape::Array { of, count: Some(count) } if *count <= ELEMENTS_MAX => {
             let stride = types.size(*of);
             (0..*count).try_for_each(|n| {
                 let at = n.checked_mul(stride).and_then(|from| at.checked_add(from));

@@ -1,10 +1,24 @@
 //! Types as the debug information gives them, cut loose from the file: a small graph, at most
 //! [`TYPES_MAX`] of them for one function. Names nothing of DWARF.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Most types of one function's graph; what lies farther away is [`Shape::Unknown`].
 pub const TYPES_MAX: usize = 200;
+
+/// Most bytes of a type, and from the beginning of one to a member: what lies farther away is no sound file's,
+/// and sums of such numbers are exact.
+pub const BYTES_MAX: u64 = u32::MAX as u64;
+
+/// Most parts of a type: its members, theirs, and so on; of an array up to [`ELEMENTS_MAX`] elements count.
+pub const PARTS_MAX: u32 = 1 << 14;
+
+/// Most elements of an array that are looked at one by one.
+pub const ELEMENTS_MAX: u64 = 16;
+
+/// Deepest nesting of a type that is looked into.
+pub const DEPTH_MAX: u32 = 12;
 
 /// A type, an index of [`Types`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -153,6 +167,19 @@ impl Types {
         Self { nodes }
     }
 
+    /// Forgets what types are made of that have more than [`PARTS_MAX`] parts: who looks at all of them, as a
+    /// calling convention asks, would not come to an end.
+    pub(super) fn forget_endless(&mut self) {
+        let mut parts = Parts { types: self, known: HashMap::new() };
+        let numbers = (0..self.nodes.len() as u32).map(TypeNo);
+        let endless: Vec<_> = numbers.filter(|ty| parts.of(*ty, 0) > PARTS_MAX).collect();
+        for number in endless {
+            if let Some(ty) = self.nodes.get_mut(number.0 as usize) {
+                ty.shape = Shape::Unknown;
+            }
+        }
+    }
+
     /// A type.
     pub fn get(&self, number: TypeNo) -> &Type {
         static NONE: std::sync::LazyLock<Type> = std::sync::LazyLock::new(Type::unknown);
@@ -179,10 +206,49 @@ impl Types {
             Shape::Array { of, count: Some(count) } if ty.size == 0 => {
                 // Arrays of arrays are this deep at most in what is read.
                 let one = self.get(self.bare(*of).0).size;
-                one.saturating_mul(*count)
+                one.saturating_mul(*count).min(BYTES_MAX)
             }
             _ => ty.size,
         }
+    }
+}
+
+/// How many parts types have, by number and by how deep in another type each is.
+struct Parts<'t> {
+    types: &'t Types,
+    known: HashMap<(TypeNo, u32), u32>,
+}
+
+impl Parts<'_> {
+    /// More than [`PARTS_MAX`] are not counted.
+    fn of(&mut self, number: TypeNo, depth: u32) -> u32 {
+        let (number, bare) = self.types.bare(number);
+        let inner: Vec<(TypeNo, u32)> = match &bare.shape {
+            Shape::Struct { members } | Shape::Union { members } => {
+                members.iter().map(|member| (member.ty, 1)).collect()
+            }
+            Shape::Variants { tag, variants } => {
+                let members = variants.iter().map(|variant| &variant.member).chain(tag);
+                members.map(|member| (member.ty, 1)).collect()
+            }
+            Shape::Array { of, count } => {
+                vec![(*of, count.unwrap_or(1).min(ELEMENTS_MAX) as u32)]
+            }
+            _ => return 1,
+        };
+        if depth > DEPTH_MAX {
+            return 1;
+        }
+        if let Some(known) = self.known.get(&(number, depth)) {
+            return *known;
+        }
+        let mut parts = 1_u32;
+        for (ty, times) in inner {
+            parts = parts.saturating_add(self.of(ty, depth + 1).saturating_mul(times));
+        }
+        let parts = parts.min(PARTS_MAX + 1);
+        self.known.insert((number, depth), parts);
+        parts
     }
 }
 
@@ -202,5 +268,60 @@ impl Type {
             go_kind: 0,
             passing: Passing::Unknown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A struct of so many members of the type with the next number, and so on.
+    fn nested(levels: u32, members: usize) -> Types {
+        let nest = |number: u32| {
+            let member = Member {
+                name: "".into(),
+                offset: 0,
+                ty: TypeNo(number + 1),
+                bits: None,
+                embedded: false,
+            };
+            Type::new("nest", 8, Shape::Struct { members: vec![member; members] })
+        };
+        let last = Type::new("int", 4, Shape::Int { signed: true });
+        Types::new((0..levels).map(nest).chain([last]).collect())
+    }
+
+    fn is_known(types: &Types, number: u32) -> bool {
+        !matches!(types.get(TypeNo(number)).shape, Shape::Unknown)
+    }
+
+    #[test]
+    fn what_has_no_end_is_unknown() {
+        // 128 members, each with 128, and so on: two levels are few enough.
+        let mut types = nested(8, 128);
+        types.forget_endless();
+        let known: Vec<bool> = (0..9).map(|number| is_known(&types, number)).collect();
+        let expected = [false, false, false, false, false, false, false, true, true];
+        assert_eq!(known, expected);
+        // One member each, however deep.
+        let mut types = nested(200, 1);
+        types.forget_endless();
+        assert!((0..=200).all(|number| is_known(&types, number)));
+        // Within itself.
+        let member =
+            |ty| Member { name: "".into(), offset: 0, ty: TypeNo(ty), bits: None, embedded: false };
+        for times in [1, 3] {
+            let members = vec![member(0); times];
+            let mut types = Types::new(vec![Type::new("self", 8, Shape::Struct { members })]);
+            types.forget_endless();
+            assert_eq!(is_known(&types, 0), times == 1, "{times}");
+        }
+        // Elements of elements.
+        let array = |of| Type::new("", 0, Shape::Array { of: TypeNo(of), count: Some(1000) });
+        let last = Type::new("char", 1, Shape::Char { signed: true, plain: true });
+        let mut types = Types::new(vec![array(1), array(2), array(3), array(4), last]);
+        types.forget_endless();
+        let known: Vec<bool> = (0..5).map(|number| is_known(&types, number)).collect();
+        assert_eq!(known, [false, true, true, true, true]);
     }
 }
