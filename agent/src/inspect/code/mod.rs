@@ -39,6 +39,9 @@ pub enum Refusal {
     /// More code than is looked at.
     #[error("it has more than {} instructions", flow::INSTRUCTIONS_MAX)]
     TooLarge,
+    /// Its ways are too many.
+    #[error("following its code takes more than {} steps", flow::LOOKS_MAX)]
+    Tangled,
     /// The code runs on into what follows it.
     #[error("its code runs on into what follows it at {:#x}", .0.0)]
     RunsOn(VirtAddr),

@@ -387,6 +387,30 @@ fn small_functions() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Each call that is found not to return makes all be followed anew.
+#[test]
+fn tangled_code_is_given_up() {
+    let code = "test %edi,%edi\njne 1f\npush %rax\ncall named\nnop\n1:\n";
+    let text = format!(
+        ".text\n.type named,@function\nnamed: ret\n.size named,1\n.balign 16\n\
+         .globl tangled\n.type tangled,@function\ntangled:\n{}ret\n.size tangled,.-tangled\n",
+        code.repeat(40)
+    );
+    let built = Built::new("tangled");
+    let flags = ["gcc", "-nostdlib", "-no-pie", "-Wl,-e,tangled", "-Wl,-z,noexecstack"];
+    let Some(path) = built.build("tangled.S", &text, &flags) else { return };
+    let module = Module::open(&path).expect("a program");
+    let index = Index::read(&module, Lookup::below(Path::new("/"))).expect("symbols");
+    let functions = index.functions(|name| name == "tangled");
+    let [Function { address, size, language, .. }] = functions.as_slice() else {
+        panic!("{functions:?}")
+    };
+    let program = Binary::new(&module, &index);
+    let follow = |looks| Flow::follow_within(&program, *address, *size, *language, looks).err();
+    assert_eq!(follow(40 * 5), Some(Refusal::Tangled));
+    assert_eq!(follow(40 * 40 * 5), None);
+}
+
 #[test]
 fn conditions_are_those_of_their_jumps() {
     let codes =

@@ -22,6 +22,11 @@ use walk::{Walk, Walked};
 /// Most instructions of a function.
 pub(super) const INSTRUCTIONS_MAX: usize = 200_000;
 
+/// Most instructions that are looked at until a function is followed. Most are looked at once; a loop's again
+/// when the way back says less, and all again for each call that is found not to return.
+/// The most that functions of whole programs take is one for each instruction and a few for loops.
+pub(super) const LOOKS_MAX: usize = 4_000_000;
+
 /// How a function ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -76,9 +81,19 @@ impl Flow {
         size: u64,
         language: Language,
     ) -> Result<Self, Refusal> {
+        Self::follow_within(program, address, size, language, LOOKS_MAX)
+    }
+
+    pub(super) fn follow_within(
+        program: &impl Program,
+        address: VirtAddr,
+        size: u64,
+        language: Language,
+        mut looks: usize,
+    ) -> Result<Self, Refusal> {
         let mut noreturn = BTreeSet::new();
         loop {
-            let mut walk = Walk::new(program, address, size, language, &noreturn)?;
+            let mut walk = Walk::new(program, address, size, language, &noreturn, &mut looks)?;
             match walk.run()? {
                 Walked::Done => {
                     let Walk { steps, refusal, .. } = walk;

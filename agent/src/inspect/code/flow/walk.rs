@@ -71,6 +71,8 @@ pub(super) struct Walk<'a, P> {
     /// What a sweep over so many regions saw.
     pub(super) swept: Option<(usize, Rc<Swept>)>,
     pub(super) refusal: Option<Refusal>,
+    /// How many instructions may be looked at yet.
+    looks: &'a mut usize,
 }
 
 /// rbx, rbp, r12 to r15 (System V psABI, 3.2.3).
@@ -85,6 +87,7 @@ impl<'a, P: Program> Walk<'a, P> {
         size: u64,
         language: Language,
         noreturn: &'a BTreeSet<u64>,
+        looks: &'a mut usize,
     ) -> Result<Self, Refusal> {
         let mut walk = Self {
             program,
@@ -101,6 +104,7 @@ impl<'a, P: Program> Walk<'a, P> {
             info: InstructionInfoFactory::new(),
             swept: None,
             refusal: None,
+            looks,
         };
         if size > BYTES_MAX {
             return Err(Refusal::TooLarge);
@@ -171,6 +175,7 @@ impl<'a, P: Program> Walk<'a, P> {
                 self.edge(address, state, way);
                 return Ok(());
             }
+            *self.looks = self.looks.checked_sub(1).ok_or(Refusal::Tangled)?;
             let Some((bytes, region_end)) = self.bytes(address) else {
                 // Padding behind a call that does not return.
                 if !idle_since_call {

@@ -63,6 +63,7 @@ fn kind(refusal: &Refusal) -> &'static str {
         Refusal::Unreadable => "unreadable",
         Refusal::Undecodable(_) => "undecodable",
         Refusal::TooLarge => "too large",
+        Refusal::Tangled => "tangled",
         Refusal::RunsOn(_) => "runs on",
         Refusal::UnresolvedJump(_) => "unresolved jump",
         Refusal::ConditionalEnd(_) => "conditional end",
