@@ -44,6 +44,9 @@ pub const EVENT: &str = "exception";
 /// Events of one hook that are told a second unless said otherwise.
 pub const RATE_PER_SECOND: u64 = 200;
 
+/// Most functions of a module that hooks are looked for at: each runtime has a few, and is there once.
+const HOOKS_MAX: usize = 64;
+
 /// Longest name of a type that is read.
 const NAME_MAX: i32 = 200;
 
@@ -215,8 +218,8 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
         functions.extend(python::unnamed(module, index));
         functions.extend(uncaught::methods(module, index));
     }
-    for function in &functions {
-        let Some(kind) = kind(&function.name) else { continue };
+    let of_hooks = functions.iter().filter_map(|function| Some((function, kind(&function.name)?)));
+    for (function, kind) in of_hooks.take(HOOKS_MAX) {
         let site = match place_entry(module, index, function) {
             Ok(site) => Site { kind: SiteKind::Event, ..site },
             Err(refusal) => {

@@ -32,6 +32,10 @@ const METHODS: [(&str, &str); 2] = [(OF_THREAD, "_excepthook"), (UNRAISABLE, "un
 /// Most bytes of a section that are searched.
 const SEARCHED_MAX: u64 = 64 << 20;
 
+/// Most sections that are, and most places in each where a name is, and most methods.
+const SECTIONS_MAX: usize = 4;
+const PLACES_MAX: usize = 16;
+
 /// The exception, its arguments, and the first of those.
 const EXCEPTION: u16 = 0;
 const ARGUMENTS: u16 = 1;
@@ -60,19 +64,21 @@ pub(super) fn is_hook(name: &str) -> bool {
 pub(super) fn methods(module: &Module, index: &Index) -> Vec<Function> {
     let sections = || module.sections().iter().filter(|section| section.size < SEARCHED_MAX);
     let mut names = Vec::new();
-    for section in sections().filter(|section| section.name == ".rodata") {
+    let constant = sections().filter(|section| section.name == ".rodata");
+    for section in constant.take(SECTIONS_MAX) {
         let bytes = module.section_bytes(section).unwrap_or_default();
         for (method, name) in METHODS {
             let name = [name.as_bytes(), b"\0"].concat();
             // Of strings with one end there may be one.
-            let places = memchr::memmem::find_iter(&bytes, &name);
+            let places = memchr::memmem::find_iter(&bytes, &name).take(PLACES_MAX);
             names.extend(places.map(|at| (section.address.0 + at as u64, method)));
         }
     }
     let data =
         sections().filter(|section| matches!(section.name.as_str(), ".data" | ".data.rel.ro"));
+    let data = data.take(SECTIONS_MAX);
     let found = data.flat_map(|section| methods_in(section, &names, module, index));
-    found.collect()
+    found.take(PLACES_MAX).collect()
 }
 
 /// The functions of the methods of these names in a section of a module.
@@ -104,7 +110,7 @@ fn methods_in(
         };
         Some(function(name, start, end.0.saturating_sub(start.0)))
     };
-    (0..words.len()).filter_map(method).collect()
+    (0..words.len()).filter_map(method).take(PLACES_MAX).collect()
 }
 
 fn function(name: &str, address: VirtAddr, size: u64) -> Function {
