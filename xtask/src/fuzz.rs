@@ -32,7 +32,7 @@ const FLAGS: &str = "--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
 
 /// Longest input.
-const INPUT_BYTES_MAX: u32 = 8192;
+const INPUT_BYTES_MAX: u32 = 16 << 10;
 
 /// Builds and runs.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {

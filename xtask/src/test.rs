@@ -44,6 +44,7 @@ pub(crate) fn run(root: &Path, scope: Scope) -> Result<()> {
     report.step("format", || format(root));
     report.step("build", || build::run(root, !fast).map(drop));
     report.step("clippy", || clippy(root));
+    report.step("fuzz targets", || fuzz_targets(root));
     let packages: &[&str] = match fast {
         true => &[
             "--lib",
@@ -160,6 +161,13 @@ fn clippy(root: &Path) -> Result<()> {
     let mut clippy = cargo();
     clippy.current_dir(root).args(["clippy", "--workspace", "--all-targets", "--quiet"]);
     crate::command::run(clippy.args(["--", "-D", "warnings"]))
+}
+
+/// They compile: without libFuzzer, which takes long, what they call is the library with one feature more.
+fn fuzz_targets(root: &Path) -> Result<()> {
+    let mut clippy = cargo();
+    clippy.current_dir(root).args(["clippy", "--package", "remora", "--lib", "--quiet"]);
+    crate::command::run(clippy.args(["--features", "fuzzing", "--", "-D", "warnings"]))
 }
 
 /// cargo-deny reads `deny.toml`.

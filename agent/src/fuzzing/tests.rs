@@ -24,6 +24,23 @@ fn every_kept_input_keeps_every_promise() {
     }
 }
 
+/// Each is a program of its own, which has only its name to say.
+#[test]
+fn every_target_can_be_run() {
+    let place: PathBuf = [env!("CARGO_MANIFEST_DIR"), "fuzz"].iter().collect();
+    let manifest = std::fs::read_to_string(place.join("Cargo.toml")).expect("a manifest");
+    for (name, _) in TARGETS {
+        let path = format!("fuzz_targets/{name}.rs");
+        let program = std::fs::read_to_string(place.join(&path)).expect("a program");
+        let call = format!("remora_fuzz::run(\"{name}\", bytes)");
+        assert!(program.contains(&call), "{program}");
+        let table = format!("[[bin]]\nname = \"{name}\"\npath = \"{path}\"\n");
+        assert!(manifest.contains(&table), "{name} is not in the manifest");
+    }
+    let programs = std::fs::read_dir(place.join("fuzz_targets")).expect("programs").count();
+    assert_eq!(programs, TARGETS.len());
+}
+
 #[test]
 fn nothing_and_anything_are_taken() {
     for (_, run) in TARGETS {
