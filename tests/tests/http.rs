@@ -348,6 +348,40 @@ fn a_target_longer_than_what_is_copied_is_a_loss() {
 }
 
 #[test]
+fn what_a_proxy_says_of_its_client_comes_before_the_first_request() {
+    if !is_root() {
+        return;
+    }
+    let answer = "w:HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok";
+    let steps = ["r:/1 HTTP/1.1\\r\\n\\r\\n", answer, "r:/2 HTTP/1.1\\r\\n\\r\\n", answer];
+    let line = "PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n";
+    let binary = "\r\n\r\n\0\r\nQUIT\n!\x11\0\x0cclient|proxy";
+    for (preface, ending) in [(line, ""), (binary, ""), (binary, "\r\n")] {
+        let ended = scene(&steps, |wire| {
+            wire.send(format!("{preface}{ending}GET /1 HTTP/1.1\r\n\r\n").as_bytes()).expect("ok");
+            wire.send(b"GET /2 HTTP/1.1\r\n\r\n").expect("ok");
+        });
+        check(&ended, &["GET /1 200 - 0/2", "GET /2 200 - 0/2"]);
+    }
+}
+
+#[test]
+fn lines_that_no_parser_takes_but_servers_answer() {
+    if !is_root() {
+        return;
+    }
+    let answer = "w:HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n";
+    let ended =
+        scene(&["r:\\r\\n\\r\\n", answer, "r:body", answer, "r:\\r\\n\\r\\n", answer], |wire| {
+            wire.send(b"GET /caf\xe9?token=h\xfcsh HTTP/1.1\r\nHost: h\r\n\r\n").expect("\r\n\r\n");
+            wire.send(b"PUT /a b\tc HTTP/1.1 \r\nContent-Length: 4\r\n\r\nbody").expect("\r\n\r\n");
+            wire.send(b"GET /after HTTP/1.1\r\nHost: h\r\n\r\n").expect("\r\n\r\n");
+        });
+    check(&ended, &["GET /caf%E9 200 - 0/0", "PUT /a b%09c 200 - 4/0", "GET /after 200 - 0/0"]);
+    assert_eq!(ended.spans[0].text("url.query"), "token=REDACTED");
+}
+
+#[test]
 fn heads_larger_than_what_is_copied_still_tell_what_was_asked() {
     if !is_root() {
         return;

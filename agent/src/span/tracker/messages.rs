@@ -155,7 +155,9 @@ impl Tracker {
         // Answers come in the order of their requests, so one of the last is open if any is; the others,
         // thousands on a busy connection, wait to be handed out.
         let last = |socket: &SocketState| socket.exchanges.iter().rev().take(LAST).any(is_open);
-        let is_pipelined = offset > 0 || self.sockets.get(socket_key).is_some_and(last);
+        // Before the first one there is what a proxy says of its client, or blank lines.
+        let is_behind = offset > 0 && number > 0;
+        let is_pipelined = is_behind || self.sockets.get(socket_key).is_some_and(last);
         let Some(process) = self.state.processes.get(&operation.task.tgid) else { return };
         let resource = Arc::clone(&process.resource);
         let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };
