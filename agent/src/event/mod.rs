@@ -122,6 +122,10 @@ pub struct Last {
     pub read_to: Option<u32>,
     /// Behind the last byte that it has written.
     pub written_to: Option<u32>,
+    /// Bytes had been read from the socket since it was there, by this process or another one.
+    pub has_read: bool,
+    /// Bytes had been written.
+    pub has_written: bool,
 }
 
 /// An operation on a socket.
@@ -480,6 +484,8 @@ fn last(flags: u8, socket: &Socket) -> Last {
     Last {
         read_to: told(socket_flags::READ_TO, socket.tgid.0),
         written_to: told(socket_flags::WRITTEN_TO, socket.netns),
+        has_read: flags & socket_flags::READ != 0,
+        has_written: flags & socket_flags::WRITTEN != 0,
     }
 }
 

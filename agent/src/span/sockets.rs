@@ -26,6 +26,8 @@ pub(super) struct SocketState {
     /// The other end, if it is on this host and told.
     pub(super) peer: Option<SocketKey>,
     pub(super) connection: Connection,
+    /// It had been used before it was told.
+    pub(super) is_older: bool,
     /// What its requests say alike.
     pub(super) standing: Standing,
     /// Sequence number of the next byte, by direction.
@@ -195,6 +197,7 @@ impl Sockets {
             remote,
             peer,
             connection: connection(role, is_older),
+            is_older,
             standing: Standing::default(),
             expected: [None; 2],
             last_moved: [MonoNs::default(); 2],
