@@ -1,5 +1,7 @@
 //! HTTP/1 as it happens between real sockets: what the span of each exchange says.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use remora_tests::agent::{Agent, Ended};
@@ -379,6 +381,26 @@ fn lines_that_no_parser_takes_but_servers_answer() {
         });
     check(&ended, &["GET /caf%E9 200 - 0/0", "PUT /a b%09c 200 - 4/0", "GET /after 200 - 0/0"]);
     assert_eq!(ended.spans[0].text("url.query"), "token=REDACTED");
+}
+
+#[test]
+fn a_unix_socket_that_is_closed_ends_its_answer() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let answer = "w:HTTP/1.0 200 OK\\r\\n\\r\\nuntil the end";
+    let (server, path) = python("raw.py", &["u", "r:\\r\\n\\r\\n", answer, "c"]);
+    let agent = Agent::run(&scratch, &["--pid", &server.pid().to_string()]);
+    let mut wire = UnixStream::connect(path).expect("it listens");
+    wire.write_all(b"GET /unix HTTP/1.0\r\n\r\n").expect("it reads");
+    let mut answer = String::new();
+    wire.read_to_string(&mut answer).expect("it closes");
+    // Neither the server nor its agent ends, nor does anything else happen.
+    agent.wait_for(1, |span| span.path() == "/unix");
+    let ended = agent.stop();
+    check(&ended, &["GET /unix 200 - 0/13"]);
+    assert_eq!(ended.spans[0].text("remora.end.reason"), "");
 }
 
 #[test]

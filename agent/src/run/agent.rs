@@ -20,6 +20,7 @@ use crate::pipeline::{Pipeline, Step};
 use crate::platform::clock::{self, MonoNs, WallOffset};
 use crate::probe::{Capture, Until};
 use crate::span::model::Span;
+use crate::span::tracker::QUIET_NS;
 
 /// How long the reader rests between two drains while there is traffic. Wake-ups cost the traced
 /// program more than the probes do, and a span has a second to leave.
@@ -39,6 +40,9 @@ const SLICE: usize = 256;
 /// in which records were begun, so only a program that was held up between reading the clock and
 /// writing comes late. One that comes later still is taken in, but links nothing.
 const SETTLE_NS: u64 = 20_000_000;
+
+/// How often it is asked whether Unix sockets are still there on which an answer is waited for.
+const QUIET: Duration = Duration::from_nanos(QUIET_NS);
 
 /// How often the clocks are compared, while awake.
 const CLOCK_NS: u64 = 10_000_000_000;
@@ -81,7 +85,9 @@ impl Agent {
             let began = clock::now();
             // First: it may be why this was woken.
             self.keep_functions(began)?;
+            let gone = self.gone_sockets();
             let drained = self.drain()?;
+            self.close_unseen(if drained < DRAIN_MAX { &gone } else { &[] });
             self.collect(began.before(SETTLE_NS));
             self.hand_on();
             self.keep_time(began);
@@ -101,6 +107,8 @@ impl Agent {
                     // What came before the kernel half knew does not wake.
                     let late = self.drain()?;
                     let watch = self.functions.as_ref().map(|it| it.until_next_look(clock::now()));
+                    let sockets = self.pipeline.is_watching().then_some(QUIET);
+                    let watch = watch.into_iter().chain(sockets).min();
                     if late > 0 { (Until::Woken, Some(REST)) } else { (Until::Record, watch) }
                 }
             };
@@ -191,7 +199,7 @@ impl Agent {
 
     /// Makes spans of the exchanges that ended before `horizon`.
     fn collect(&mut self, horizon: MonoNs) {
-        if self.pipeline.is_pending() {
+        if self.pipeline.is_pending() || self.pipeline.is_watching() {
             let step = Step::Collect(horizon);
             self.recording.write(&step);
             self.pipeline.step(&step, &mut self.spans);

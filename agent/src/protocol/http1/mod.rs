@@ -176,6 +176,25 @@ impl Connection {
         self.close_as(if closed_here { End::Unseen } else { End::Aborted }, sink);
     }
 
+    /// The connection was found closed, some time after that had happened. Who has closed it may have handed
+    /// it to somebody before who is not seen.
+    pub fn found_closed(&mut self, sink: &mut Sink<'_>) {
+        if let Some(requests) = self.requests {
+            self.end_request(End::Unseen, requests, sink);
+            if self.outstanding.front().is_some_and(|front| !front.responded) {
+                self.settle_all(Settled::Unseen, sink);
+            }
+            let until_close = match requests {
+                Direction::Inbound => End::CloseDelimited,
+                // It may have had all that it wanted.
+                Direction::Outbound => End::Unseen,
+            };
+            self.end_responses(requests.opposite(), until_close, sink);
+        }
+        self.inbound.phase = Phase::Over;
+        self.outbound.phase = Phase::Over;
+    }
+
     /// The connection is gone, and it is not known since when.
     pub fn vanish(&mut self, sink: &mut Sink<'_>) {
         self.close_as(End::Unseen, sink);

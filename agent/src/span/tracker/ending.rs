@@ -5,6 +5,7 @@ use std::mem;
 
 use super::Tracker;
 use crate::event::Last;
+use crate::event::ids::Address;
 use crate::platform::clock::MonoNs;
 use crate::protocol::Direction;
 use crate::span::exchange::{ExchangeKey, SocketKey};
@@ -25,6 +26,8 @@ pub(super) enum Closing {
     Told,
     /// Its process is gone; it may have closed it before.
     Vanished,
+    /// It was found closed.
+    Found,
     /// It may go on, but cannot be followed any more.
     OutOfSight,
 }
@@ -39,6 +42,9 @@ impl Tracker {
     /// handled within the very operation that provoked it.)
     pub(super) fn closed(&mut self, key: SocketKey, at: MonoNs, held: bool) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
+        if let Address::Unix(_) = socket.local {
+            return self.close(key, at, Closing::Found);
+        }
         socket.closed_at = Some(at);
         if held {
             if !mem::replace(&mut socket.over, true) {
@@ -97,6 +103,7 @@ impl Tracker {
         self.boundary(key, at, |connection, sink| match how {
             Closing::Told => connection.close(sink),
             Closing::Vanished => connection.vanish(sink),
+            Closing::Found => connection.found_closed(sink),
             Closing::OutOfSight => connection.lose_sight(sink),
         });
     }

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::{EXCHANGES_MAX, Tracker};
-use crate::event::ids::TaskId;
+use crate::event::ids::{Address, TaskId};
 use crate::platform::clock::MonoNs;
 use crate::protocol::{self, Direction, End, ExchangeNo, http1};
 use crate::span::attributes::Attributes;
@@ -222,6 +222,9 @@ impl Tracker {
         socket.exchanges.push_back((number, key));
         socket.last_begun = Some(key);
         socket.unjoined += 1;
+        if let Address::Unix(_) = socket.local {
+            self.watch(socket_key, operation.at);
+        }
         self.join(key, kind, socket_key);
     }
 }
