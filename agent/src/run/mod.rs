@@ -4,6 +4,7 @@
 mod agent;
 mod exceptions;
 mod functions;
+mod inherited;
 mod launch;
 mod metrics;
 mod notify;
@@ -171,7 +172,8 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
             let tgid = Tgid(command.id());
             targets.add(capture.selection(), tgid, &mut announce)?;
             if let (Some(functions), Some(program)) = (&mut functions, command.program()) {
-                functions.command(&program, tgid, capture.selection(), &mut announce)?;
+                let args = command.args();
+                functions.command(&program, &args, tgid, capture.selection(), &mut announce)?;
             }
         }
     }
