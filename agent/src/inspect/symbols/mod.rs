@@ -93,15 +93,7 @@ pub struct Index {
 impl Index {
     /// Reads the tables of a module, and those of its debug file if it has none.
     pub fn read(module: &Module, lookup: Lookup<'_>) -> Result<Self, SymbolError> {
-        let mut index = Self {
-            symbols: Vec::new(),
-            strings: Vec::new(),
-            imports: plt::Imports::read(module)?,
-            ends: code_ends(module),
-            debug_file: None,
-            recoveries: HashMap::new(),
-            unwind: OnceLock::new(),
-        };
+        let mut index = Self::empty(module)?;
         let own = index.add_tables(module, ".symtab", Origin::Symbols)?;
         index.add_tables(module, ".dynsym", Origin::Dynamic)?;
         index.add_go(module)?;
@@ -120,7 +112,14 @@ impl Index {
     /// Reads no more than what a module exports: where there is no reading of its other tables, that may be
     /// whole.
     pub fn exported(module: &Module) -> Result<Self, SymbolError> {
-        let mut index = Self {
+        let mut index = Self::empty(module)?;
+        index.add_tables(module, ".dynsym", Origin::Dynamic)?;
+        index.sort(module);
+        Ok(index)
+    }
+
+    fn empty(module: &Module) -> Result<Self, SymbolError> {
+        Ok(Self {
             symbols: Vec::new(),
             strings: Vec::new(),
             imports: plt::Imports::read(module)?,
@@ -128,10 +127,7 @@ impl Index {
             debug_file: None,
             recoveries: HashMap::new(),
             unwind: OnceLock::new(),
-        };
-        index.add_tables(module, ".dynsym", Origin::Dynamic)?;
-        index.sort(module);
-        Ok(index)
+        })
     }
 
     /// The separate debug file that was found, if one was needed and is there.
