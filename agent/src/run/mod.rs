@@ -158,12 +158,15 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     };
     inbox.start(capture.selection())?;
     if let Some(command) = &command {
-        inbox.hold(Tgid(command.id()), command.program(), capture.selection())?;
+        inbox.hold(command, capture.selection())?;
     }
     let exporters = Exporters::start(plan.destinations, plan.limits)?;
     memory::give_back();
     let source = capture.source().as_str();
     let probed = inbox.functions.as_ref().map(what_is_probed).unwrap_or_default();
+    for pattern in inbox.functions.iter().flat_map(Functions::unmatched_tracepoints) {
+        tracing::warn!(%pattern, "no static tracepoint matches (`remora functions --usdt` lists them)");
+    }
     for pattern in inbox.functions.iter().flat_map(Functions::unmatched) {
         tracing::warn!(%pattern, "no function that can be probed matches (`remora functions` lists them)");
     }
