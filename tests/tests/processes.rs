@@ -1,5 +1,8 @@
 //! Which processes are traced: by id, by rule, by launch; across fork, exec, exit and namespaces.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use remora_tests::agent::{Agent, binary};
@@ -408,6 +411,7 @@ fn what_cannot_be_traced_says_why() {
         (&["run", "--pid", "2"], 1, "is a kernel thread"),
         (&["run"], 2, "nothing to trace"),
         (&["run", "--pid", "x"], 2, "invalid value 'x'"),
+        (&["run", "--all", "--metrics", "9464"], 2, "as 127.0.0.1:9464"),
         (&["run", "--all", "--otlp", "localhost:4317"], 2, "it has no scheme"),
         (&["run", "--all", "--ring-mib", "3"], 2, "a power of two"),
         (&["run", "--all", "--file", "/no/such/directory/file"], 1, "/no/such/directory/file"),
@@ -419,6 +423,33 @@ fn what_cannot_be_traced_says_why() {
         assert!(ended.log.iter().any(|line| line.contains(message)), "{args:?} {:?}", ended.log);
     }
     listening_is_not_needed();
+}
+
+/// Who may not look into processes is told so, and not that there is nothing.
+#[test]
+fn what_may_not_be_looked_into_is_said() {
+    if !is_root() {
+        return;
+    }
+    let (server, _port) = service("closed", &[]);
+    let pid = server.pid().to_string();
+    let scratch = Scratch::new();
+    // Where another user may run it.
+    let copy = scratch.file("remora");
+    std::fs::copy(binary(), &copy).expect("there is room");
+    std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).expect("it is ours");
+    for (args, code, message) in [
+        (&["run", "--pid", &pid][..], 1, "tracing needs root"),
+        (&["functions", "--pid", &pid], 1, "run with sudo"),
+        (&["ps"], 0, "run with sudo"),
+        (&["plan", "--pid", &pid], 0, "run with sudo"),
+    ] {
+        let mut command = Command::new(&copy);
+        let output = command.args(args).uid(65_534).gid(65_534).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?} {said}");
+        assert!(said.contains(message), "{args:?} {said}");
+    }
 }
 
 #[test]

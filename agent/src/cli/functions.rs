@@ -57,6 +57,15 @@ pub enum ListError {
     /// Its functions cannot.
     #[error(transparent)]
     Symbols(#[from] SymbolError),
+    /// It may not be looked into.
+    #[error("cannot look into process {}, run with sudo", tgid.0)]
+    Closed {
+        /// The process.
+        tgid: Tgid,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// Nothing matches.
     #[error("no function matches {}{}", .patterns.join(", "), near::suggestion(.near))]
     NoMatch {
@@ -160,8 +169,11 @@ fn places(options: &Functions) -> Result<(Vec<Place>, PathBuf), ListError> {
         return Ok((vec![place], PathBuf::from("/")));
     }
     let pid = options.pid.unwrap_or_default();
-    process::read(Path::new("/proc"), Tgid(pid))?;
-    let mapped = crate::run::mapped(Tgid(pid));
+    let tgid = Tgid(pid);
+    process::read(Path::new("/proc"), tgid)?;
+    std::fs::read(format!("/proc/{pid}/maps"))
+        .map_err(|source| ListError::Closed { tgid, source })?;
+    let mapped = crate::run::mapped(tgid);
     let place = |mapped: crate::run::Mapped| Place {
         open: mapped.open,
         name: mapped.name,

@@ -197,11 +197,15 @@ pub struct RunOptions {
     #[arg(long)]
     pub(super) stats: bool,
     /// Serve the agent's own counts on this address, in Prometheus's format
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(super) metrics: Option<std::net::SocketAddr>,
     /// Write the raw events into this file as well, for `remora replay`
     #[arg(long, value_name = "FILE")]
     pub(super) record: Option<PathBuf>,
+}
+
+fn address(text: &str) -> Result<std::net::SocketAddr, &'static str> {
+    text.parse().map_err(|_| "expected the host's own address and a port, as 127.0.0.1:9464")
 }
 
 /// How socket operations are seen.
@@ -213,7 +217,7 @@ pub enum CaptureSource {
     Socket,
     /// fexit on the kernel's socket functions.
     Fexit,
-    /// The end of every syscall (any kernel with BTF).
+    /// The end of every syscall (Linux 5.11 and later).
     Syscall,
 }
 

@@ -15,6 +15,7 @@ use crate::event::ids::Tgid;
 use crate::function::site::Site;
 use crate::inspect::runtime;
 use crate::platform::btf::Btf;
+use crate::platform::privileges;
 use crate::probe::{Source, plan};
 use crate::run::Wishes;
 
@@ -67,6 +68,7 @@ pub(super) fn plan(options: &Plan) -> Result<(), CliError> {
         hook: probe.hook,
         purpose: probe.purpose,
     }));
+    privileges::warn_of_blindness();
     processes(&rules, &wishes, &mut rows)?;
     if options.options.destinations.json {
         return json_lines(&rows);

@@ -12,6 +12,7 @@ use crate::discover::resource::{self, Host};
 use crate::discover::{listeners, process, redact_args};
 use crate::event::ids::Tgid;
 use crate::inspect::{runtime, tls};
+use crate::platform::privileges;
 
 /// Flags of `remora ps`.
 #[derive(Debug, Args)]
@@ -41,6 +42,7 @@ struct Row {
 }
 
 pub(super) fn ps(options: &Ps) -> Result<(), CliError> {
+    privileges::warn_of_blindness();
     let rows = rows(options.all)?;
     if options.json {
         return json_lines(&rows);

@@ -141,7 +141,13 @@ impl Exporters {
         let mut threads = Vec::new();
         let (alive, ended) = mpsc::channel();
         for destination in destinations {
-            let room = Room { spans: limits.queue_spans, bytes: limits.queue_bytes };
+            // What waits to be drawn is under way.
+            let drawn_later = match destination {
+                Destination::Console(_) => 2 * console::SPANS_MAX as u64,
+                _ => 0,
+            };
+            let spans = limits.queue_spans + drawn_later;
+            let room = Room { spans, bytes: limits.queue_bytes };
             let queue = Arc::new(Queue::new(room));
             let name = destination.name();
             running.push(Running { name: name.clone(), queue: Arc::clone(&queue) });

@@ -1,15 +1,14 @@
 //! The threads behind destinations: one for all that are reached over the network, one for each
 //! that can block in a write.
 
-use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use super::ExportError;
-use super::console::Console;
+use super::console::{Console, Drawn};
 use super::file::Lines;
-use super::queue::{Batch, Loss, Queue};
+use super::queue::{Loss, Queue};
 use super::remote::Remote;
 
 /// Starts the thread of all network destinations.
@@ -44,7 +43,12 @@ pub(super) fn lines(
         while let Some(batches) = queue.take_blocking(None) {
             // A line for each batch, so that a replay writes the very lines that its run wrote.
             for batch in batches.chunks(1) {
-                settle(&name, &queue, batch, lines.write(batch), &mut failing);
+                let spans = batch.iter().map(|batch| batch.len() as u64).sum();
+                let drawn = match lines.write(batch) {
+                    Ok(()) => Drawn { written: spans, ..Drawn::default() },
+                    Err(error) => Drawn { lost: spans, error: Some(error), written: 0 },
+                };
+                settle(&name, &queue, drawn, &mut failing);
             }
         }
         drop(alive);
@@ -64,43 +68,30 @@ pub(super) fn console(
             let rest =
                 console.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
             let Some(batches) = queue.take_blocking(rest) else { break };
-            let mut result = Ok(());
             for batch in &batches {
-                result = result.and(console.accept(batch, Instant::now()));
+                console.accept(batch, Instant::now());
             }
-            result = result.and(console.tick(Instant::now()));
-            settle(&name, &queue, &batches, result, &mut failing);
+            console.tick(Instant::now());
+            settle(&name, &queue, console.drawn(), &mut failing);
         }
-        if let Err(error) = console.finish()
-            && !failing
-        {
-            tracing::warn!(destination = %name, %error, "cannot write the last traces");
-        }
+        console.finish();
+        settle(&name, &queue, console.drawn(), &mut failing);
         drop(alive);
     })
 }
 
-fn settle(
-    name: &str,
-    queue: &Queue,
-    batches: &[Batch],
-    result: io::Result<()>,
-    failing: &mut bool,
-) {
-    let spans = batches.iter().map(|batch| batch.len() as u64).sum();
-    match result {
-        Ok(()) => {
-            queue.settle(spans, 0, Loss::Io);
-            if std::mem::take(failing) {
-                tracing::info!(destination = %name, "writable again");
-            }
+/// Says what has become of spans, and of a row of failures the first.
+fn settle(name: &str, queue: &Queue, drawn: Drawn, failing: &mut bool) {
+    let Drawn { written, lost, error } = drawn;
+    queue.settle(written, lost, Loss::Io);
+    match error {
+        Some(error) if !std::mem::replace(failing, true) => {
+            tracing::warn!(destination = %name, %error, "cannot write: spans are dropped");
         }
-        Err(error) => {
-            queue.settle(0, spans, Loss::Io);
-            if !std::mem::replace(failing, true) {
-                tracing::warn!(destination = %name, %error, "cannot write: spans are dropped");
-            }
+        None if written > 0 && std::mem::take(failing) => {
+            tracing::info!(destination = %name, "writable again");
         }
+        _ => {}
     }
 }
 

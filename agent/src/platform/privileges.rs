@@ -60,6 +60,13 @@ impl Capability {
     }
 }
 
+/// Warns whoever may not look into other users' processes that a list has less than there is.
+pub fn warn_of_blindness() {
+    if NEEDED.iter().any(|needed| needed.name == "CAP_SYS_PTRACE" && !needed.is_in(effective())) {
+        tracing::warn!("other users' processes cannot be looked into: run with sudo to see all");
+    }
+}
+
 /// Whether tracing may begin.
 pub fn check() -> Result<(), PrivilegeError> {
     check_set(effective())

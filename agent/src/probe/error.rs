@@ -30,9 +30,7 @@ pub enum CaptureError {
         name: &'static str,
     },
     /// A kernel function is missing or differs from what a program expects.
-    #[error(
-        "cannot hook kernel function `{name}`: expected {parameters} parameters, found {found:?}"
-    )]
+    #[error("cannot hook kernel function `{name}`: {}", differs(*parameters, *found))]
     Function {
         /// The function.
         name: &'static str,
@@ -67,4 +65,12 @@ pub enum AttachError {
     /// It was loaded, but not attached.
     #[error("the kernel refuses the loaded program")]
     Link(#[source] io::Error),
+}
+
+/// In what a kernel function is another than is expected.
+fn differs(parameters: u32, found: Option<u32>) -> String {
+    match found {
+        Some(found) => format!("it has {found} parameters on this kernel, not {parameters}"),
+        None => "this kernel has none of this name".to_owned(),
+    }
 }

@@ -128,7 +128,7 @@ impl Source {
             }
             Self::SyscallExit => {
                 "one tracepoint at the end of every syscall; every syscall of the host pays a \
-                 little (Linux 5.8 and later; does not see what io_uring does)"
+                 little (Linux 5.11 and later; does not see what io_uring does)"
             }
         }
     }

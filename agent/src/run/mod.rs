@@ -165,6 +165,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     memory::give_back();
     let source = capture.source().as_str();
     let probed = inbox.functions.as_ref().map(what_is_probed).unwrap_or_default();
+    for pattern in inbox.functions.iter().flat_map(Functions::unmatched_tracepoints) {
+        tracing::warn!(%pattern, "no static tracepoint matches (`remora functions --usdt` lists them)");
+    }
     for pattern in inbox.functions.iter().flat_map(Functions::unmatched) {
         tracing::warn!(%pattern, "no function that can be probed matches (`remora functions` lists them)");
     }

@@ -28,6 +28,8 @@ pub struct TracepointGlobs {
 
 #[derive(Clone, Debug)]
 struct Wanted {
+    /// As it was given.
+    text: String,
     glob: GlobMatcher,
     /// Arguments that are addresses of strings, which a note does not say.
     texts: Vec<usize>,
@@ -74,7 +76,7 @@ impl TracepointGlobs {
             };
             let glob = Glob::new(glob)
                 .map_err(|source| TracepointError::Glob { text: text.to_owned(), source })?;
-            Ok(Wanted { glob: glob.compile_matcher(), texts })
+            Ok(Wanted { text: text.to_owned(), glob: glob.compile_matcher(), texts })
         };
         let wanted = globs.iter().map(|text| parse(text.as_ref())).collect::<Result<_, _>>()?;
         Ok(Self { wanted })
@@ -83,6 +85,12 @@ impl TracepointGlobs {
     /// Whether none is asked for.
     pub fn is_empty(&self) -> bool {
         self.wanted.is_empty()
+    }
+
+    /// Those that match none of some tracepoints.
+    pub(super) fn unmatched(&self, names: &[&str]) -> impl Iterator<Item = &str> {
+        let matches = |wanted: &&Wanted| names.iter().any(|name| wanted.glob.is_match(name));
+        self.wanted.iter().filter(move |wanted| !matches(wanted)).map(|wanted| &*wanted.text)
     }
 
     /// Which of its arguments are strings, if a tracepoint is asked for.

@@ -8,9 +8,11 @@ use std::process::Command;
 use remora_tests::compile::compile;
 use remora_tests::program::scripts;
 use remora_tests::spans::{Event, SERVER, Span};
-use remora_tests::{Scratch, is_root, servers, until, wire};
+use remora_tests::{Scratch, is_root, servers, wire};
 
-use crate::scene::{ALL, Shown, Waiting, ended, probing, wait_for_events};
+use crate::scene::{
+    ALL_RAISED, Shown, Twice, Waiting, ended, go, probing, script, twice, wait_for_events,
+};
 
 /// How often, by type and message.
 type Raised = BTreeMap<(String, String), u64>;
@@ -58,18 +60,9 @@ fn compiled(source: &str, flags: &[&str], functions: &[&str]) -> Option<Vec<Span
     }
     let scratch = Scratch::new();
     let program = compile(&scratch, &format!("exceptions/{source}"), flags)?;
-    let start = |name| Waiting::start(&scratch, name, &mut Command::new(&program));
-    let mut alone = start("alone");
-    alone.tell("go");
-    let alone = alone.end();
-    let mut probed = start("probed");
-    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
-    let agent = probing(&scratch, probed.pid(), functions, &options);
-    probed.tell("go");
-    let shown = probed.end();
-    let ended = ended(&scratch, agent);
+    let mut command = Command::new(&program);
+    let Twice { alone, shown, ended } = twice(&scratch, &mut command, go, functions, ALL_RAISED);
     same(&shown, &alone);
-    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
     assert_eq!(told(&ended.spans), expected(&shown), "{:#?}", ended.log);
     assert!(ended.spans.iter().filter(|span| !span.events.is_empty()).all(is_call));
     Some(ended.spans)
@@ -111,8 +104,7 @@ fn cpp_with_names_that_are_in_no_memory() {
         let scratch = Scratch::new();
         let Some(program) = compile(&scratch, "exceptions/cold.cpp", &flags) else { return };
         let mut probed = Waiting::start(&scratch, "probed", &mut Command::new(&program));
-        let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
-        let agent = probing(&scratch, probed.pid(), &["work"], &options);
+        let agent = probing(&scratch, probed.pid(), &["work"], ALL_RAISED);
         probed.tell("go");
         wait_for_events(&scratch, 6);
         let shown = probed.end();
@@ -171,7 +163,7 @@ fn rust() {
 }
 
 #[test]
-fn go() {
+fn go_as_it_is() {
     compiled("raise.go", &[], &["main.work"]);
 }
 
@@ -192,39 +184,18 @@ fn answering(mut command: impl FnMut() -> Option<Command>) {
     }
     let scratch = Scratch::new();
     let Some(mut start) = command() else { return };
-    let ask = |program: &Waiting| {
-        let port = until("a port", || program.printed().lines().nth(1)?.parse().ok());
-        let answer = wire::get(port, "/");
+    let ask = |program: &mut Waiting| {
+        let answer = wire::get(program.port(), "/");
         assert!(answer.contains("200"), "{answer}");
     };
-    let alone = Waiting::start(&scratch, "alone", &mut start);
-    ask(&alone);
-    let alone = alone.end();
-    let probed = Waiting::start(&scratch, "probed", &mut start);
-    let agent = probing(&scratch, probed.pid(), &[], &["--exceptions"]);
-    ask(&probed);
-    let shown = probed.end();
-    let ended = ended(&scratch, agent);
+    let Twice { alone, shown, ended } = twice(&scratch, &mut start, ask, &[], &["--exceptions"]);
     let without_port = |shown: &Shown| {
         let lines: Vec<_> = shown.stdout.lines().map(str::to_owned).collect();
         (lines.get(2..).map(<[_]>::to_vec), shown.stderr.clone(), shown.status)
     };
     assert_eq!(without_port(&shown), without_port(&alone));
-    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
     assert_eq!(told(&ended.spans), expected(&shown), "{:#?}", ended.log);
     assert!(ended.spans.iter().all(|span| span.kind == SERVER));
-}
-
-/// An interpreter with a script, if it is there.
-fn script(interpreter: &str, name: &str) -> Option<Command> {
-    let at = Path::new("/usr/bin").join(interpreter);
-    if !at.exists() {
-        println!("skipped: needs {interpreter}");
-        return None;
-    }
-    let mut command = Command::new(at);
-    command.arg(scripts().join("functions/exceptions").join(name));
-    Some(command)
 }
 
 #[test]
@@ -277,16 +248,8 @@ fn a_storm_is_limited() {
     }
     let scratch = Scratch::new();
     let Some(program) = compile(&scratch, "exceptions/storm.cpp", &["-O2"]) else { return };
-    let start = |name| Waiting::start(&scratch, name, &mut Command::new(&program));
-    let mut alone = start("alone");
-    alone.tell("go");
-    let alone = alone.end();
-    let mut probed = start("probed");
-    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
-    let agent = probing(&scratch, probed.pid(), &["work@rate=100000"], &options);
-    probed.tell("go");
-    let shown = probed.end();
-    let ended = ended(&scratch, agent);
+    let (mut command, functions) = (Command::new(&program), &["work@rate=100000"]);
+    let Twice { alone, shown, ended } = twice(&scratch, &mut command, go, functions, ALL_RAISED);
     same(&shown, &alone);
     let told = events(&ended.spans).count() as i64;
     let suppressed = events(&ended.spans)
@@ -307,20 +270,10 @@ fn crash(args: &[&str]) -> Option<(Said, Said)> {
     }
     let scratch = Scratch::new();
     let program = compile(&scratch, "exceptions/crash.c", &["-O1", "-pthread"])?;
-    let start = |name| {
-        let mut command = Command::new(&program);
-        command.args(args).current_dir(scratch.path());
-        Waiting::start(&scratch, name, &mut command)
-    };
-    let mut alone = start("alone");
-    alone.tell("go");
-    let alone = alone.end();
-    let mut probed = start("probed");
-    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
-    let agent = probing(&scratch, probed.pid(), &["work", "other", "waits"], &options);
-    probed.tell("go");
-    let shown = probed.end();
-    let ended = ended(&scratch, agent);
+    let mut command = Command::new(&program);
+    command.args(args).current_dir(scratch.path());
+    let functions = &["work", "other", "waits"];
+    let Twice { alone, shown, ended } = twice(&scratch, &mut command, go, functions, ALL_RAISED);
     same(&shown, &alone);
     let name = |span: &Span| span.text("code.function.name").to_owned();
     let mut told: Vec<_> = ended

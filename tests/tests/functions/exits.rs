@@ -6,7 +6,7 @@ use remora_tests::compile::compile;
 use remora_tests::spans::{SERVER, Span};
 use remora_tests::{Scratch, is_root, until, wire};
 
-use crate::scene::{ALL, Waiting, ended, probing};
+use crate::scene::{ALL, Twice, Waiting, twice};
 
 /// How it ends: by a path, and by a signal that it is sent besides.
 struct End {
@@ -35,12 +35,10 @@ fn spans(end: &End, functions: &[&str], options: &[&str]) -> Vec<Span> {
     let scratch = Scratch::new();
     let flags = ["-O1", "-pthread"];
     let Some(program) = compile(&scratch, "exceptions/exits.c", &flags) else { return Vec::new() };
-    let start = |name| {
-        let mut command = Command::new(&program);
-        Waiting::start(&scratch, name, command.current_dir(scratch.path()))
-    };
-    let ask = |program: &Waiting| {
-        let port: u16 = until("a port", || program.printed().lines().nth(1)?.parse().ok());
+    let mut command = Command::new(&program);
+    command.current_dir(scratch.path());
+    let ask = |program: &mut Waiting| {
+        let port = program.port();
         assert!(wire::get(port, "/thread").contains("200"));
         let mut open = wire::Wire::to(port);
         open.send(format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", end.path).as_bytes());
@@ -56,16 +54,9 @@ fn spans(end: &End, functions: &[&str], options: &[&str]) -> Vec<Span> {
         }
         assert_eq!(open.rest(), "");
     };
-    let alone = start("alone");
-    ask(&alone);
-    let alone = alone.end();
-    let probed = start("probed");
-    let agent = probing(&scratch, probed.pid(), functions, &[ALL, options].concat());
-    ask(&probed);
-    let shown = probed.end();
-    let ended = ended(&scratch, agent);
+    let options = [ALL, options].concat();
+    let Twice { alone, shown, ended } = twice(&scratch, &mut command, ask, functions, &options);
     assert_eq!((shown.stderr, shown.status), (alone.stderr, alone.status));
-    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
     ended.spans
 }
 

@@ -3,17 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::Path;
 use std::process::Command;
 
 use remora_tests::agent::Ended;
 use remora_tests::compile::compile;
 use remora_tests::program::scripts;
 use remora_tests::spans::{SERVER, Span};
-use remora_tests::{Scratch, is_root, servers, until, wire};
+use remora_tests::{Scratch, is_root, servers, wire};
 use serde_json::Value;
 
-use crate::scene::{ALL, Shown, Waiting, ended, probing};
+use crate::scene::{ALL_RAISED, Shown, Twice, Waiting, go, script, twice};
 
 /// How often, by message and fate.
 type Fates = BTreeMap<(String, String), u64>;
@@ -62,25 +61,13 @@ fn compiled(source: &str, flags: &[&str], args: &[&str], functions: &[&str]) -> 
     }
     let scratch = Scratch::new();
     let program = compile(&scratch, &format!("exceptions/{source}"), flags)?;
-    let start = |name| {
-        let mut command = Command::new(&program);
-        // Addresses in stacks are others each time.
-        command.args(args).current_dir(scratch.path()).env_remove("RUST_BACKTRACE");
-        Waiting::start(&scratch, name, &mut command)
-    };
-    let mut alone = start("alone");
-    alone.tell("go");
-    let alone = alone.end();
-    let mut probed = start("probed");
-    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
-    let agent = probing(&scratch, probed.pid(), functions, &options);
-    probed.tell("go");
-    let shown = probed.end();
-    let ended = ended(&scratch, agent);
+    let mut command = Command::new(&program);
+    // Addresses in stacks are others each time.
+    command.args(args).current_dir(scratch.path()).env_remove("RUST_BACKTRACE");
+    let Twice { alone, shown, ended } = twice(&scratch, &mut command, go, functions, ALL_RAISED);
     assert_eq!(shown.stdout, alone.stdout);
     assert_eq!(steady(&shown.stderr), steady(&alone.stderr));
     assert_eq!(shown.status, alone.status);
-    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
     assert_eq!(told(&ended.spans), expected(&shown), "{:#?}", ended.log);
     Some(ended.spans)
 }
@@ -127,16 +114,22 @@ fn rust() {
     compiled("fates.rs", &["-Copt-level=2"], &[], &["work"]);
 }
 
+/// What it has printed behind its port.
+fn behind_port(shown: &Shown) -> Vec<&str> {
+    shown.stdout.lines().skip(2).collect()
+}
+
 /// A Go program that has answered some requests, and ended.
-fn go(how: &str, functions: &[&str]) -> Option<Ended> {
+fn go_program(how: &str, functions: &[&str]) -> Option<Ended> {
     if !is_root() {
         return None;
     }
     let scratch = Scratch::new();
     let program = compile(&scratch, "exceptions/fates.go", &[])?;
-    let start = |name| Waiting::start(&scratch, name, Command::new(&program).arg(how));
-    let ask = |program: &Waiting| {
-        let port = until("a port", || program.printed().lines().nth(1)?.parse().ok());
+    let mut command = Command::new(&program);
+    command.arg(how);
+    let ask = |program: &mut Waiting| {
+        let port = program.port();
         for path in ["/recovers", "/leaves", "/half", "/aborts", "/fails", "/ends"] {
             let answer = wire::get(port, path);
             let first = answer.lines().next().unwrap_or_default();
@@ -148,19 +141,9 @@ fn go(how: &str, functions: &[&str]) -> Option<Ended> {
             assert_eq!(first, expected, "{path}: {answer}");
         }
     };
-    let alone = start("alone");
-    ask(&alone);
-    let alone = alone.end();
-    let probed = start("probed");
-    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
-    let agent = probing(&scratch, probed.pid(), functions, &options);
-    ask(&probed);
-    let shown = probed.end();
-    let ended = ended(&scratch, agent);
-    let lines = |shown: &Shown| shown.stdout.lines().skip(2).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(lines(&shown), lines(&alone));
+    let Twice { alone, shown, ended } = twice(&scratch, &mut command, ask, functions, ALL_RAISED);
+    assert_eq!(behind_port(&shown), behind_port(&alone));
     assert_eq!(shown.status, alone.status);
-    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
     assert_eq!(told(&ended.spans), expected(&shown), "{:#?}", ended.log);
     Some(ended)
 }
@@ -180,7 +163,7 @@ fn requests(spans: &[Span]) -> Vec<(String, Option<i64>, String)> {
 
 #[test]
 fn go_requests_that_a_panic_has_left_have_failed() {
-    let Some(ended) = go("throw", &[]) else { return };
+    let Some(ended) = go_program("throw", &[]) else { return };
     let error = "*errors.errorString";
     let expected = [
         ("/aborts", None, error),
@@ -198,21 +181,9 @@ fn go_requests_that_a_panic_has_left_have_failed() {
 
 #[test]
 fn go_panics_in_functions() {
-    let Some(ended) = go("panic", &["main.work"]) else { return };
+    let Some(ended) = go_program("panic", &["main.work"]) else { return };
     // The last one ends the program.
     assert_eq!(ended_by(&ended.spans), [pair("main.work", "*errors.errorString")]);
-}
-
-/// An interpreter with a script, if it is there.
-fn script(interpreter: &str, name: &str) -> Option<Command> {
-    let at = Path::new("/usr/bin").join(interpreter);
-    if !at.exists() {
-        println!("skipped: needs {interpreter}");
-        return None;
-    }
-    let mut command = Command::new(at);
-    command.arg(scripts().join("functions/exceptions").join(name));
-    Some(command)
 }
 
 /// A script that answers one request, and ends within the next one with what nobody has caught.
@@ -228,27 +199,18 @@ fn ends_within(mut start: Command, unanswered: &[&str]) -> Option<(Shown, Ended)
         return None;
     }
     let scratch = Scratch::new();
-    let ask = |program: &Waiting| {
-        let port = until("a port", || program.printed().lines().nth(1)?.parse().ok());
+    let ask = |program: &mut Waiting| {
+        let port = program.port();
         let answer = wire::get(port, "/answers");
         assert!(answer.contains("200"), "{answer}");
         for path in unanswered {
             assert_eq!(wire::get(port, path), "", "{path}");
         }
     };
-    let alone = Waiting::start(&scratch, "alone", &mut start);
-    ask(&alone);
-    let alone = alone.end();
-    let probed = Waiting::start(&scratch, "probed", &mut start);
-    let agent = probing(&scratch, probed.pid(), &[], &["--exceptions"]);
-    ask(&probed);
-    let shown = probed.end();
-    let ended = ended(&scratch, agent);
-    let lines = |shown: &Shown| shown.stdout.lines().skip(2).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(lines(&shown), lines(&alone));
+    let Twice { alone, shown, ended } = twice(&scratch, &mut start, ask, &[], &["--exceptions"]);
+    assert_eq!(behind_port(&shown), behind_port(&alone));
     assert_eq!(shown.stderr, alone.stderr);
     assert_eq!(shown.status, alone.status);
-    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
     Some((shown, ended))
 }
 

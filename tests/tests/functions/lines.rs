@@ -8,7 +8,7 @@ use remora_tests::compile::compile;
 use remora_tests::spans;
 use remora_tests::{Scratch, is_root, until};
 
-use crate::scene::{ALL, Waiting, ended, file, probing};
+use crate::scene::{ALL_RAISED, Waiting, ended, file, probing};
 use crate::stacks::{said, stack};
 
 /// Calls of a round.
@@ -27,8 +27,7 @@ fn play(
     mut is_told: impl FnMut(&str, &[String]) -> bool,
 ) {
     let mut probed = Waiting::start(scratch, "probed", &mut Command::new(program));
-    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
-    let agent = probing(scratch, probed.pid(), &[work], &options);
+    let agent = probing(scratch, probed.pid(), &[work], ALL_RAISED);
     let mut rounds = 0;
     until("a round with lines", || {
         rounds += 1;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use remora_tests::agent::{Agent, Ended, binary};
+use remora_tests::program::scripts;
 use remora_tests::spans::{self, Span, check_honest};
 use remora_tests::{Scratch, until};
 
@@ -94,6 +95,11 @@ impl Waiting {
         self.child.id()
     }
 
+    /// The port that its second line names.
+    pub(crate) fn port(&self) -> u16 {
+        until("a port", || self.printed().lines().nth(1)?.parse().ok())
+    }
+
     /// Sends it a line.
     pub(crate) fn tell(&mut self, line: &str) {
         let stdin = self.child.stdin.as_mut().expect("it is a pipe");
@@ -124,6 +130,50 @@ impl Drop for Waiting {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A program's two runs, and what was told of the second.
+pub(crate) struct Twice {
+    pub(crate) alone: Shown,
+    pub(crate) shown: Shown,
+    pub(crate) ended: Ended,
+}
+
+/// Plays a program alone, and once more with probes.
+pub(crate) fn twice(
+    scratch: &Scratch,
+    command: &mut Command,
+    play: impl Fn(&mut Waiting),
+    functions: &[&str],
+    options: &[&str],
+) -> Twice {
+    let mut alone = Waiting::start(scratch, "alone", command);
+    play(&mut alone);
+    let alone = alone.end();
+    let mut probed = Waiting::start(scratch, "probed", command);
+    let agent = probing(scratch, probed.pid(), functions, options);
+    play(&mut probed);
+    let shown = probed.end();
+    let ended = ended(scratch, agent);
+    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
+    Twice { alone, shown, ended }
+}
+
+/// Lets a program begin its work.
+pub(crate) fn go(program: &mut Waiting) {
+    program.tell("go");
+}
+
+/// An interpreter with a script in `functions/exceptions`, if it is there.
+pub(crate) fn script(interpreter: &str, name: &str) -> Option<Command> {
+    let at = Path::new("/usr/bin").join(interpreter);
+    if !at.exists() {
+        println!("skipped: needs {interpreter}");
+        return None;
+    }
+    let mut command = Command::new(at);
+    command.arg(scripts().join("functions/exceptions").join(name));
+    Some(command)
 }
 
 /// An agent that probes functions of a process.
@@ -164,6 +214,10 @@ pub(crate) fn ended(scratch: &Scratch, agent: Agent) -> Ended {
 
 /// Nothing is throttled: every call is to be seen.
 pub(crate) const ALL: &[&str] = &["--max-overhead", "10000%", "--ring-mib", "64"];
+
+/// And what is raised.
+pub(crate) const ALL_RAISED: &[&str] =
+    &["--max-overhead", "10000%", "--ring-mib", "64", "--exceptions"];
 
 impl Hazard {
     /// Plays it: a program that [`command`](Self::command) starts, `before` the agent comes.

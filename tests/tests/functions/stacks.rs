@@ -6,9 +6,9 @@ use std::process::Command;
 use remora_tests::compile::compile;
 use remora_tests::program::scripts;
 use remora_tests::spans::{Event, Span};
-use remora_tests::{Scratch, is_root, servers, until, wire};
+use remora_tests::{Scratch, is_root, servers, wire};
 
-use crate::scene::{ALL, Waiting, ended, probing};
+use crate::scene::{ALL, ALL_RAISED, Twice, Waiting, ended, go, probing, twice};
 
 /// Runs a program with and without probes on `work`; each stack that it says, and that is told, without
 /// what the two do not share.
@@ -18,18 +18,9 @@ fn check(source: &str, flags: &[&str], work: &str, name: impl Fn(&str) -> Option
     }
     let scratch = Scratch::new();
     let Some(program) = compile(&scratch, &format!("stacks/{source}"), flags) else { return };
-    let start = |name| Waiting::start(&scratch, name, &mut Command::new(&program));
-    let mut alone = start("alone");
-    alone.tell("go");
-    let alone = alone.end();
-    let mut probed = start("probed");
-    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
-    let agent = probing(&scratch, probed.pid(), &[work], &options);
-    probed.tell("go");
-    let shown = probed.end();
-    let ended = ended(&scratch, agent);
+    let mut command = Command::new(&program);
+    let Twice { alone, shown, ended } = twice(&scratch, &mut command, go, &[work], ALL_RAISED);
     assert_eq!(shown, alone);
-    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
     let said = said(&shown.stdout);
     let mut calls: Vec<&Span> =
         ended.spans.iter().filter(|span| span.text("code.function.name") == work).collect();
@@ -106,7 +97,7 @@ fn rust_at_one_place_in_memory() {
     rust(&["-Copt-level=1", "-Crelocation-model=static", "-Cforce-frame-pointers=no"]);
 }
 
-fn go(flags: &[&str]) {
+fn go_program(flags: &[&str]) {
     // What the runtime calls between the program and a panic is not on the program's own stack.
     let inner = ["runtime.panicBounds", "runtime.panicBounds64", "runtime.goPanicIndex"];
     let inner = [&inner[..], &["runtime.panicmem", "runtime.sigpanic"]].concat();
@@ -117,17 +108,17 @@ fn go(flags: &[&str]) {
 
 #[test]
 fn go_as_it_is() {
-    go(&[]);
+    go_program(&[]);
 }
 
 #[test]
 fn go_of_a_position_independent_kind() {
-    go(&["-buildmode=pie"]);
+    go_program(&["-buildmode=pie"]);
 }
 
 #[test]
 fn go_stripped() {
-    go(&["-ldflags=-s -w"]);
+    go_program(&["-ldflags=-s -w"]);
 }
 
 /// Who has called is said of calls, too, if that is asked for.
@@ -179,18 +170,8 @@ fn interpreted(mut command: Command) {
         return;
     }
     let scratch = Scratch::new();
-    let ask = |program: &Waiting| {
-        let port = until("a port", || program.printed().lines().nth(1)?.parse().ok());
-        assert!(wire::get(port, "/").contains("200"));
-    };
-    let alone = Waiting::start(&scratch, "alone", &mut command);
-    ask(&alone);
-    let alone = alone.end();
-    let probed = Waiting::start(&scratch, "probed", &mut command);
-    let agent = probing(&scratch, probed.pid(), &[], &["--exceptions"]);
-    ask(&probed);
-    let shown = probed.end();
-    let ended = ended(&scratch, agent);
+    let ask = |program: &mut Waiting| assert!(wire::get(program.port(), "/").contains("200"));
+    let Twice { alone, shown, ended } = twice(&scratch, &mut command, ask, &[], &["--exceptions"]);
     let said = said(&shown.stdout);
     assert_eq!(said, self::said(&alone.stdout));
     assert_eq!((&shown.stderr, shown.status), (&alone.stderr, alone.status));
@@ -251,8 +232,7 @@ fn of_signal(args: &[&str]) -> Option<Vec<String>> {
     let mut command = Command::new(&program);
     let mut probed =
         Waiting::start(&scratch, "probed", command.args(args).current_dir(scratch.path()));
-    let options: Vec<&str> = [ALL, &["--exceptions"]].concat();
-    let agent = probing(&scratch, probed.pid(), &["work"], &options);
+    let agent = probing(&scratch, probed.pid(), &["work"], ALL_RAISED);
     probed.tell("go");
     probed.end();
     let ended = ended(&scratch, agent);

@@ -20,7 +20,7 @@ const QUIET: Duration = Duration::from_millis(150);
 const PATIENCE: Duration = Duration::from_millis(700);
 
 /// Most spans that wait; then the oldest trace is drawn at once.
-const SPANS_MAX: usize = 20_000;
+pub(super) const SPANS_MAX: usize = 20_000;
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
@@ -58,16 +58,28 @@ pub struct Console {
     options: Options,
     waiting: HashMap<TraceId, Waiting>,
     spans: usize,
+    drawn: Drawn,
+}
+
+/// What has become of spans.
+#[derive(Debug, Default)]
+pub struct Drawn {
+    /// They are on the writer.
+    pub written: u64,
+    /// They are not,
+    pub lost: u64,
+    /// since this has happened.
+    pub error: Option<io::Error>,
 }
 
 impl Console {
     /// A console that writes to `out`.
     pub fn new(out: Box<dyn Write + Send>, options: Options) -> Self {
-        Self { out, options, waiting: HashMap::new(), spans: 0 }
+        Self { out, options, waiting: HashMap::new(), spans: 0, drawn: Drawn::default() }
     }
 
     /// Takes in spans. Draws only what does not fit any more.
-    pub fn accept(&mut self, batch: &Batch, at: Instant) -> io::Result<()> {
+    pub fn accept(&mut self, batch: &Batch, at: Instant) {
         for (index, span) in batch.iter().enumerate() {
             let member = Member { batch: Arc::clone(batch), index };
             let waiting = match self.waiting.entry(span.trace_id) {
@@ -80,20 +92,18 @@ impl Console {
             waiting.last = at;
             self.spans += 1;
         }
-        let mut result = Ok(());
         while self.spans > SPANS_MAX {
             let oldest = self.waiting.iter().min_by_key(|(_, waiting)| waiting.first);
             let Some(trace) = oldest.map(|(trace, _)| *trace) else { break };
-            result = result.and(self.draw(&[trace]));
+            self.draw(&[trace]);
         }
-        result
     }
 
     /// Draws every trace that has waited long enough.
-    pub fn tick(&mut self, at: Instant) -> io::Result<()> {
+    pub fn tick(&mut self, at: Instant) {
         let due = |waiting: &Waiting| waiting.due() <= at;
         let traces: Vec<_> = self.waiting.iter().filter(|(_, w)| due(w)).map(|(t, _)| *t).collect();
-        self.draw(&traces)
+        self.draw(&traces);
     }
 
     /// When [`tick`](Self::tick) has something to do; `None` if nothing waits.
@@ -102,27 +112,39 @@ impl Console {
     }
 
     /// Draws the rest.
-    pub fn finish(&mut self) -> io::Result<()> {
+    pub fn finish(&mut self) {
         let traces: Vec<_> = self.waiting.keys().copied().collect();
-        self.draw(&traces)
+        self.draw(&traces);
     }
 
-    fn draw(&mut self, traces: &[TraceId]) -> io::Result<()> {
+    /// What has become of spans since this was asked last. Those that wait are not among them.
+    pub fn drawn(&mut self) -> Drawn {
+        std::mem::take(&mut self.drawn)
+    }
+
+    fn draw(&mut self, traces: &[TraceId]) {
         if traces.is_empty() {
-            return Ok(());
+            return;
         }
         let width = self.options.width.unwrap_or_else(terminal_width);
         let mut groups: Vec<Waiting> =
             traces.iter().filter_map(|trace| self.waiting.remove(trace)).collect();
         groups.sort_by_key(|waiting| waiting.members().map(|span| span.start).min());
         let mut text = String::new();
+        let mut count = 0;
         for waiting in &groups {
-            self.spans -= waiting.spans.len();
+            count += waiting.spans.len();
             let spans: Vec<&Span> = waiting.members().collect();
             render::trace(&spans, width, self.options.color, &mut text);
         }
-        self.out.write_all(text.as_bytes())?;
-        self.out.flush()
+        self.spans -= count;
+        match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
+            Ok(()) => self.drawn.written += count as u64,
+            Err(error) => {
+                self.drawn.lost += count as u64;
+                self.drawn.error = Some(error);
+            }
+        }
     }
 }
 

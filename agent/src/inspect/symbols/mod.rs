@@ -97,15 +97,7 @@ impl Index {
     /// Reads the tables of a module, and those of its debug file if it has none.
     pub fn read(module: &Module, lookup: Lookup<'_>) -> Result<Self, SymbolError> {
         let mut room = Room::of(BYTES_MAX);
-        let mut index = Self {
-            symbols: Vec::new(),
-            strings: Vec::new(),
-            imports: plt::Imports::read(module, &mut room)?,
-            ends: code_ends(module),
-            debug_file: None,
-            recoveries: HashMap::new(),
-            unwind: OnceLock::new(),
-        };
+        let mut index = Self::empty(module, &mut room)?;
         let own = index.add_tables(module, &mut room, ".symtab", Origin::Symbols)?;
         index.add_tables(module, &mut room, ".dynsym", Origin::Dynamic)?;
         index.add_go(module, &mut room)?;
@@ -125,18 +117,22 @@ impl Index {
     /// whole.
     pub fn exported(module: &Module) -> Result<Self, SymbolError> {
         let mut room = Room::of(BYTES_MAX);
-        let mut index = Self {
+        let mut index = Self::empty(module, &mut room)?;
+        index.add_tables(module, &mut room, ".dynsym", Origin::Dynamic)?;
+        index.sort(module);
+        Ok(index)
+    }
+
+    fn empty(module: &Module, room: &mut Room) -> Result<Self, SymbolError> {
+        Ok(Self {
             symbols: Vec::new(),
             strings: Vec::new(),
-            imports: plt::Imports::read(module, &mut room)?,
+            imports: plt::Imports::read(module, room)?,
             ends: code_ends(module),
             debug_file: None,
             recoveries: HashMap::new(),
             unwind: OnceLock::new(),
-        };
-        index.add_tables(module, &mut room, ".dynsym", Origin::Dynamic)?;
-        index.sort(module);
-        Ok(index)
+        })
     }
 
     /// The separate debug file that was found, if one was needed and is there.

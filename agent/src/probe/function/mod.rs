@@ -12,9 +12,11 @@
 
 mod attached;
 pub mod budget;
+mod counters;
 pub mod empty;
 mod error;
 pub(crate) mod exercise;
+mod limits;
 mod link;
 mod loader;
 mod point;
@@ -25,20 +27,19 @@ mod uprobe;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
-use std::ops::AddAssign;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use agent_common::function::site_number::PLACE_BITS;
-use agent_common::function::{
-    self as wire, BUDGET_WINDOW_SHIFT, Counts, RATE_WINDOW_SHIFT, condition, hit_flags,
-};
+use agent_common::function::{self as wire, condition, hit_flags};
 use agent_common::task_kind;
 
+pub use self::counters::FunctionCounters;
 pub use self::error::FunctionError;
+pub use self::limits::{Limits, Need};
 pub use self::point::{HitCosts, Point, TaskSource};
 
+use self::limits::within;
 use self::link::{Closer, Closing};
 use self::loader::{Attach, Loaded};
 use self::selftest::SelfTest;
@@ -50,62 +51,7 @@ use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
 use crate::function::numbers::Numbers;
 use crate::function::site::{Condition, SiteKind};
-use crate::platform::clock::MonoNs;
 use crate::platform::cpus;
-
-/// Sizes of maps, which the kernel fills with zeroes at start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Most sites.
-    pub sites: u32,
-    /// Most ops of all sites together, the same code counted once.
-    pub ops: u32,
-    /// Most functions: each takes 40 bytes for every CPU that the host may have.
-    pub functions: u32,
-    /// Most links.
-    pub links: u32,
-}
-
-impl Limits {
-    /// What most need.
-    pub const USUAL: Self =
-        Self { sites: 1 << 17, ops: 1 << 18, functions: 1 << 14, links: 1 << 16 };
-    /// The largest. Sites are numbered so far.
-    pub const MOST: Self =
-        Self { sites: 1 << PLACE_BITS, ops: 1 << 22, functions: 1 << 18, links: 1 << 16 };
-
-    /// No less than these, and with room for so much more as there is need for, if that is not too much.
-    #[must_use]
-    pub fn with_room(self, need: Need) -> Self {
-        let room = |is: u32, need: usize, most: u32| {
-            let need = u32::try_from(need).unwrap_or(most).min(most);
-            is.max(need.next_power_of_two())
-        };
-        Self {
-            sites: room(self.sites, need.sites, Self::MOST.sites),
-            ops: room(self.ops, need.ops, Self::MOST.ops),
-            functions: room(self.functions, need.functions, Self::MOST.functions),
-            links: self.links,
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self::USUAL
-    }
-}
-
-/// What points take of [`Limits`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Need {
-    /// How many there are.
-    pub sites: usize,
-    /// Their ops, the same code counted once.
-    pub ops: usize,
-    /// Their functions.
-    pub functions: usize,
-}
 
 /// What [`FunctionProbes::attach`] has attached, to be detached together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,45 +81,6 @@ pub struct InUse {
     pub sites: u32,
     /// Of links.
     pub links: u32,
-}
-
-/// What a function's probes have counted since they were loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FunctionCounters {
-    /// Hits told.
-    pub told: u64,
-    /// Calls (and events) not told because a budget or rate was used up.
-    pub suppressed: u64,
-    /// Hits that found no room in the ring.
-    pub lost: u64,
-    /// Hits that did not meet their condition.
-    pub dropped: u64,
-    /// What all hits have cost the targets, by what a hit was measured to cost at start.
-    pub cost_ns: u64,
-}
-
-impl FunctionCounters {
-    /// Of all CPUs.
-    fn sum(counts: &[Counts]) -> Self {
-        let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum();
-        Self {
-            told: sum(|counts| counts.told),
-            suppressed: sum(|counts| counts.suppressed),
-            lost: sum(|counts| counts.lost),
-            dropped: sum(|counts| counts.dropped),
-            cost_ns: sum(|counts| counts.cost_ns),
-        }
-    }
-}
-
-impl AddAssign for FunctionCounters {
-    fn add_assign(&mut self, other: Self) {
-        self.told += other.told;
-        self.suppressed += other.suppressed;
-        self.lost += other.lost;
-        self.dropped += other.dropped;
-        self.cost_ns += other.cost_ns;
-    }
 }
 
 /// The program, its links and its maps.
@@ -234,8 +141,6 @@ const LINKS: &str = "FUNCTION_LINKS";
 const CODE: &str = "CODE";
 const FUNCTIONS: &str = "FUNCTIONS";
 const COUNTS: &str = "FUNCTION_COUNTS";
-const BUDGETS: &str = "FUNCTION_BUDGETS";
-const ALARM: &str = "FUNCTION_ALARM";
 const IMAGE_COST: &str = "FUNCTION_IMAGE_COST";
 
 impl FunctionProbes {
@@ -378,82 +283,6 @@ impl FunctionProbes {
         written.map_err(|source| unusable(map, source))
     }
 
-    /// What this function's probes have counted.
-    pub fn counters(&self, function: FunctionNo) -> Result<FunctionCounters, FunctionError> {
-        let mut counts = vec![Counts::default(); self.cpus];
-        let map = self.loaded.maps.fd(COUNTS)?;
-        bpf::lookup(map, &function.0, &mut counts).map_err(|source| unusable(COUNTS, source))?;
-        Ok(FunctionCounters::sum(&counts))
-    }
-
-    /// As [`counters`](Self::counters), of the first `count` functions.
-    pub fn all_counters(&self, count: u32) -> Result<Vec<FunctionCounters>, FunctionError> {
-        /// Functions asked for at a time.
-        const STEP: usize = 512;
-        let map = self.loaded.maps.fd(COUNTS)?;
-        let count = count.min(self.limits.functions);
-        let mut all = Vec::with_capacity(count as usize);
-        while all.len() < count as usize {
-            let (first, step) = (all.len() as u32, STEP.min(count as usize - all.len()));
-            let mut counts = vec![Counts::default(); self.cpus * step];
-            match bpf::lookup_array(map, first, &mut counts, self.cpus) {
-                Ok(()) => all.extend(counts.chunks(self.cpus).map(FunctionCounters::sum)),
-                // Older kernels tell of one at a time.
-                Err(_) => {
-                    let some = (first..count).take(step);
-                    let some = some.map(|number| self.counters(FunctionNo(number)));
-                    all.extend(some.collect::<Result<Vec<_>, _>>()?);
-                }
-            }
-        }
-        Ok(all)
-    }
-
-    /// When a process began to spend [so much more](wire::BUDGET_GROSS) than its budget that the kernel
-    /// half has woken the reader; once.
-    pub fn take_alarm(&mut self) -> Result<Option<MonoNs>, FunctionError> {
-        let (map, mut began) = (self.loaded.maps.fd(ALARM)?, [0u64]);
-        let taken = bpf::lookup(map, &0u32, &mut began);
-        let taken = taken.and_then(|()| match began {
-            [0] => Ok(()),
-            _ => bpf::update(map, &0u32, &[0u64]),
-        });
-        taken.map_err(|source| unusable(ALARM, source))?;
-        Ok(began.into_iter().find(|began| *began != 0).map(MonoNs))
-    }
-
-    /// Limits what hits may cost a process before calls are not told any more; 0 takes the limit away.
-    /// What a hit costs by itself is paid all the same: only detaching ends that.
-    pub fn set_budget(&mut self, tgid: u32, ns_per_second: u64) -> Result<(), FunctionError> {
-        let ns = per_window(ns_per_second, BUDGET_WINDOW_SHIFT);
-        let map = self.loaded.maps.fd(BUDGETS)?;
-        bpf::update(map, &tgid, &[ns]).map_err(|source| unusable(BUDGETS, source))
-    }
-
-    /// As [`set_budget`](Self::set_budget), for every process that has no budget of its own.
-    pub fn set_default_budget(&mut self, ns_per_second: u64) -> Result<(), FunctionError> {
-        self.set_budget(0, ns_per_second)
-    }
-
-    /// Limits how many calls (or events) of a function are told a second; 0 takes the limit away.
-    pub fn set_rate(&mut self, function: FunctionNo, per_second: u64) -> Result<(), FunctionError> {
-        let limit = per_window(per_second, RATE_WINDOW_SHIFT);
-        let state = wire::Function { limit, ..wire::Function::default() };
-        let map = self.loaded.maps.fd(FUNCTIONS)?;
-        bpf::update(map, &function.0, &[state]).map_err(|source| unusable(FUNCTIONS, source))
-    }
-
-    /// Forgets what was counted of a function and what limits it, for another one to have its number:
-    /// what was counted.
-    pub fn reset(&mut self, function: FunctionNo) -> Result<FunctionCounters, FunctionError> {
-        let counted = self.counters(function)?;
-        let counts = vec![Counts::default(); self.cpus];
-        let map = self.loaded.maps.fd(COUNTS)?;
-        bpf::update(map, &function.0, &counts).map_err(|source| unusable(COUNTS, source))?;
-        self.set_rate(function, 0)?;
-        Ok(counted)
-    }
-
     fn site(&self, point: &Point, code: u32) -> wire::Site {
         let flags = match point.site.kind {
             // The kernel half is to tell of it or not as of an entry; there is no end to wait for.
@@ -494,14 +323,4 @@ impl Drop for FunctionProbes {
 
 fn unusable(map: &'static str, source: io::Error) -> FunctionError {
     FunctionError::Map { map: map.to_owned(), source }
-}
-
-fn within(what: &'static str, wanted: usize, most: usize) -> Result<(), FunctionError> {
-    if wanted > most { Err(FunctionError::TooMany { what, wanted, most }) } else { Ok(()) }
-}
-
-/// What a rate a second makes in a window of this power of two nanoseconds: at least 1, unless it is 0.
-fn per_window(per_second: u64, shift: u64) -> u64 {
-    let scaled = (u128::from(per_second) << shift) / 1_000_000_000;
-    u64::try_from(scaled).unwrap_or(u64::MAX).max(u64::from(per_second != 0))
 }

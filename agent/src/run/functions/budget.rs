@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::file::File;
 use super::numbered::Numbered;
-use super::{Functions, FunctionsError, list};
+use super::tell::list;
+use super::{Functions, FunctionsError};
 use crate::function::FunctionNo;
 use crate::platform::clock::{self, MonoNs};
 use crate::probe::function::budget::{Look, Spent, Throttle, TooDear};

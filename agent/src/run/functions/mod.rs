@@ -6,16 +6,18 @@
 
 mod attached;
 mod budget;
+mod counts;
 mod file;
 mod foretold;
 mod lease;
 mod looks;
 mod numbered;
+mod tell;
+mod wishes;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use budget::Watch;
@@ -23,29 +25,23 @@ use file::{Content, File};
 pub(crate) use file::{FileId, Mapped, Version, mapped};
 use foretold::Foretold;
 use looks::{Look, Looks};
-use numbered::Numbered;
+use tell::tell_refused;
+pub use wishes::Wishes;
 
 use super::exceptions::Cold;
 use super::planner::{self, Answer, Planner};
-use super::tracepoints::TracepointGlobs;
-use crate::debuginfod::Debuginfod;
 use crate::discover::maps::file_name;
 use crate::discover::{process, translator};
 use crate::event::Hit;
 use crate::event::ids::{SiteNo, Tgid};
-use crate::function::FunctionNo;
 use crate::function::numbers::Numbers;
-use crate::function::pattern::Patterns;
-use crate::function::plan::{ModulePlan, Refused};
+use crate::function::plan::Refused;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::platform::clock::{self, MonoNs};
 use crate::probe::function::selftest::{self, SelfTest, SelfTestError};
-use crate::probe::function::{FunctionError, FunctionProbes, InUse, Limits, LinkNo, SitesNo};
+use crate::probe::function::{FunctionError, FunctionProbes, Limits, LinkNo, SitesNo};
 use crate::probe::{Capture, CaptureError, Selection};
-
-/// How many functions a message names.
-const NAMED: usize = 5;
 
 /// How many processes are looked at at one time: of the others it is the turn next time.
 const LOOKS_MAX: usize = 64;
@@ -53,33 +49,6 @@ const LOOKS_MAX: usize = 64;
 /// How long there is no look at least and at most. What is not told wakes nobody, but costs.
 const REST_MIN_NS: u64 = 20_000_000;
 const REST_MAX_NS: u64 = 1_000_000_000;
-
-/// What is asked for.
-#[derive(Clone, Debug, Default)]
-pub struct Wishes {
-    /// Which functions.
-    pub patterns: Patterns,
-    /// What probes may cost a process, nanoseconds a second; 0: anything.
-    pub budget_ns: u64,
-    /// Whether exceptions are told.
-    pub exceptions: bool,
-    /// Which static tracepoints.
-    pub tracepoints: TracepointGlobs,
-    /// Who is asked for debug files that are not here.
-    pub debuginfod: Option<Arc<Debuginfod>>,
-}
-
-impl Wishes {
-    /// Whether nothing is asked for.
-    pub fn is_empty(&self) -> bool {
-        self.patterns.is_empty() && !self.exceptions && self.tracepoints.is_empty()
-    }
-
-    /// Whether something may be asked for in a library.
-    fn concern_libraries(&self) -> bool {
-        self.patterns.name_modules() || self.exceptions || !self.tracepoints.is_empty()
-    }
-}
 
 /// Why functions cannot be probed.
 #[derive(Debug, thiserror::Error)]
@@ -196,41 +165,6 @@ impl Functions {
             processes: HashMap::new(),
             foretold: Foretold::default(),
         }))
-    }
-
-    /// How many functions are probed, those of remembered files included.
-    pub(super) fn len(&self) -> usize {
-        self.watch.len() - self.tracepoints() - self.exceptions()
-    }
-
-    /// At how many places exceptions are watched; `None` if that is not asked for.
-    pub(super) fn hooks(&self) -> Option<usize> {
-        self.wishes.exceptions.then(|| self.exceptions())
-    }
-
-    fn exceptions(&self) -> usize {
-        let numbered = self.files.values().filter_map(File::numbered);
-        let hooks = numbered.flat_map(Numbered::hooks);
-        hooks.filter(|number| self.watch.has(FunctionNo(*number))).count()
-    }
-
-    /// How many static tracepoints are probed.
-    pub(super) fn tracepoints(&self) -> usize {
-        let numbered = self.files.values().filter_map(File::numbered);
-        let tracepoints = numbered.flat_map(Numbered::tracepoints);
-        tracepoints.filter(|number| self.watch.has(FunctionNo(*number))).count()
-    }
-
-    /// How many numbers are in use: functions', sites' and links'.
-    pub(super) fn in_use(&self) -> (u32, InUse) {
-        (self.numbers.used(), self.probes.in_use())
-    }
-
-    /// Patterns of which nothing was found.
-    pub(super) fn unmatched(&self) -> Vec<&str> {
-        let numbered = self.files.values().filter_map(File::numbered);
-        let found: HashSet<&str> = numbered.flat_map(Numbered::patterns).collect();
-        self.wishes.patterns.texts().filter(|text| !found.contains(text)).collect()
     }
 
     /// Probes the program that a held process is about to become.
@@ -506,30 +440,4 @@ impl Functions {
         let (_, cold) = self.cold.get(&hit.site)?;
         cold.complete(record, hit)
     }
-}
-
-/// Says which functions match but are not probed.
-fn tell_refused(module: &Mapped, plan: &ModulePlan) {
-    for refused in &plan.refused {
-        let (function, reason) = (&refused.name, &refused.reason);
-        tracing::info!(module = module.name, %function, %reason, "function is not probed");
-    }
-    if !plan.refused.is_empty() {
-        tracing::warn!(
-            module = module.name,
-            functions = plan.refused.len(),
-            "not probed (`remora functions` says why): {}",
-            list(plan.refused.iter().map(|refused| refused.name.as_str()))
-        );
-    }
-}
-
-/// The first of some names, and how many there are beyond.
-fn list<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
-    let mut text = names.by_ref().take(NAMED).collect::<Vec<_>>().join(", ");
-    let more = names.count();
-    if more > 0 {
-        text += &format!(" and {more} more");
-    }
-    text
 }

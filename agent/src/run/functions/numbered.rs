@@ -62,6 +62,11 @@ impl Numbered {
         self.numbers.end.saturating_sub(self.tracepoints)..self.numbers.end
     }
 
+    /// What its tracepoints are called.
+    pub(super) fn tracepoint_names(&self) -> impl Iterator<Item = &str> {
+        self.tracepoints().filter_map(|number| self.name(FunctionNo(number)))
+    }
+
     /// The patterns of which something was found.
     pub(super) fn patterns(&self) -> impl Iterator<Item = &str> {
         self.patterns.iter().map(|pattern| pattern.text())
