@@ -123,6 +123,13 @@ hazards! {
     tail_calls_cet: "tail.c"
         [O2, "-fcf-protection=full", "-no-pie"],
         [], ["first", "second", "third", "is_even", "is_odd"], Exact;
+    /// Jumps in place of a call and a return that are taken only if a condition holds.
+    conditional_tail_calls: "conditional.c" [O2],
+        [], ["short_*", "near_*", "hot", "after", "met", "down", "bottom", "even", "odd", "to_hidden",
+            "choose"], Exact;
+    /// The same with none of what they jump into probed.
+    conditional_tail_calls_alone: "conditional.c" [O2],
+        ["alone"], ["short_?", "short_??", "near_?", "near_??", "hot", "down", "even", "to_hidden", "choose"], Exact;
     /// Functions of one instruction: one probe is their entry and their end.
     single_instructions: "single.cpp" [O2, "-g", "-lpthread"],
         [], ["nothing", "marked", "pops", "onwards", "marked_onwards", "elsewhere", "to_nothing",

@@ -53,7 +53,7 @@ pub(super) fn handling(instruction: &[u8]) -> Handling {
         // A step sets the trap flag, which is what would be stored; a `popf` that takes it back kills.
         [0x9c] => Handling::Refused,
         // A repeated string instruction traps after each turn, and each turn would be a hit.
-        [0xa4..=0xa7 | 0xaa..=0xaf] if is_repeated => Handling::Refused,
+        [0x6c..=0x6f | 0xa4..=0xa7 | 0xaa..=0xaf] if is_repeated => Handling::Refused,
         // The trap behind a transaction's beginning aborts it, and where it goes on then is relative to
         // the copy.
         [0xc6 | 0xc7, 0xf8, ..] => Handling::Refused,

@@ -1,6 +1,6 @@
 //! Where control goes behind an instruction.
 
-use iced_x86::{FlowControl, Mnemonic};
+use iced_x86::{FlowControl, Instruction, Mnemonic};
 
 use super::walk::Walk;
 use super::{Ending, Next, Step};
@@ -26,9 +26,7 @@ impl<P: Program> Walk<'_, P> {
                 step.landing_pad = self.landing_pad(address)?;
                 if self.noreturn.contains(&address.0) { Next::Nothing } else { Next::Returns }
             }
-            FlowControl::ConditionalBranch => {
-                self.branch(address, instruction.near_branch_target())?
-            }
+            FlowControl::ConditionalBranch => self.branch(instruction, state)?,
             FlowControl::UnconditionalBranch => {
                 let target = instruction.near_branch_target();
                 if self.is_inside(target) {
@@ -42,7 +40,7 @@ impl<P: Program> Walk<'_, P> {
                 match instruction.mnemonic() {
                     Mnemonic::Int | Mnemonic::Xend | Mnemonic::Xabort => Next::Follows,
                     // Where it goes on when the transaction is aborted.
-                    Mnemonic::Xbegin => self.branch(address, instruction.near_branch_target())?,
+                    Mnemonic::Xbegin => self.branch(instruction, state)?,
                     _ => Next::Nothing,
                 }
             }
@@ -50,20 +48,28 @@ impl<P: Program> Walk<'_, P> {
     }
 
     /// A jump that may be taken or not.
-    fn branch(&mut self, from: VirtAddr, target: u64) -> Result<Next, Refusal> {
+    fn branch(&mut self, instruction: &Instruction, state: &State) -> Result<Next, Refusal> {
+        let (from, target) = (VirtAddr(instruction.ip()), instruction.near_branch_target());
         if self.is_inside(target) {
             return Ok(Next::Branch(target));
         }
-        Ok(match self.program.whereabouts(VirtAddr(target)) {
+        let ending = match self.program.whereabouts(VirtAddr(target)) {
             Whereabouts::Piece(range) | Whereabouts::Unnamed(range) => {
                 self.add_region(range.start.0..range.end.0)?;
-                Next::Branch(target)
+                return Ok(Next::Branch(target));
             }
-            _ => {
-                self.refuse(Refusal::ConditionalEnd(from));
-                Next::Follows
+            Whereabouts::ReturnThunk => Ending::Return,
+            Whereabouts::Start | Whereabouts::Midst => Ending::TailCall,
+            Whereabouts::Nowhere => {
+                self.refuse(Refusal::SharedCode(from));
+                Ending::TailCall
             }
-        })
+        };
+        if !instruction.is_jcc_short_or_near() {
+            self.refuse(Refusal::ConditionalEnd(from));
+        }
+        self.end(from, ending, state);
+        Ok(Next::EndIf(ending))
     }
 
     /// Where a call goes on that throws; it may be in a piece of the function.
