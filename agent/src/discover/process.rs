@@ -169,6 +169,16 @@ pub(crate) fn code_kib(proc: &Path, tgid: Tgid) -> Option<u64> {
     Some(kib("VmExe:")? + kib("VmLib:")?)
 }
 
+/// The name of what traces a process by ptrace(2), if something does.
+pub(crate) fn tracer(proc: &Path, tgid: Tgid) -> Option<String> {
+    let status = text(&proc.join(tgid.0.to_string()), tgid, "status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+    let tracer = Tgid(line.trim().parse().ok().filter(|tracer| *tracer != 0)?);
+    // It is a thread's id, which has a directory like a process's.
+    let comm = stat(&proc.join(tracer.0.to_string()), tracer).map(|stat| stat.comm);
+    Some(comm.unwrap_or_default())
+}
+
 /// When the process that has this id now started, in clock ticks since boot; `None` if none has it.
 pub fn start_ticks(proc: &Path, tgid: Tgid) -> Option<u64> {
     stat(&proc.join(tgid.0.to_string()), tgid).ok().map(|stat| stat.start_ticks)

@@ -1,7 +1,7 @@
 //! What kills or corrupts a program when probes are placed without thought, one row each.
 
 use remora_tests::compile::compile;
-use remora_tests::{Scratch, is_root};
+use remora_tests::{Scratch, is_root, until};
 use std::process::Command;
 
 use crate::scene::{ALL, Hazard, Spans, Waiting, ended, probing, spans_by_function};
@@ -69,6 +69,28 @@ fn what_translates_libraries_finds_no_probes_in_them() {
         let spans = spans_by_function(&ended);
         assert_eq!(spans.get("work"), shown.calls().get("work"), "{:#?}", ended.log);
     }
+}
+
+/// The kernel takes a debugger's breakpoint for the probe that is there, and the program never stops.
+#[test]
+fn what_a_debugger_holds_stops_at_its_breakpoints() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(program) = compile(&scratch, "hazards/debugged.c", &[O2]) else { return };
+    let mut debugger = Waiting::start(&scratch, "debugger", &mut Command::new(program));
+    let child = until("the child's id", || {
+        let printed = debugger.printed();
+        printed.strip_prefix("ready\nchild ")?.strip_suffix('\n')?.parse().ok()
+    });
+    let agent = probing(&scratch, child, &["work"], ALL);
+    debugger.tell("go");
+    let shown = debugger.end();
+    let ended = ended(&scratch, agent);
+    assert!(shown.stdout.ends_with("\nstops 20 of 20\n"), "{shown:?} {:#?}", ended.log);
+    assert!(ended.log.iter().any(|line| line.contains("a debugger holds it")), "{:#?}", ended.log);
+    assert_eq!((ended.code, ended.spans.len()), (Some(0), 0), "{:#?}", ended.log);
 }
 
 const O2: &str = "-O2";
