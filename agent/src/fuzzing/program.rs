@@ -52,15 +52,26 @@ impl Server for Aside {
 
 /// Panics if what is known of a program differs from one look to the next.
 pub(super) fn check(program: &Program<'_>) {
-    let found = look(program);
-    // Twice takes twice as long: of some is enough.
-    if found.text.len().is_multiple_of(4) {
-        assert_eq!(found.text, look(program).text, "the same bytes say the same");
+    // Twice, and as text, takes three times as long: of some is enough.
+    let sum = program.stack.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    if sum % 4 == 0 {
+        let text = || look(program, Telling::Text).text;
+        assert_eq!(text(), text(), "the same bytes say the same");
+    } else {
+        look(program, Telling::Nothing);
     }
+}
+
+/// Whether what is found is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Telling {
+    Text,
+    Nothing,
 }
 
 /// What is known of a program.
 pub(super) struct Found {
+    telling: Telling,
     /// All of it.
     pub(super) text: String,
     pub(super) plan: ModulePlan,
@@ -71,9 +82,9 @@ pub(super) struct Found {
 }
 
 /// Looks at a program.
-pub(super) fn look(program: &Program<'_>) -> Found {
+pub(super) fn look(program: &Program<'_>, telling: Telling) -> Found {
     let plan = ModulePlan::default();
-    let mut found = Found { text: String::new(), plan, lines: 0, described: 0 };
+    let mut found = Found { telling, text: String::new(), plan, lines: 0, described: 0 };
     found.say(format_args!("{:?}", runtime::go(program.path)));
     found.say(format_args!("{:?}", nginx::exports(program.path)));
     match Module::open(program.path) {
@@ -85,8 +96,10 @@ pub(super) fn look(program: &Program<'_>) -> Found {
 
 impl Found {
     fn say(&mut self, what: std::fmt::Arguments<'_>) {
-        // Writing to a string does not fail.
-        let _ = writeln!(self.text, "{what}");
+        if self.telling == Telling::Text {
+            // Writing to a string does not fail.
+            let _ = writeln!(self.text, "{what}");
+        }
     }
 
     fn module(&mut self, program: &Program<'_>, module: &Module) {
@@ -129,8 +142,10 @@ impl Found {
                     assert!(places.insert(site.address), "{planned:?}");
                 }
             }
-            let plan = format!("{:?}", self.plan);
-            self.say(format_args!("{plan}"));
+            if self.telling == Telling::Text {
+                let plan = format!("{:?}", self.plan);
+                self.say(format_args!("{plan}"));
+            }
         }
         let debug = Debug::open(file, lookup);
         let mut addresses = Vec::new();

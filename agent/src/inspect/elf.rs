@@ -357,7 +357,7 @@ fn segment(program: &ProgramHeader64<Endianness>, endian: Endianness) -> Option<
     let (address, offset) = (program.p_vaddr(endian), program.p_offset(endian));
     let file_size = program.p_filesz(endian);
     let is_loaded = program.p_type(endian) == elf::PT_LOAD && is_sound(address, offset, file_size);
-    is_loaded.then(|| Segment {
+    is_loaded.then_some(Segment {
         address: VirtAddr(address),
         offset: FileOffset(offset),
         file_size,

@@ -12,7 +12,7 @@ use super::prologue::{self, Prologue, Source};
 use super::resolve::{Resolver, children, number};
 use super::types::{Shape, TypeNo, Types};
 use super::units::{Attr, Die, Entry, Part, Unit, View};
-use super::{DescribeError, Described, Language, Parameter, returns, source};
+use super::{DescribeError, Described, Language, Parameter, ranges, returns, source};
 use crate::inspect::address::VirtAddr;
 
 /// Most parameters that are described.
@@ -203,12 +203,13 @@ fn parameters_of<'a>(view: &View<'a>, chain: &Chain<'a>, die: Die) -> Vec<(Entry
 fn body<'a>(view: &View<'a>, unit: &Unit<'a>, entry: &Entry<'a>, address: VirtAddr) -> Vec<u8> {
     const BODY_BYTES_MAX: u64 = 1 << 16;
     let dwarf = view.dwarf(Part::Main);
-    let ranges = dwarf.and_then(|dwarf| dwarf.die_ranges(unit, entry).ok());
+    let ranges = dwarf.and_then(|dwarf| ranges::of(dwarf, unit, entry).ok());
     let first = ranges.and_then(|mut ranges| ranges.next().ok()?);
     match first {
-        Some(range) if range.begin == address.0 && range.end - range.begin <= BODY_BYTES_MAX => {
-            view.loaded.code.at(address, (range.end - range.begin) as usize)
-        }
+        Some(range) if range.begin == address.0 => match range.end.checked_sub(range.begin) {
+            Some(bytes) if bytes <= BODY_BYTES_MAX => view.loaded.code.at(address, bytes as usize),
+            _ => Vec::new(),
+        },
         _ => Vec::new(),
     }
 }

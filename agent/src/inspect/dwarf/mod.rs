@@ -11,6 +11,7 @@ pub mod lines;
 mod location;
 pub mod place;
 mod prologue;
+mod ranges;
 mod resolve;
 mod returns;
 mod sections;

@@ -213,3 +213,20 @@ fn spoiled_debug_information_is_read_without_harm() {
         assert!(described > 0, "nothing was left to describe");
     }
 }
+
+/// A table that went on into the next would be read again for each unit that names one of its entries.
+#[test]
+fn tables_end_where_the_next_one_begins() {
+    use super::units::{Tables, table};
+    // Three tables: code 1, a compile unit without attributes, the end of the attributes, of the table. The
+    // second one lacks its end, which is then where the next one begins.
+    let bytes = [1, 0x11, 0, 0, 0, 0, 1, 0x11, 0, 0, 0, 1, 0x11, 0, 0, 0, 0];
+    let tables = Tables::new(vec![11, 0, 6, 0]);
+    assert_eq!([0, 6, 11].map(|at| tables.bytes(at)), [6, 5, usize::MAX]);
+    let section = gimli::DebugAbbrev::new(&bytes, gimli::LittleEndian);
+    let read = |at, most| table(&section, at, most).is_ok_and(|table| table.get(1).is_some());
+    assert_eq!([0, 6, 11].map(|at| read(at, tables.bytes(at))), [true, true, true]);
+    // Without the bound it has what is the next one's.
+    assert!(table(&section, 6, usize::MAX).is_err(), "two of one number");
+    assert!(!read(17, 1) && !read(18, 1) && !read(usize::MAX, 1));
+}

@@ -7,15 +7,19 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gimli::{
-    Abbreviations, AttributeValue, DebugInfoOffset, DebuggingInformationEntry, Dwarf, EntriesRaw,
-    UnitHeader, UnitOffset,
+    Abbreviations, AttributeValue, DebugAbbrev, DebugAbbrevOffset, DebugInfoOffset,
+    DebuggingInformationEntry, Dwarf, EntriesRaw, Reader, Section, UnitHeader, UnitOffset,
 };
 
+use super::ranges;
 use super::sections::{Loaded, Sections, Slice};
 use crate::inspect::address::VirtAddr;
 
 /// Most abbreviations tables that are kept: each unit of C has one of its own.
 const ABBREVIATIONS_MAX: usize = 512;
+/// Most units of a file, and most runs of code of all of them: many may name the same list of such.
+const FILE_UNITS_MAX: usize = 1 << 20;
+const RANGES_MAX: usize = 1 << 23;
 /// Most units that one view keeps open.
 const UNITS_MAX: usize = 256;
 
@@ -45,11 +49,53 @@ pub(super) struct Die {
 #[derive(Default)]
 pub(super) struct Cache {
     abbreviations: HashMap<(Part, usize), Arc<Abbreviations>>,
-    /// Offsets of all units, ascending.
-    units: [Option<Arc<Vec<usize>>>; 2],
+    units: [Option<Arc<Units>>; 2],
     ranges: Option<Arc<Vec<Range>>>,
     functions: HashMap<usize, Arc<Vec<(u64, usize)>>>,
     names: HashMap<usize, Arc<HashMap<usize, usize>>>,
+}
+
+/// What the headers of a file's units say.
+pub(super) struct Units {
+    /// Where they begin, ascending.
+    starts: Vec<usize>,
+    tables: Tables,
+}
+
+/// Where tables of abbreviations begin, ascending. None reaches into the next one: each is read once, not
+/// again from each of its entries on.
+pub(super) struct Tables(Vec<usize>);
+
+impl Tables {
+    pub(super) fn new(mut offsets: Vec<usize>) -> Self {
+        offsets.sort_unstable();
+        offsets.dedup();
+        offsets.shrink_to_fit();
+        Self(offsets)
+    }
+
+    /// Most bytes of the one at an offset.
+    pub(super) fn bytes(&self, at: usize) -> usize {
+        let next = self.0.partition_point(|table| *table <= at);
+        self.0.get(next).map_or(usize::MAX, |next| next - at)
+    }
+
+    /// About how much memory they take.
+    pub(super) fn held(&self) -> usize {
+        self.0.len() * size_of::<usize>()
+    }
+}
+
+/// The table at an offset of a section, which has at most so many bytes.
+pub(super) fn table<R: Reader<Offset = usize>>(
+    section: &DebugAbbrev<R>,
+    at: usize,
+    most: usize,
+) -> gimli::Result<Arc<Abbreviations>> {
+    let mut bytes = section.reader().clone();
+    bytes.skip(at)?;
+    bytes.truncate(bytes.len().min(most))?;
+    DebugAbbrev::from(bytes).abbreviations(DebugAbbrevOffset(0)).map(Arc::new)
 }
 
 /// Addresses of a unit's code.
@@ -109,7 +155,8 @@ impl<'a> View<'a> {
             return Ok(Arc::clone(known));
         }
         let dwarf = self.dwarf(part).ok_or(gimli::Error::MissingUnitDie)?;
-        let read = dwarf.abbreviations(header)?;
+        let most = self.units(part).map_or(usize::MAX, |units| units.tables.bytes(key.1));
+        let read = table(&dwarf.debug_abbrev, key.1, most)?;
         let mut cache = self.cache();
         if cache.abbreviations.len() >= ABBREVIATIONS_MAX {
             cache.abbreviations.clear();
@@ -154,22 +201,25 @@ impl<'a> View<'a> {
 
     fn find(&self, part: Part, offset: usize) -> Option<Die> {
         let units = self.units(part)?;
-        let at = units.partition_point(|unit| *unit <= offset).checked_sub(1)?;
-        let unit = units[at];
+        let at = units.starts.partition_point(|unit| *unit <= offset).checked_sub(1)?;
+        let unit = units.starts[at];
         Some(Die { part, unit, entry: offset - unit })
     }
 
-    fn units(&self, part: Part) -> Option<Arc<Vec<usize>>> {
+    fn units(&self, part: Part) -> Option<Arc<Units>> {
         if let Some(known) = &self.cache().units[part as usize] {
             return Some(Arc::clone(known));
         }
         let dwarf = self.dwarf(part)?;
-        let mut found = Vec::new();
+        let (mut starts, mut tables) = (Vec::new(), Vec::new());
         let mut headers = dwarf.units();
-        while let Ok(Some(header)) = headers.next() {
-            found.extend(header.debug_info_offset().map(|offset| offset.0));
+        while let Ok(Some(header)) = headers.next()
+            && starts.len() < FILE_UNITS_MAX
+        {
+            starts.extend(header.debug_info_offset().map(|offset| offset.0));
+            tables.push(header.debug_abbrev_offset().0);
         }
-        let found = Arc::new(found);
+        let found = Arc::new(Units { starts, tables: Tables::new(tables) });
         self.cache().units[part as usize] = Some(Arc::clone(&found));
         Some(found)
     }
@@ -180,13 +230,23 @@ impl<'a> View<'a> {
             return Some(Arc::clone(known));
         }
         let mut found = Vec::new();
-        for offset in self.units(Part::Main)?.iter() {
-            let Ok(unit) = self.unit(Part::Main, *offset) else { continue };
-            let Ok(mut ranges) = self.dwarf.unit_ranges(&unit) else { continue };
-            while let Ok(Some(range)) = ranges.next() {
+        let mut left = RANGES_MAX;
+        let mut units = self.units(Part::Main)?.starts.clone();
+        // Those with the same table one after the other, so that it is read once.
+        units.sort_by_cached_key(|offset| {
+            let header = self.dwarf.unit_header(DebugInfoOffset(*offset));
+            header.map_or(0, |header| header.debug_abbrev_offset().0)
+        });
+        for offset in units {
+            let Ok(unit) = self.unit(Part::Main, offset) else { continue };
+            let Ok(mut ranges) = ranges::of_unit(&self.dwarf, &unit) else { continue };
+            while let Ok(Some(range)) = ranges.next()
+                && left > 0
+            {
+                left -= 1;
                 // Code that the linker dropped lies at 0 or at the end.
                 if range.begin != 0 && range.begin < range.end {
-                    found.push(Range { begin: range.begin, end: range.end, unit: *offset });
+                    found.push(Range { begin: range.begin, end: range.end, unit: offset });
                 }
             }
         }

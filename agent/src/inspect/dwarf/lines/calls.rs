@@ -8,10 +8,13 @@ use super::name::name;
 use super::rows::{Row, rows};
 use super::units::{Unit, Units};
 use crate::inspect::address::VirtAddr;
-use crate::inspect::dwarf::source;
+use crate::inspect::dwarf::{ranges, source};
 
 /// Most functions that are inlined into each other.
 const DEPTH_MAX: usize = 64;
+
+/// Most runs of code of a unit's functions that are looked at: many may name the same list of such.
+const RANGES_MAX: usize = 1 << 22;
 
 /// A function, or one that was inlined, and its code holds the address.
 struct Holder {
@@ -83,6 +86,7 @@ fn walk(
 ) -> gimli::Result<()> {
     let mut entries = unit.entries_raw(None)?;
     let mut entry = DebuggingInformationEntry::null();
+    let mut left = RANGES_MAX;
     while !entries.is_empty() {
         let (depth, offset) = (entries.next_depth(), entries.next_offset());
         let Some(abbreviation) = entries.read_abbreviation()? else { continue };
@@ -99,8 +103,14 @@ fn walk(
             path.is_closed |= path.holders.last().is_some_and(|last| last.depth >= depth);
         }
         // A range of one unit that makes no sense is none of its others.
-        let Ok(mut ranges) = dwarf.die_ranges(unit, &entry) else { continue };
+        let Ok(mut ranges) = ranges::of(dwarf, unit, &entry) else { continue };
         while let Ok(Some(range)) = ranges.next() {
+            let Some(still) = left.checked_sub(1) else {
+                // What is within these functions is not known.
+                paths.fill_with(Path::default);
+                return Ok(());
+            };
+            left = still;
             let first = wanted.partition_point(|at| at.0 < range.begin);
             let behind = wanted.partition_point(|at| at.0 < range.end);
             for path in paths.get_mut(first..behind).unwrap_or_default() {

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use gimli::{
-    Abbreviations, AttributeValue, DebugAbbrev, DebugAbbrevOffset, DebugInfoOffset,
-    DebugLineOffset, DebugStrOffsetsBase, Dwarf, DwarfFileType, Section, UnitHeader,
+    Abbreviations, AttributeValue, DebugAbbrevOffset, DebugInfoOffset, DebugLineOffset,
+    DebugStrOffsetsBase, Dwarf, DwarfFileType, Section, UnitHeader,
 };
 
 use super::LinesError;
@@ -13,6 +13,8 @@ use super::bytes::Bytes;
 use super::file::Files;
 use super::rows;
 use crate::inspect::address::VirtAddr;
+use crate::inspect::dwarf::ranges;
+use crate::inspect::dwarf::units::{Tables, table};
 
 /// Most units of a file.
 const UNITS_MAX: usize = 1 << 18;
@@ -33,6 +35,8 @@ pub(super) enum Part {
 pub(super) struct Index {
     /// Where each unit is in `.debug_info` of both files, ascending.
     starts: [Vec<u32>; 2],
+    /// Where their tables of abbreviations are.
+    tables: [Tables; 2],
     ranges: Vec<Range>,
 }
 
@@ -48,16 +52,20 @@ impl Index {
     /// Takes no more memory than that.
     pub(super) fn read(files: &Files, bytes: u64) -> Result<Self, LinesError> {
         let too_many = |limit| LinesError::TooMany { path: files.path.clone(), limit };
-        let of = |part| starts(files.dwarf(part)).ok_or_else(|| too_many(UNITS_MAX));
-        let starts = [of(Part::Main)?, of(Part::Supplement)?];
-        let mut index = Self { starts, ranges: Vec::new() };
+        let of = |part| headers(files.dwarf(part)).ok_or_else(|| too_many(UNITS_MAX));
+        let [(own, own_tables), (shared, shared_tables)] = [of(Part::Main)?, of(Part::Supplement)?];
+        // Those with the same table one after the other, so that it is read once.
+        let mut by_table = own.clone();
+        by_table.sort_by_cached_key(|(_, table)| *table);
+        let starts = [own, shared].map(|units| units.into_iter().map(|(start, _)| start).collect());
+        let mut index = Self { starts, tables: [own_tables, shared_tables], ranges: Vec::new() };
         // A vector grows to twice its size, beside what it was.
         let left = bytes.saturating_sub(index.bytes()) as usize;
         let limit = left / (3 * size_of::<Range>());
         let units = Units::new(files, &index);
         let mut ranges = Vec::new();
-        for start in &index.starts[0] {
-            let unit = *start as usize;
+        for (start, _) in by_table {
+            let unit = start as usize;
             // What stands before the damage of a damaged unit is good.
             let _ = units.ranges(unit, &mut ranges, limit);
             if ranges.len() > limit {
@@ -81,7 +89,8 @@ impl Index {
 
     pub(super) fn bytes(&self) -> u64 {
         let starts = self.starts.iter().map(|starts| starts.len() * size_of::<u32>());
-        (starts.sum::<usize>() + self.ranges.len() * size_of::<Range>()) as u64
+        let tables = self.tables.iter().map(Tables::held).sum::<usize>();
+        (starts.sum::<usize>() + tables + self.ranges.len() * size_of::<Range>()) as u64
     }
 
     /// The unit whose code holds an address.
@@ -93,10 +102,11 @@ impl Index {
     }
 }
 
-/// Where units begin; `None` if there are too many. Nothing of a section of 4 GiB or more is read.
-fn starts(dwarf: Option<&Dwarf<Bytes>>) -> Option<Vec<u32>> {
+/// Where units begin, with their tables of abbreviations; `None` if there are too many. Nothing of a section
+/// of 4 GiB or more is read.
+fn headers(dwarf: Option<&Dwarf<Bytes>>) -> Option<(Vec<(u32, usize)>, Tables)> {
     let mut starts = Vec::new();
-    let Some(dwarf) = dwarf else { return Some(starts) };
+    let Some(dwarf) = dwarf else { return Some((starts, Tables::new(Vec::new()))) };
     let mut headers = dwarf.units();
     while let Ok(Some(header)) = headers.next() {
         let start = header.debug_info_offset().and_then(|offset| u32::try_from(offset.0).ok());
@@ -104,10 +114,10 @@ fn starts(dwarf: Option<&Dwarf<Bytes>>) -> Option<Vec<u32>> {
         if starts.len() >= UNITS_MAX {
             return None;
         }
-        starts.push(start);
+        starts.push((start, header.debug_abbrev_offset().0));
     }
-    starts.shrink_to_fit();
-    Some(starts)
+    let tables = Tables::new(starts.iter().map(|(_, table)| *table).collect());
+    Some((starts, tables))
 }
 
 impl Files {
@@ -158,10 +168,8 @@ impl<'a> Units<'a> {
             return Ok(Arc::clone(table));
         }
         let dwarf = self.files.dwarf(part).ok_or(gimli::Error::MissingUnitDie)?;
-        let mut table = dwarf.debug_abbrev.reader().clone();
-        gimli::Reader::skip(&mut table, at.0)?;
-        let table = DebugAbbrev::from(table.first(ABBREVIATIONS_MAX));
-        let table = Arc::new(table.abbreviations(DebugAbbrevOffset(0))?);
+        let most = self.index.tables[part as usize].bytes(at.0).min(ABBREVIATIONS_MAX);
+        let table = table(&dwarf.debug_abbrev, at.0, most)?;
         *last = Some((part, at, Arc::clone(&table)));
         Ok(table)
     }
@@ -220,7 +228,7 @@ impl<'a> Units<'a> {
 
     fn ranges(&self, start: usize, found: &mut Vec<Range>, limit: usize) -> gimli::Result<()> {
         let (unit, _) = self.unit(Part::Main, start)?;
-        let mut ranges = self.files.main.unit_ranges(&unit)?;
+        let mut ranges = ranges::of_unit(&self.files.main, &unit)?;
         while let Some(range) = ranges.next()? {
             // Code that the linker dropped lies at 0 or at the end.
             if range.begin != 0 && range.begin < range.end && found.len() <= limit {
