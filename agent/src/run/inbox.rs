@@ -57,7 +57,7 @@ impl Inbox {
         let mut announce = |step: &Step<'_>| self.recorded.step(step);
         self.targets.add(selection, tgid, &mut announce)?;
         if let (Some(functions), Some(program)) = (&mut self.functions, command.program()) {
-            functions.command(&program, tgid, selection, &mut announce)?;
+            functions.command(&program, &command.args(), tgid, selection, &mut announce)?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ mod exceptions;
 mod functions;
 mod held;
 mod inbox;
+mod inherited;
 mod launch;
 mod metrics;
 mod notify;
