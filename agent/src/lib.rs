@@ -17,5 +17,7 @@ pub mod platform;
 pub mod probe;
 pub mod protocol;
 pub mod run;
+#[cfg(test)]
+mod scratch;
 pub mod span;
 pub mod stack;

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: three unmodified programs that call each other, traced by their process ids.
+//! `cargo xtask demo`: four unmodified programs that call each other, traced by their process ids.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

@@ -4,34 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::*;
+use crate::scratch::Directory;
 
-/// A directory that is removed with what is in it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("remora-needed-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory");
-        Self(path)
-    }
-
-    fn compile(&self, source: &str, args: &[&str]) -> bool {
-        std::fs::write(self.0.join("source.c"), source).expect("a source");
-        let output = Command::new("gcc").args(args).current_dir(&self.0).output();
-        let Ok(output) = output else {
-            println!("skipped: needs gcc");
-            return false;
-        };
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        true
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn compile(folder: &Directory, source: &str, args: &[&str]) -> bool {
+    std::fs::write(folder.file("source.c"), source).expect("a source");
+    folder.run("gcc", args).is_some()
 }
 
 fn files(paths: &[PathBuf]) -> Vec<PathBuf> {
@@ -70,11 +47,11 @@ fn programs_of_this_host_map_what_is_foretold() {
 
 #[test]
 fn places_that_files_name_are_looked_through() {
-    let folder = Folder::new("places");
-    let inner = folder.0.join("inner");
+    let folder = Directory::new("needed-places");
+    let inner = folder.file("inner");
     std::fs::create_dir_all(&inner).expect("a directory");
     let library = ["-shared", "-fPIC", "-o", "inner/libdeep.so", "source.c"];
-    if !folder.compile("int deep(void) { return 7; }", &library) {
+    if !compile(&folder, "int deep(void) { return 7; }", &library) {
         return;
     }
     let flags = ["-Linner", "-ldeep"];
@@ -82,21 +59,21 @@ fn places_that_files_name_are_looked_through() {
     // It says itself where the other one is.
     let origin = ["-Wl,--enable-new-dtags,-rpath,$ORIGIN"];
     let source = "int deep(void); int shallow(void) { return deep(); }";
-    folder.compile(source, &[&shallow[..], &flags, &origin].concat());
+    compile(&folder, source, &[&shallow[..], &flags, &origin].concat());
     let program =
         ["-o", "program", "source.c", "-Linner", "-lshallow", "-Wl,--allow-shlib-undefined"];
     let source = "int shallow(void); int main(void) { return shallow(); }";
     let runpath = ["-Wl,--enable-new-dtags,-rpath,$ORIGIN/inner"];
     let rpath = ["-Wl,--disable-new-dtags,-rpath,$ORIGIN/inner"];
-    let path = folder.0.join("program");
+    let path = folder.file("program");
     let expected = files(&[inner.join("libdeep.so"), inner.join("libshallow.so")]);
     for (place, library_path) in
         [(&runpath[..], ""), (&rpath, ""), (&[], inner.to_str().expect("text"))]
     {
-        folder.compile(source, &[&program[..], place].concat());
+        compile(&folder, source, &[&program[..], place].concat());
         let root = Path::new("/");
         let mut found = files(&of(Program { file: &path, path: &path, root, library_path }));
-        found.retain(|path| path.starts_with(folder.0.canonicalize().expect("it is there")));
+        found.retain(|path| path.starts_with(folder.path().canonicalize().expect("it is there")));
         assert_eq!(found, expected, "{place:?} {library_path:?}");
         let listed = listed(&path, library_path);
         assert!(expected.iter().all(|file| listed.contains(file)), "{listed:?}");

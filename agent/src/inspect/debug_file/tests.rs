@@ -1,11 +1,11 @@
 //! Debug files of programs that are compiled here, beside them and elsewhere.
 
 use std::cell::RefCell;
-use std::process::Command;
 
 use super::*;
 use crate::inspect::dwarf::Debug;
 use crate::inspect::symbols::Index;
+use crate::scratch::Directory;
 
 #[test]
 fn build_ids_and_links_are_read() {
@@ -17,61 +17,29 @@ fn build_ids_and_links_are_read() {
     assert_eq!(read_link(b"x.debug"), None);
 }
 
-/// A directory that is removed with what is in it.
-struct Directory(PathBuf);
-
-impl Directory {
-    /// With a program `p` that has debug information, made with these flags, and `bare`, which has none.
-    fn new(name: &str, flags: &[&str]) -> Option<Self> {
-        let path = std::env::temp_dir().join(format!("remora-aside-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory");
-        let directory = Self(path);
-        let source = "#include <pthread.h>\n#include <stdio.h>\n\
-                      __attribute__((noinline)) int asked(FILE *file) { return ftell(file); }\n\
-                      int main(void) { return asked(stdin); }\n";
-        std::fs::write(directory.0.join("p.c"), source).expect("a source");
-        let mut compile = vec!["-g", "-O1", "-o", "p", "p.c"];
-        compile.extend(flags);
-        let made = directory.run("cc", &compile)
-            && directory.run("objcopy", &["--only-keep-debug", "p", "p.debug"])
-            && directory.run("objcopy", &["--strip-all", "p", "bare"]);
-        made.then_some(directory)
-    }
-
-    /// Runs a command in it; tells whether there is such a program.
-    fn run(&self, program: &str, args: &[&str]) -> bool {
-        match Command::new(program).args(args).current_dir(&self.0).output() {
-            Ok(output) => {
-                let errors = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "{program} {args:?}: {errors}");
-                true
-            }
-            Err(_) => {
-                println!("skipped: needs {program}");
-                false
-            }
-        }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// Puts a debug file where those of its build are looked for, below `root`.
-    fn install(&self, debug: &str, root: &str) {
-        let module = Module::open(&self.file("p")).expect("a program");
-        let path =
-            build_id_path(module.build_id().expect("it was asked for")).expect("long enough");
-        let place = self.file(root).join(DIRECTORY).join(path);
-        std::fs::create_dir_all(place.parent().expect("a directory")).expect("a directory");
-        std::fs::copy(self.file(debug), place).expect("a copy");
-    }
+/// A directory with a program `p` that has debug information, made with these flags, and `bare`, which has
+/// none.
+fn programs(name: &str, flags: &[&str]) -> Option<Directory> {
+    let directory = Directory::new(&format!("aside-{name}"));
+    let source = "#include <pthread.h>\n#include <stdio.h>\n\
+                  __attribute__((noinline)) int asked(FILE *file) { return ftell(file); }\n\
+                  int main(void) { return asked(stdin); }\n";
+    std::fs::write(directory.file("p.c"), source).expect("a source");
+    let mut compile = vec!["-g", "-O1", "-o", "p", "p.c"];
+    compile.extend(flags);
+    directory.run("cc", &compile)?;
+    directory.run("objcopy", &["--only-keep-debug", "p", "p.debug"])?;
+    directory.run("objcopy", &["--strip-all", "p", "bare"])?;
+    Some(directory)
 }
 
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// Puts a debug file where those of its build are looked for, below `root`.
+fn install(directory: &Directory, debug: &str, root: &str) {
+    let module = Module::open(&directory.file("p")).expect("a program");
+    let path = build_id_path(module.build_id().expect("it was asked for")).expect("long enough");
+    let place = directory.file(root).join(DIRECTORY).join(path);
+    std::fs::create_dir_all(place.parent().expect("a directory")).expect("a directory");
+    std::fs::copy(directory.file(debug), place).expect("a copy");
 }
 
 /// Whether the symbol of `asked` and its parameter's type are known.
@@ -95,27 +63,27 @@ const NEITHER: (bool, bool) = (false, false);
 
 #[test]
 fn what_is_below_the_processs_root_is_found_by_its_build() {
-    let Some(directory) = Directory::new("root", &["-Wl,--build-id"]) else { return };
+    let Some(directory) = programs("root", &["-Wl,--build-id"]) else { return };
     let (bare, root) = (directory.file("bare"), directory.file("root"));
     assert_eq!(known(&bare, Lookup::below(&root)), NEITHER);
-    directory.install("p.debug", "root");
+    install(&directory, "p.debug", "root");
     assert_eq!(known(&bare, Lookup::below(&root)), BOTH);
     // It belongs to whoever has that root.
     assert_eq!(known(&bare, Lookup::below(&directory.file("other"))), NEITHER);
     // One of another build in its place is none.
     directory.run("cc", &["-g", "-O0", "-Wl,--build-id", "-o", "q", "p.c"]);
-    directory.install("q", "root");
+    install(&directory, "q", "root");
     assert_eq!(known(&bare, Lookup::below(&root)), NEITHER);
     // Symbols may have stayed where debug information did not.
     directory.run("objcopy", &["--strip-debug", "p", "names"]);
     assert_eq!(known(&directory.file("names"), Lookup::below(&root)), (true, false));
-    directory.install("p.debug", "root");
+    install(&directory, "p.debug", "root");
     assert_eq!(known(&directory.file("names"), Lookup::below(&root)), BOTH);
 }
 
 #[test]
 fn without_builds_the_links_checksum_decides() {
-    let Some(directory) = Directory::new("link", &["-Wl,--build-id=none"]) else { return };
+    let Some(directory) = programs("link", &["-Wl,--build-id=none"]) else { return };
     directory.run("objcopy", &["--add-gnu-debuglink=p.debug", "bare", "linked"]);
     let linked = directory.file("linked");
     let lookup = Lookup::below(Path::new("/"));
@@ -131,7 +99,7 @@ fn without_builds_the_links_checksum_decides() {
     assert_eq!(known(&linked, lookup), NEITHER);
     // Below the directory for debug files of the process's root.
     let root = directory.file("root");
-    let inner = directory.0.strip_prefix("/").expect("it is absolute");
+    let inner = directory.path().strip_prefix("/").expect("it is absolute");
     let place = root.join(DIRECTORY).join(inner);
     std::fs::create_dir_all(&place).expect("a directory");
     std::fs::write(place.join("p.debug"), &bytes).expect("ours");
@@ -140,14 +108,14 @@ fn without_builds_the_links_checksum_decides() {
 
 #[test]
 fn what_dwz_has_shared_is_found_below_the_root() {
-    let Some(directory) = Directory::new("dwz", &["-Wl,--build-id"]) else { return };
+    let Some(directory) = programs("dwz", &["-Wl,--build-id"]) else { return };
     std::fs::copy(directory.file("p.debug"), directory.file("q.debug")).expect("a copy");
     std::fs::create_dir_all(directory.file("root/shared")).expect("a directory");
     let args = ["-m", "root/shared/s.debug", "-M", "/shared/s.debug", "p.debug", "q.debug"];
-    if !directory.run("dwz", &args) {
+    if directory.run("dwz", &args).is_none() {
         return;
     }
-    directory.install("p.debug", "root");
+    install(&directory, "p.debug", "root");
     let (bare, root) = (directory.file("bare"), directory.file("root"));
     assert_eq!(known(&bare, Lookup::below(&root)), BOTH);
     // The types are in what is shared.
@@ -171,7 +139,7 @@ impl Server for Asked {
 
 #[test]
 fn a_server_is_asked_for_what_is_nowhere_here() {
-    let Some(directory) = Directory::new("server", &["-Wl,--build-id"]) else { return };
+    let Some(directory) = programs("server", &["-Wl,--build-id"]) else { return };
     let (bare, root) = (directory.file("bare"), directory.file("root"));
     let has = |file: &str| Asked { has: Some(directory.file(file)), ..Asked::default() };
     let right = has("p.debug");
@@ -182,7 +150,7 @@ fn a_server_is_asked_for_what_is_nowhere_here() {
         assert_eq!(known(&bare, Lookup { root: &root, server: Some(&wrong) }), NEITHER);
         assert!(!wrong.builds.borrow().is_empty());
     }
-    directory.install("p.debug", "root");
+    install(&directory, "p.debug", "root");
     let idle = has("q");
     assert_eq!(known(&bare, Lookup { root: &root, server: Some(&idle) }), BOTH);
     assert!(idle.builds.borrow().is_empty(), "nobody is told what need not be asked");

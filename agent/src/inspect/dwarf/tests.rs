@@ -1,6 +1,6 @@
 //! Programs with debug information, sound and spoiled.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use gimli::SectionId;
@@ -8,6 +8,7 @@ use gimli::SectionId;
 use super::Debug;
 use crate::inspect::address::VirtAddr;
 use crate::inspect::debug_file::Lookup;
+use crate::scratch::Directory;
 
 /// Compiles a program of `tests/programs`; `None` if there is no such compiler.
 fn build(compiler: &str, arguments: &str, source: &str, out: &Path) -> Option<()> {
@@ -23,22 +24,6 @@ fn build(compiler: &str, arguments: &str, source: &str, out: &Path) -> Option<()
             println!("skipped: needs {compiler}");
             None
         }
-    }
-}
-
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("remora-dwarf-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory is made");
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -71,8 +56,8 @@ fn signature_of(debug: &Debug, program: &Path, name: &str) -> String {
 
 #[test]
 fn signatures_are_written_as_the_language_writes_them() {
-    let directory = Directory::new("signatures");
-    let program = directory.0.join("program");
+    let directory = Directory::new("dwarf-signatures");
+    let program = directory.file("program");
     for (compiler, arguments, source, expected) in [
         (
             "gcc",
@@ -124,8 +109,8 @@ fn signatures_are_written_as_the_language_writes_them() {
 
 #[test]
 fn debug_information_in_another_file_is_found_beside_the_program() {
-    let directory = Directory::new("aside");
-    let program = directory.0.join("program");
+    let directory = Directory::new("dwarf-aside");
+    let program = directory.file("program");
     let Some(()) = build("gcc", "-g -O2 -Wl,--build-id=none", "values.c", &program) else { return };
     let before = signature_of(
         &Debug::open(&program, Lookup::below(Path::new("/"))).expect("it can be read"),
@@ -134,7 +119,7 @@ fn debug_information_in_another_file_is_found_beside_the_program() {
     );
     let (_, address) = functions(&program, "texts").remove(0);
     let objcopy = |arguments: &[&str]| {
-        let done = Command::new("objcopy").current_dir(&directory.0).args(arguments).status();
+        let done = Command::new("objcopy").current_dir(directory.path()).args(arguments).status();
         assert!(done.expect("objcopy is there").success(), "{arguments:?}");
     };
     objcopy(&["--only-keep-debug", "program", "program.debug"]);
@@ -150,8 +135,8 @@ fn debug_information_in_another_file_is_found_beside_the_program() {
 
 #[test]
 fn split_debug_information_is_refused() {
-    let directory = Directory::new("split");
-    let program = directory.0.join("program");
+    let directory = Directory::new("dwarf-split");
+    let program = directory.file("program");
     for version in ["-gdwarf-4", "-gdwarf-5"] {
         let arguments = format!("-g -gsplit-dwarf {version}");
         let Some(()) = build("gcc", &arguments, "values.c", &program) else { return };
@@ -173,8 +158,8 @@ fn next(state: &mut u64) -> usize {
 
 #[test]
 fn spoiled_debug_information_is_read_without_harm() {
-    let directory = Directory::new("spoiled");
-    let program = directory.0.join("program");
+    let directory = Directory::new("dwarf-spoiled");
+    let program = directory.file("program");
     for (compiler, arguments, source) in [
         ("gcc", "-g -O2", "values.c"),
         ("gcc", "-g -O2 -gdwarf-4", "altered.c"),

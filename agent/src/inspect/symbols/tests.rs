@@ -1,46 +1,12 @@
 //! Symbols of real files, made here.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use super::*;
+use crate::scratch::Directory;
 
-/// A directory that is removed with what is in it.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("remora-sym-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory");
-        Self(path)
-    }
-
-    /// Runs a command in it; tells whether there is such a program.
-    fn run(&self, program: &str, args: &[&str]) -> bool {
-        match Command::new(program).args(args).current_dir(&self.0).output() {
-            Ok(output) => {
-                let errors = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "{program} {args:?}: {errors}");
-                true
-            }
-            Err(_) => {
-                println!("skipped: needs {program}");
-                false
-            }
-        }
-    }
-
-    fn index(&self, file: &str) -> (Module, Index) {
-        let module = Module::open(&self.0.join(file)).expect("a program");
-        let index = Index::read(&module, Lookup::below(&self.0)).expect("symbols");
-        (module, index)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn indexed(directory: &Directory, file: &str) -> (Module, Index) {
+    let module = Module::open(&directory.file(file)).expect("a program");
+    let index = Index::read(&module, Lookup::below(directory.path())).expect("symbols");
+    (module, index)
 }
 
 const SOURCE: &str = r#"
@@ -57,9 +23,9 @@ int main(int count, char **) { return shop::Cart().total(count) + plain(count); 
 
 fn compiled(name: &str) -> Option<Directory> {
     let directory = Directory::new(name);
-    std::fs::write(directory.0.join("p.cc"), SOURCE).expect("a source");
+    std::fs::write(directory.file("p.cc"), SOURCE).expect("a source");
     let args = ["-O1", "-Wl,--build-id", "-o", "p", "p.cc"];
-    directory.run("g++", &args).then_some(directory)
+    directory.run("g++", &args).map(|_| directory)
 }
 
 fn named(index: &Index, name: &str) -> Vec<Function> {
@@ -68,8 +34,8 @@ fn named(index: &Index, name: &str) -> Vec<Function> {
 
 #[test]
 fn functions_are_found_by_any_of_their_names() {
-    let Some(directory) = compiled("names") else { return };
-    let (module, index) = directory.index("p");
+    let Some(directory) = compiled("symbols-names") else { return };
+    let (module, index) = indexed(&directory, "p");
     let [total] = named(&index, "shop::Cart::total").try_into().expect("one");
     assert_eq!((total.language, total.origin), (Language::Cpp, Origin::Symbols));
     assert_eq!(total.linkage, "_ZNK4shop4Cart5totalEi");
@@ -94,61 +60,60 @@ fn functions_are_found_by_any_of_their_names() {
 
 #[test]
 fn a_stripped_program_has_its_debug_file() {
-    let Some(directory) = compiled("debug") else { return };
-    if !directory.run("objcopy", &["--only-keep-debug", "p", "p.debug"]) {
+    let Some(directory) = compiled("symbols-debug") else { return };
+    if directory.run("objcopy", &["--only-keep-debug", "p", "p.debug"]).is_none() {
         return;
     }
     directory.run("objcopy", &["--strip-all", "p", "bare"]);
-    let (_, index) = directory.index("bare");
+    let (_, index) = indexed(&directory, "bare");
     assert!(index.is_stripped() && named(&index, "plain").is_empty());
     // By the link's name, beside the program.
     directory.run("objcopy", &["--add-gnu-debuglink=p.debug", "bare", "linked"]);
-    let (_, index) = directory.index("linked");
+    let (_, index) = indexed(&directory, "linked");
     let [plain] = named(&index, "plain").try_into().expect("one");
     assert_eq!(plain.origin, Origin::DebugFile);
     // By the build id, below the process's root.
-    let (module, _) = directory.index("bare");
+    let (module, _) = indexed(&directory, "bare");
     let id: String =
         module.build_id().expect("asked for").iter().map(|b| format!("{b:02x}")).collect();
     let (first, rest) = id.split_at(2);
-    let place = directory.0.join("usr/lib/debug/.build-id").join(first);
+    let place = directory.file("usr/lib/debug/.build-id").join(first);
     std::fs::create_dir_all(&place).expect("a directory");
-    std::fs::copy(directory.0.join("p.debug"), place.join(format!("{rest}.debug")))
-        .expect("a copy");
-    let (_, index) = directory.index("bare");
+    std::fs::copy(directory.file("p.debug"), place.join(format!("{rest}.debug"))).expect("a copy");
+    let (_, index) = indexed(&directory, "bare");
     assert_eq!(named(&index, "plain").len(), 1);
     // One of another build is not taken.
-    std::fs::write(directory.0.join("q.cc"), SOURCE.replace("n * 3", "n * 5")).expect("a source");
+    std::fs::write(directory.file("q.cc"), SOURCE.replace("n * 3", "n * 5")).expect("a source");
     directory.run("g++", &["-O1", "-Wl,--build-id", "-o", "q", "q.cc"]);
     directory.run("objcopy", &["--only-keep-debug", "q", "p.debug"]);
-    std::fs::remove_dir_all(directory.0.join("usr")).expect("it was there");
-    let (_, index) = directory.index("linked");
+    std::fs::remove_dir_all(directory.file("usr")).expect("it was there");
+    let (_, index) = indexed(&directory, "linked");
     assert!(named(&index, "plain").is_empty());
 }
 
 #[test]
 fn packed_symbols_are_read() {
-    let Some(directory) = compiled("mini") else { return };
-    if !directory.run("xz", &["--version"]) {
+    let Some(directory) = compiled("symbols-mini") else { return };
+    if directory.run("xz", &["--version"]).is_none() {
         return;
     }
     directory.run("objcopy", &["--only-keep-debug", "p", "mini"]);
     directory.run("xz", &["mini"]);
     let args = ["--strip-all", "--add-section", ".gnu_debugdata=mini.xz", "p", "packed"];
-    if !directory.run("objcopy", &args) {
+    if directory.run("objcopy", &args).is_none() {
         return;
     }
-    let (_, index) = directory.index("packed");
+    let (_, index) = indexed(&directory, "packed");
     let [plain] = named(&index, "plain").try_into().expect("one");
     assert_eq!(plain.origin, Origin::MiniDebug);
     // Damage costs the symbols, nothing else.
-    let mut bytes = std::fs::read(directory.0.join("packed")).expect("made");
-    let (module, _) = directory.index("packed");
+    let mut bytes = std::fs::read(directory.file("packed")).expect("made");
+    let (module, _) = indexed(&directory, "packed");
     let section = module.section(".gnu_debugdata").expect("added");
     let at = usize::try_from(section.offset.0 + section.size / 2).expect("small");
     bytes[at] ^= 0xff;
-    std::fs::write(directory.0.join("damaged"), bytes).expect("a file");
-    let (_, index) = directory.index("damaged");
+    std::fs::write(directory.file("damaged"), bytes).expect("a file");
+    let (_, index) = indexed(&directory, "damaged");
     assert!(index.is_stripped());
 }
 
@@ -161,8 +126,8 @@ const GO: &str = "package main\n\nimport \"fmt\"\n\ntype T struct{ n int }\n\n\
 fn go_tells_its_functions_though_stripped() {
     for (name, flags) in [("static", "-s -w"), ("pie", "-s -w -buildmode=pie")] {
         let directory = Directory::new(name);
-        std::fs::write(directory.0.join("p.go"), GO).expect("a source");
-        if !directory.run("go", &["build", "-o", "whole", "p.go"]) {
+        std::fs::write(directory.file("p.go"), GO).expect("a source");
+        if directory.run("go", &["build", "-o", "whole", "p.go"]).is_none() {
             return;
         }
         let mut args = vec!["build", "-ldflags=-s -w", "-o", "bare"];
@@ -171,14 +136,14 @@ fn go_tells_its_functions_though_stripped() {
         }
         args.push("p.go");
         directory.run("go", &args);
-        let (_, bare) = directory.index("bare");
+        let (_, bare) = indexed(&directory, "bare");
         let [main] = named(&bare, "main.main").try_into().expect("one");
         assert_eq!((main.language, main.origin), (Language::Go, Origin::GoTable), "{name}");
         let [wrapper] = named(&bare, "main.(*T).M").try_into().expect("one");
         assert_eq!(wrapper.variant, Variant::GoWrapper, "{name}");
         assert!(bare.functions(|name| name == "runtime.morestack").len() == 1, "{name}");
         if name == "static" {
-            let (_, whole) = directory.index("whole");
+            let (_, whole) = indexed(&directory, "whole");
             let [told] = named(&whole, "main.main").try_into().expect("one");
             assert_eq!((told.address, told.language), (main.address, Language::Go));
         }

@@ -10,13 +10,15 @@ use agent_common::kind;
 use super::*;
 use crate::inspect::elf::Module;
 use crate::run::held::{Held, Next};
+use crate::scratch::Directory;
 use reader::Ends;
 
 const TGID: u32 = 7;
 
 /// A process that has a program mapped, as `/proc` tells it, and nobody who reads files before he is asked to.
 struct Scene {
-    proc: PathBuf,
+    /// Is looked into until the end.
+    _proc: Directory,
     stacks: Stacks,
     ends: Ends,
     held: Held,
@@ -26,22 +28,21 @@ struct Scene {
 
 impl Scene {
     fn new(name: &str) -> Self {
-        let proc =
-            std::env::temp_dir().join(format!("remora-stacks-{}-{name}", std::process::id()));
+        let proc = Directory::new(&format!("stacks-{name}"));
         let program = Path::new("/bin/sh");
         let module = Module::open(program).expect("a program");
         let mut segments = module.segments().iter();
         let code = segments.find(|segment| segment.executable).expect("a program has code");
         let start = 0x5000_0000_u64;
         let end = start + code.file_size.next_multiple_of(4096);
-        let files = proc.join(format!("{TGID}/map_files"));
+        let files = proc.file(&format!("{TGID}/map_files"));
         fs::create_dir_all(&files).expect("the directory is ours");
         symlink(program, files.join(format!("{start:x}-{end:x}"))).expect("the directory is ours");
         let line = format!("{start:x}-{end:x} r-xp {:08x} fe:00 12 /bin/sh\n", code.offset.0);
-        fs::write(proc.join(format!("{TGID}/maps")), line).expect("the directory is ours");
+        fs::write(proc.file(&format!("{TGID}/maps")), line).expect("the directory is ours");
         let (reader, ends) = Reader::connected().expect("a counter");
-        let stacks = Stacks::new(proc.clone(), reader);
-        Self { proc, stacks, ends, held: Held::default(), instruction: start + 64 }
+        let stacks = Stacks::new(proc.path().to_owned(), reader);
+        Self { _proc: proc, stacks, ends, held: Held::default(), instruction: start + 64 }
     }
 
     /// A stack arrives.
@@ -73,12 +74,6 @@ impl Scene {
             },
         };
         next.map(name).collect()
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.proc);
     }
 }
 

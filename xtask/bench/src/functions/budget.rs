@@ -46,13 +46,14 @@ pub(super) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let Some(remora) = settings.agent.as_deref() else { bail!("there is no agent to measure") };
     let watched = if settings.quick { WATCHED / 5 } else { WATCHED };
     let scratch = Scratch::new("budget")?;
+    let scene = Scene { settings, remora, scratch: scratch.path(), watched };
     let rounds = settings.rounds(7);
     let [mut hot, mut broad, mut rare] = [(); 3].map(|()| Taken::default());
     for round in 0..rounds {
         println!("  round {} of {rounds}", round + 1);
-        hot_function(settings, remora, scratch.path(), watched, &mut hot)?;
-        busy_server(settings, remora, scratch.path(), watched, &mut broad)?;
-        rare_function(settings, remora, scratch.path(), watched, &mut rare)?;
+        hot_function(&scene, &mut hot)?;
+        busy_server(&scene, &mut broad)?;
+        rare_function(&scene, &mut rare)?;
     }
     let percent = |ms: &[f64]| {
         let share = ms.iter().map(|ms| ms / watched.as_millis() as f64 * 100.0);
@@ -120,37 +121,53 @@ impl Taken {
     }
 }
 
-fn arguments(scratch: &Path, functions: &str) -> Vec<String> {
-    let file = scratch.join("spans").to_string_lossy().into_owned();
-    ["--stats", "--functions", functions, "--file", &file].map(str::to_owned).to_vec()
+/// Who is measured, where, for how long.
+struct Scene<'a> {
+    settings: &'a Settings,
+    remora: &'a Path,
+    scratch: &'a Path,
+    watched: Duration,
+}
+
+impl Scene<'_> {
+    fn agent(&self, pids: &[u32], functions: &str) -> Result<Agent> {
+        let file = self.scratch.join("spans").to_string_lossy().into_owned();
+        let args = ["--stats", "--functions", functions, "--file", &file].map(str::to_owned);
+        Agent::start(self.remora, pids, &args)
+    }
+
+    /// Work that goes on, until it is told to end, from before probes are there to the end of the time
+    /// that is watched: what it gives, and the agent.
+    fn beside<T: Send>(
+        &self,
+        (pids, functions): (&[u32], &str),
+        work: impl FnOnce(&AtomicBool) -> Result<T> + Send,
+    ) -> Result<(T, Agent)> {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let work = scope.spawn(|| work(&over));
+            let agent = self.agent(pids, functions);
+            if let Ok(agent) = &agent {
+                sys::rest(self.watched.saturating_sub(agent.ready_at().elapsed()));
+            }
+            over.store(true, Ordering::Relaxed);
+            let given = work.join().unwrap_or_else(|_| bail!("the thread that works has panicked"));
+            Ok((given?, agent?))
+        })
+    }
 }
 
 /// One function, called without a pause from before it is probed.
-fn hot_function(
-    settings: &Settings,
-    remora: &Path,
-    scratch: &Path,
-    watched: Duration,
-    taken: &mut Taken,
-) -> Result<()> {
-    let mut callee = Callee::of(&mut std::process::Command::new(compiled(settings, &CPP)?))?;
-    let (pid, over) = (callee.pid(), AtomicBool::new(false));
-    let calls = || {
+fn hot_function(scene: &Scene<'_>, taken: &mut Taken) -> Result<()> {
+    let program = compiled(scene.settings, &CPP)?;
+    let mut callee = Callee::of(&mut std::process::Command::new(program))?;
+    let pid = callee.pid();
+    let (batches, agent) = scene.beside((&[pid], CPP.pattern), |over| {
         let mut batches = Vec::new();
         while !over.load(Ordering::Relaxed) {
             batches.push(callee.batch(BATCH)?);
         }
-        anyhow::Ok(batches)
-    };
-    let (batches, agent) = std::thread::scope(|scope| {
-        let calls = scope.spawn(calls);
-        let agent = Agent::start(remora, &[pid], &arguments(scratch, CPP.pattern));
-        if let Ok(agent) = &agent {
-            sys::rest(watched.saturating_sub(agent.ready_at().elapsed()));
-        }
-        over.store(true, Ordering::Relaxed);
-        let batches = calls.join().unwrap_or_else(|_| bail!("the thread that calls has panicked"));
-        anyhow::Ok((batches?, agent?))
+        Ok(batches)
     })?;
     // Most batches have no hit, each of which costs as much as hundreds of calls: a batch that takes
     // twice as long as most has some, and the others differ by noise, of which there is much in seconds.
@@ -163,27 +180,22 @@ fn hot_function(
 
 /// One function that is called some times in a row and then rests, so that its probes' code is in no cache
 /// when the next ones come. As many as the budget lets be, if each costs what it was measured to cost.
-fn rare_function(
-    settings: &Settings,
-    remora: &Path,
-    scratch: &Path,
-    watched: Duration,
-    taken: &mut Taken,
-) -> Result<()> {
+fn rare_function(scene: &Scene<'_>, taken: &mut Taken) -> Result<()> {
     /// Calls in a row, and how often.
     const ROW: u64 = 10;
     const EVERY: Duration = Duration::from_millis(10);
-    let mut callee = Callee::of(&mut std::process::Command::new(compiled(settings, &CPP)?))?;
+    let program = compiled(scene.settings, &CPP)?;
+    let mut callee = Callee::of(&mut std::process::Command::new(program))?;
     let rows = |callee: &mut Callee| {
         let (begun, mut each) = (Instant::now(), Vec::new());
-        while begun.elapsed() < watched {
+        while begun.elapsed() < scene.watched {
             each.push(callee.batch(ROW)? * ROW as f64);
             sys::rest(EVERY);
         }
         anyhow::Ok(each)
     };
     let plain = rows(&mut callee)?;
-    let agent = Agent::start(remora, &[callee.pid()], &arguments(scratch, CPP.pattern))?;
+    let agent = scene.agent(&[callee.pid()], CPP.pattern)?;
     let probed = rows(&mut callee)?;
     let plain_ns = median(plain);
     taken.measured_ms.push(probed.iter().map(|ns| ns - plain_ns).sum::<f64>() / 1e6);
@@ -191,13 +203,8 @@ fn rare_function(
 }
 
 /// Every function that a server has, while it is asked as fast as it answers.
-fn busy_server(
-    settings: &Settings,
-    remora: &Path,
-    scratch: &Path,
-    watched: Duration,
-    taken: &mut Taken,
-) -> Result<()> {
+fn busy_server(scene: &Scene<'_>, taken: &mut Taken) -> Result<()> {
+    let Scene { settings, scratch, .. } = *scene;
     let workshop = Workshop { programs: &settings.programs, cache: &settings.cache, scratch };
     let server = servers::nginx_static(&workshop)?;
     let client = Client::probe(server.port)?;
@@ -208,22 +215,11 @@ fn busy_server(
         warm_up: Duration::ZERO,
         measured: Duration::from_millis(500),
     };
-    let over = AtomicBool::new(false);
-    let load = || {
+    let ((), agent) = scene.beside((&server.pids(), "*"), |over| {
         while !over.load(Ordering::Relaxed) {
             client.run(plan, &mut |_| Ok(()))?;
         }
-        anyhow::Ok(())
-    };
-    let agent = std::thread::scope(|scope| {
-        let load = scope.spawn(load);
-        let agent = Agent::start(remora, &server.pids(), &arguments(scratch, "*"));
-        if let Ok(agent) = &agent {
-            sys::rest(watched.saturating_sub(agent.ready_at().elapsed()));
-        }
-        over.store(true, Ordering::Relaxed);
-        let load = load.join().unwrap_or_else(|_| bail!("the thread with the load has panicked"));
-        load.and(agent)
+        Ok(())
     })?;
     taken.add(agent)
 }

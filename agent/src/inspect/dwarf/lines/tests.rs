@@ -1,49 +1,18 @@
 //! Every address of programs that are compiled here, as `addr2line` says it; and spoiled files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::*;
 use crate::inspect::demangle::demangle;
+use crate::scratch::Directory;
 
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("remora-lines-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory");
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// Runs a program in it; what it prints. `None`: there is no such program.
-    fn run(&self, program: &str, args: &[&str]) -> Option<String> {
-        let output = Command::new(program).args(args).current_dir(&self.0).output();
-        let Ok(output) = output else {
-            println!("skipped: needs {program}");
-            return None;
-        };
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {args:?}: {errors}");
-        Some(String::from_utf8(output.stdout).expect("text"))
-    }
-
-    /// Compiles the program of the scene to `p`.
-    fn compile(&self, compiler: &str, source: &str, flags: &[&str]) -> Option<()> {
-        let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/programs/functions/");
-        let source = format!("{sources}{source}");
-        let args = [flags, &["-o", "p", &source]].concat();
-        self.run(compiler, &args).map(drop)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// Compiles the program of a scene to `p`.
+fn compile(directory: &Directory, compiler: &str, source: &str, flags: &[&str]) -> Option<()> {
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/programs/functions/");
+    let source = format!("{sources}{source}");
+    let args = [flags, &["-o", "p", &source]].concat();
+    directory.run(compiler, &args).map(drop)
 }
 
 /// Every third address of the functions whose names have a word.
@@ -72,7 +41,7 @@ fn told(directory: &Directory, program: &str, all: &[VirtAddr]) -> Option<Vec<Ve
     std::fs::write(directory.file("addresses"), input).expect("a file");
     let input = std::fs::File::open(directory.file("addresses")).expect("a file");
     let mut command = Command::new(name);
-    command.args(["-a", "-f", "-i", "-e", program]).current_dir(&directory.0);
+    command.args(["-a", "-f", "-i", "-e", program]).current_dir(directory.path());
     let Ok(output) = command.stdin(Stdio::from(input)).output() else {
         println!("skipped: needs {name}");
         return None;
@@ -140,7 +109,7 @@ fn check(directory: &Directory, program: &str, word: &str) -> Option<usize> {
 
 #[test]
 fn every_address_is_told_as_addr2line_tells_it() {
-    let directory = Directory::new("all");
+    let directory = Directory::new("lines-all");
     for (compiler, flags, least) in [
         ("g++", &["-O2", "-g"][..], 100),
         ("g++", &["-O0", "-g"], 0),
@@ -153,13 +122,13 @@ fn every_address_is_told_as_addr2line_tells_it() {
         ("clang++", &["-O2", "-gline-tables-only"], 100),
     ] {
         let source = "stacks/inlined.cpp";
-        let Some(()) = directory.compile(compiler, source, flags) else { continue };
+        let Some(()) = compile(&directory, compiler, source, flags) else { continue };
         let Some(inlined) = check(&directory, "p", "") else { return };
         assert!(inlined >= least, "{compiler} {flags:?}: {inlined}");
     }
     for flags in [&["-g", "-Copt-level=2"][..], &["-Cdebuginfo=1", "-Copt-level=3", "-Clto=fat"]] {
         let flags = &[flags, &["--edition=2024"]].concat();
-        let Some(()) = directory.compile("rustc", "stacks/raise.rs", flags) else { continue };
+        let Some(()) = compile(&directory, "rustc", "stacks/raise.rs", flags) else { continue };
         let Some(inlined) = check(&directory, "p", "raise") else { return };
         assert!(inlined > 100, "{flags:?}: {inlined}");
     }
@@ -167,8 +136,8 @@ fn every_address_is_told_as_addr2line_tells_it() {
 
 #[test]
 fn what_was_put_aside_is_found() {
-    let directory = Directory::new("aside");
-    let Some(()) = directory.compile("g++", "stacks/inlined.cpp", &["-O2", "-g"]) else { return };
+    let directory = Directory::new("lines-aside");
+    let Some(()) = compile(&directory, "g++", "stacks/inlined.cpp", &["-O2", "-g"]) else { return };
     let run = |program, args: &[&str]| directory.run(program, args);
     let keep = ["--only-keep-debug", "--compress-debug-sections", "p", "p.debug"];
     run("objcopy", &keep).expect("objcopy is there");
@@ -188,11 +157,11 @@ fn what_was_put_aside_is_found() {
 
 #[test]
 fn a_file_without_has_none() {
-    let directory = Directory::new("none");
-    let Some(()) = directory.compile("g++", "stacks/inlined.cpp", &["-O2"]) else { return };
+    let directory = Directory::new("lines-none");
+    let Some(()) = compile(&directory, "g++", "stacks/inlined.cpp", &["-O2"]) else { return };
     let module = Module::open(&directory.file("p")).expect("a module");
     assert!(
-        Lines::open(&module, Lookup::below(&directory.0), BYTES_MAX)
+        Lines::open(&module, Lookup::below(directory.path()), BYTES_MAX)
             .expect("it can be read")
             .is_none()
     );
@@ -200,8 +169,8 @@ fn a_file_without_has_none() {
 
 #[test]
 fn spoiled_files_tell_something_else_or_nothing() {
-    let directory = Directory::new("spoiled");
-    let Some(()) = directory.compile("g++", "stacks/inlined.cpp", &["-O2", "-g"]) else { return };
+    let directory = Directory::new("lines-spoiled");
+    let Some(()) = compile(&directory, "g++", "stacks/inlined.cpp", &["-O2", "-g"]) else { return };
     let whole = std::fs::read(directory.file("p")).expect("it is there");
     let module = Module::open(&directory.file("p")).expect("a module");
     let all: Vec<VirtAddr> = addresses(&directory, "p", "").into_iter().step_by(9).collect();
@@ -213,7 +182,7 @@ fn spoiled_files_tell_something_else_or_nothing() {
                 spoiled[at] = value;
                 std::fs::write(directory.file("q"), &spoiled).expect("a file");
                 let module = Module::open(&directory.file("q")).expect("its headers are whole");
-                let lines = Lines::open(&module, Lookup::below(&directory.0), BYTES_MAX);
+                let lines = Lines::open(&module, Lookup::below(directory.path()), BYTES_MAX);
                 if let Ok(Some(lines)) = lines {
                     assert_eq!(calls(&lines, &all).len(), all.len());
                 }
@@ -224,9 +193,9 @@ fn spoiled_files_tell_something_else_or_nothing() {
 
 #[test]
 fn packed_sections_that_are_too_short_are_damaged() {
-    let directory = Directory::new("short");
+    let directory = Directory::new("lines-short");
     let flags = ["-O2", "-g", "-gz"];
-    let Some(()) = directory.compile("g++", "stacks/inlined.cpp", &flags) else { return };
+    let Some(()) = compile(&directory, "g++", "stacks/inlined.cpp", &flags) else { return };
     let mut file = std::fs::read(directory.file("p")).expect("it is there");
     let module = Module::open(&directory.file("p")).expect("a module");
     let info = module.section(".debug_info").expect("it has lines");
@@ -238,7 +207,7 @@ fn packed_sections_that_are_too_short_are_damaged() {
         file[header + 32..header + 40].copy_from_slice(&size.to_le_bytes());
         std::fs::write(directory.file("q"), &file).expect("a file");
         let module = Module::open(&directory.file("q")).expect("its headers are whole");
-        let lines = Lines::open(&module, Lookup::below(&directory.0), BYTES_MAX);
+        let lines = Lines::open(&module, Lookup::below(directory.path()), BYTES_MAX);
         assert!(matches!(lines, Err(LinesError::Packed { .. })), "{size}: {lines:?}");
     }
 }
