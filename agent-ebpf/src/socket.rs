@@ -113,7 +113,9 @@ pub fn is_accepted(sock: impl Sock) -> bool {
 /// Where in the TCP stream the process has read to; `None` for sockets that are not plain TCP.
 #[inline(always)]
 pub fn read_to(sock: Found) -> Option<u32> {
-    tcp_position(sock, Way::Inbound)?.seq
+    let tcp = sock.as_tcp()?;
+    let is_layered = tcp.load::<u64>(offset!(tcp_ulp_ops)) != 0;
+    if is_layered { None } else { Some(tcp.load(offset!(tcp_copied_seq))) }
 }
 
 /// Whether bytes had moved, either way, before the `moved` ones.
