@@ -7,7 +7,7 @@ use object::read::elf::ProgramHeader;
 use object::{Object, ObjectSection, ObjectSymbol, ReadCache, ReadRef};
 
 use super::nginx;
-use crate::discover::process::Facts;
+use crate::discover::process::{self, Facts};
 
 /// A language runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub fn detect(proc: &Path, facts: &Facts) -> Option<Runtime> {
         "dotnet" => return Some(Runtime::new("dotnet", "", "dotnet")),
         _ => {}
     }
-    go(&proc.join(facts.tgid.0.to_string()).join("exe"))
+    go(&process::directory(proc, facts.tgid).join("exe"))
 }
 
 /// Go's runtime, if that is what an executable has.
