@@ -48,8 +48,7 @@ impl Agent {
         for id in sockets {
             let record = event::close(*id, clock::now(), self.unseen);
             self.unseen = self.unseen.wrapping_add(1);
-            let (_, selection) = self.capture.split();
-            self.inbox.arrive(&record, selection)?;
+            self.inbox.arrive(&record, self.capture.selection())?;
         }
         Ok(())
     }

@@ -162,14 +162,6 @@ mod tests {
             (&[0xc5, 0xf8, 0x77], Refused),                            // vzeroupper
             (&[0x62, 0xf1, 0x7c, 0x48, 0x10, 0x00], Refused),          // vmovups zmm
             (&[0x8e, 0xd0], Refused),                                  // mov ss, eax
-            (&[0x9c], Refused),                                        // pushf
-            (&[0x66, 0x9c], Refused),                                  // pushf of 2
-            (&[0xf3, 0xa4], Refused),                                  // rep movsb
-            (&[0xf3, 0x48, 0xab], Refused),                            // rep stosq
-            (&[0xf2, 0xae], Refused),                                  // repne scasb
-            (&[0xa4], Stepped),                                        // movsb
-            (&[0xc7, 0xf8, 0, 0, 0, 0], Refused),                      // xbegin
-            (&[0x9d], Stepped),                                        // popf
             (&[0x0f, 0xa2], Stepped),                                  // cpuid
             (&[], Refused),
         ] {

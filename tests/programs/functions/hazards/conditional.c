@@ -68,7 +68,7 @@ static long every(long (*function)(long, long), long *count) {
     return (long)sum;
 }
 
-enum { ROUNDS = 20 };
+enum { ROUNDS = 4 };
 
 // What is only probed if there is no argument: what is jumped into.
 static int alone;
@@ -94,14 +94,14 @@ int main(int count, char **words) {
     EACH(COUNT)
 
     long ends = 0, meets = 0, chosen = 0;
-    for (long n = 0; n < 200; ++n) {
+    for (long n = 0; n < 50; ++n) {
         // Goes on to the end, or is met half way.
         sum = sum * 31 + (unsigned long)hot(n * 10, -1);
         sum = sum * 31 + (unsigned long)hot(n * 10, n * 5);
         ++ends;
         ++meets;
     }
-    calls("hot", 400);
+    calls("hot", 100);
     long bottoms = 0, downs = 0;
     for (long n = 0; n < 100; ++n, ++bottoms) {
         sum = sum * 31 + (unsigned long)down(n, 0);
