@@ -148,6 +148,30 @@ fn what_somebody_else_has_written_is_no_closed_connection() {
 }
 
 #[test]
+fn a_process_goes_on_when_its_first_thread_has_ended() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let answer = "w:HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok";
+    let (server, port) = python("raw.py", &["t", "r:\\r\\n\\r\\n", answer, "c"]);
+    let stat = format!("/proc/{}/stat", server.pid());
+    until("the first thread's end", || std::fs::read_to_string(&stat).ok()?.find(") Z ").map(drop));
+    for how in [["--pid", &pid(&server)], ["--port", &port]] {
+        let found = Command::new(binary()).arg("plan").args(how).output().expect("it runs");
+        assert!(found.status.success(), "{how:?}: {found:?}");
+    }
+    let agent = Agent::run(&scratch, &["--port", &port]);
+    let answer = get(port.parse().expect("it prints its port"), "/threads");
+    assert!(answer.ends_with("ok"), "{answer}");
+    let ended = agent.stop();
+    let [span] = ended.spans.as_slice() else { panic!("{:#?}", ended.log) };
+    assert_eq!((span.path(), span.int("http.response.status_code")), ("/threads", Some(200)));
+    let runtime = span.resource.get("process.runtime.name").and_then(|name| name.as_str());
+    assert_eq!(runtime, Some("cpython"));
+}
+
+#[test]
 fn exec_traces_from_the_first_instruction_and_ends_with_the_program() {
     if !is_root() {
         return;

@@ -1,9 +1,11 @@
 //! Which processes listen on which TCP ports, in every network namespace of the host.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
 
 use procfs::process::{FDTarget, Process};
 
+use super::process;
 use crate::event::ids::Tgid;
 
 /// Listening ports by process. Processes that vanish meanwhile, or that may not be looked into, are
@@ -13,7 +15,8 @@ pub fn by_process(tgids: &[Tgid]) -> HashMap<Tgid, BTreeSet<u16>> {
     let mut namespaces: HashMap<u64, HashMap<u64, u16>> = HashMap::new();
     let mut ports: HashMap<Tgid, BTreeSet<u16>> = HashMap::new();
     for tgid in tgids {
-        let Ok(process) = Process::new(tgid.0 as i32) else { continue };
+        let directory = process::directory(Path::new("/proc"), *tgid);
+        let Ok(process) = Process::new_with_root(directory) else { continue };
         let sockets = sockets(&process);
         if sockets.is_empty() {
             continue;

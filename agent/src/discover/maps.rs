@@ -4,6 +4,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::process;
 use crate::event::ids::Tgid;
 
 /// A part of a process's memory.
@@ -49,7 +50,7 @@ impl Mapping {
 
 /// What a process has mapped; nothing if it is gone.
 pub(crate) fn of(proc: &Path, tgid: Tgid) -> Vec<Mapping> {
-    let maps = fs::read(proc.join(tgid.0.to_string()).join("maps")).unwrap_or_default();
+    let maps = fs::read(process::directory(proc, tgid).join("maps")).unwrap_or_default();
     String::from_utf8_lossy(&maps).lines().filter_map(mapping).collect()
 }
 

@@ -79,10 +79,22 @@ pub struct Facts {
     pub cwd: PathBuf,
 }
 
+/// Where `/proc` tells of what a process has: of its memory, its files, its program. That is where it tells
+/// of its first thread, or if that has ended and others go on, where it tells of one of those.
+pub fn directory(proc: &Path, tgid: Tgid) -> PathBuf {
+    let own = proc.join(tgid.0.to_string());
+    let has_program = |directory: &Path| std::fs::read_link(directory.join("exe"));
+    let ended = has_program(&own).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let threads = ended.then(|| std::fs::read_dir(own.join("task")).ok()).flatten();
+    let mut threads = threads.into_iter().flatten().flatten().map(|entry| entry.path());
+    threads.find(|thread| has_program(thread).is_ok()).unwrap_or(own)
+}
+
 /// Reads what is known of a process.
 pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
-    let directory = proc.join(tgid.0.to_string());
-    let before = stat(&directory, tgid)?;
+    // Who it is, its first thread says even when it has ended.
+    let before = stat(&proc.join(tgid.0.to_string()), tgid)?;
+    let directory = directory(proc, tgid);
     let status = text(&directory, tgid, "status")?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -140,7 +152,7 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
         cwd,
     };
     // The id may have become another process while its files were read.
-    let after = stat(&directory, tgid)?;
+    let after = stat(&proc.join(tgid.0.to_string()), tgid)?;
     if after.start_ticks != facts.start_ticks {
         return read(proc, tgid);
     }
@@ -149,7 +161,7 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
 
 /// A variable of a process's environment as it was when its program began, if it is set and not empty.
 pub(crate) fn variable(proc: &Path, tgid: Tgid, name: &str) -> Option<String> {
-    value_of(&bytes(&proc.join(tgid.0.to_string()), "environ").ok()?, name)
+    value_of(&bytes(&directory(proc, tgid), "environ").ok()?, name)
 }
 
 fn value_of(environment: &[u8], name: &str) -> Option<String> {
@@ -186,7 +198,7 @@ pub fn start_ticks(proc: &Path, tgid: Tgid) -> Option<u64> {
 
 /// Device and inode of the program that a process runs now.
 pub fn exe_id(proc: &Path, tgid: Tgid) -> Option<(u64, u64)> {
-    let exe = proc.join(tgid.0.to_string()).join("exe");
+    let exe = directory(proc, tgid).join("exe");
     std::fs::metadata(exe).ok().map(|file| (file.dev(), file.ino()))
 }
 

@@ -54,7 +54,7 @@ impl Server for Aside {
 pub(super) fn check(program: &Program<'_>) {
     // Twice, and as text, takes three times as long: of some is enough.
     let sum = program.stack.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
-    if sum % 4 == 0 {
+    if sum.is_multiple_of(4) {
         let text = || look(program, Telling::Text).text;
         assert_eq!(text(), text(), "the same bytes say the same");
     } else {

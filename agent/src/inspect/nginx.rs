@@ -8,7 +8,7 @@ use object::{Object, ObjectSymbol};
 
 use super::reads::Reads;
 use super::runtime::READ_MAX;
-use crate::discover::process::Facts;
+use crate::discover::process::{self, Facts};
 
 /// How it and those that were made of it are called; more may follow (`nginx-debug`).
 const NAMES: [&str; 5] = ["nginx", "openresty", "angie", "freenginx", "tengine"];
@@ -20,7 +20,7 @@ const SYMBOL: &str = "ngx_http_top_body_filter";
 pub fn is_nginx(proc: &Path, facts: &Facts) -> bool {
     let name = facts.exe.file_name().unwrap_or_default().to_string_lossy();
     NAMES.iter().any(|known| name.starts_with(known))
-        || exports(&proc.join(facts.tgid.0.to_string()).join("exe")).unwrap_or(false)
+        || exports(&process::directory(proc, facts.tgid).join("exe")).unwrap_or(false)
 }
 
 pub(crate) fn exports(executable: &Path) -> Option<bool> {

@@ -8,7 +8,7 @@ use object::{Object, ObjectSection, ObjectSymbol, ReadRef};
 
 use super::nginx;
 use super::reads::Reads;
-use crate::discover::process::Facts;
+use crate::discover::process::{self, Facts};
 
 /// Most bytes that are read of a file to find out what it is: its symbols, above all.
 pub(super) const READ_MAX: u64 = 256 << 20;
@@ -80,7 +80,7 @@ pub fn detect(proc: &Path, facts: &Facts) -> Option<Runtime> {
         "dotnet" => return Some(Runtime::new("dotnet", "", "dotnet")),
         _ => {}
     }
-    go(&proc.join(facts.tgid.0.to_string()).join("exe"))
+    go(&process::directory(proc, facts.tgid).join("exe"))
 }
 
 /// Go's runtime, if that is what an executable has.

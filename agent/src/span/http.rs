@@ -58,6 +58,9 @@ const SECRET_HEADERS: [&str; 7] = [
     "x-amz-security-token",
 ];
 
+/// Headers whose values are URLs, which lose what secrets they carry.
+const URL_HEADERS: [&str; 3] = ["content-location", "location", "referer"];
+
 /// The methods that the conventions know by name.
 const METHODS: [&str; 10] =
     ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"];
@@ -214,10 +217,11 @@ fn capture_headers(
             .filter(|header| header.name.eq_ignore_ascii_case(name))
             .take(VALUES_MAX)
             .map(|header| {
-                if SECRET_HEADERS.contains(&name.as_str()) {
-                    REDACTED.to_owned()
-                } else {
-                    cut(&String::from_utf8_lossy(header.value), TEXT_MAX).to_owned()
+                let value = String::from_utf8_lossy(header.value);
+                match name.as_str() {
+                    name if SECRET_HEADERS.contains(&name) => REDACTED.to_owned(),
+                    name if URL_HEADERS.contains(&name) => redact::url(cut(&value, TEXT_MAX)),
+                    _ => cut(&value, TEXT_MAX).to_owned(),
                 }
             })
             .collect();

@@ -107,15 +107,18 @@ pub fn url(url: &str) -> String {
     let (host, place) = place.split_at(place.find('/').unwrap_or(place.len()));
     let search = search.strip_prefix('?').map(|search| format!("?{}", query(search)));
     let (host, place, search) = (authority(host), path(place), search.unwrap_or_default());
-    format!("{scheme}{host}{place}{search}{fragment}")
+    // What single sign-on hands to a browser is there.
+    let fragment = fragment.strip_prefix('#').map(|text| format!("#{}", query(text)));
+    format!("{scheme}{host}{place}{search}{}", fragment.unwrap_or_default())
 }
 
-/// A path without secrets among its parameters (`/a;key=value/b`).
+/// A path without secrets among its parameters (`/a;key=value/b`), or in a fragment, which is no part of what
+/// a client should send.
 pub fn path(path: &str) -> Cow<'_, str> {
-    if !has_any(path, b";") {
+    if !has_any(path, b";#") {
         return Cow::Borrowed(path);
     }
-    pairs(path, [';', '/'])
+    pairs(path, [';', '/', '#', '&'])
 }
 
 /// Whether a text has one of some characters. Without a way out of the loop, so that the compiler makes
@@ -127,11 +130,11 @@ fn has_any<const N: usize>(text: &str, of: &[u8; N]) -> bool {
 
 /// A query string without secrets.
 pub fn query(query: &str) -> Cow<'_, str> {
-    pairs(query, ['&', ';'])
+    pairs(query, ['&', ';', '#'])
 }
 
 /// Text in which separators (ASCII) stand between pairs of key and value.
-fn pairs(query: &str, separators: [char; 2]) -> Cow<'_, str> {
+fn pairs<const N: usize>(query: &str, separators: [char; N]) -> Cow<'_, str> {
     let secret = |pair: &str| {
         pair.split_once('=').is_some_and(|(key, value)| !value.is_empty() && is_secret(key))
     };

@@ -107,6 +107,9 @@ impl State {
         if let Some(process) = self.processes.get_mut(&task.tgid) {
             process.open_servers += 1;
             process.interleaves |= interleaved;
+            if operation.nonblocking {
+                process.looper = Some(task);
+            }
         }
         if !pipelined {
             self.tasks.enter(task, key);
@@ -134,7 +137,12 @@ impl State {
             }
             return;
         }
-        let Some(current) = self.tasks.current(operation.task) else { return };
+        let Some(current) = self.tasks.current(operation.task) else {
+            if let Some(process) = self.processes.get_mut(&operation.task.tgid) {
+                process.wanders |= process.looper == Some(operation.task);
+            }
+            return;
+        };
         let Some(server) = self.exchanges.get(current) else { return };
         // What is not asked for yet is not served.
         if !server.head_seen {

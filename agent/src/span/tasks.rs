@@ -26,6 +26,11 @@ pub(super) struct Process {
     pub(super) hands_off: bool,
     /// A response was written by the very thread that had read the request.
     pub(super) keeps: bool,
+    /// The last thread that has read a request on a non-blocking socket.
+    pub(super) looper: Option<TaskId>,
+    /// Such a thread has made a call while it served nothing: so it does what belongs to no request, or to one
+    /// that was answered before.
+    pub(super) wanders: bool,
     /// Server exchanges open now.
     pub(super) open_servers: u32,
     /// Exchanges open now.
@@ -34,9 +39,17 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn new(resource: Arc<Resource>, multiplexes_tasks: bool) -> Self {
-        let (interleaves, hands_off, keeps) = (false, false, false);
-        let (open_servers, open) = (0, 0);
-        Self { resource, multiplexes_tasks, interleaves, hands_off, keeps, open_servers, open }
+        Self {
+            resource,
+            multiplexes_tasks,
+            interleaves: false,
+            hands_off: false,
+            keeps: false,
+            looper: None,
+            wanders: false,
+            open_servers: 0,
+            open: 0,
+        }
     }
 }
 
@@ -97,7 +110,7 @@ impl Tasks {
 ///   Until the process has shown that its threads answer what they read, that remains to be proved
 ///   by the parent's own answer.
 /// * A thread on a non-blocking socket says something only while the process has a single request
-///   open, and then not for certain.
+///   open, and then not for certain; nothing if it was seen to call anyone while it had none.
 pub(super) fn within(
     task: TaskId,
     process: &Process,
@@ -115,7 +128,8 @@ pub(super) fn within(
         let confidence = if process.keeps { Confidence::Exact } else { Confidence::Inferred };
         return Some((method, confidence));
     }
-    (process.open_servers == 1).then_some((Method::Thread, Confidence::Inferred))
+    (process.open_servers == 1 && !process.wanders)
+        .then_some((Method::Thread, Confidence::Inferred))
 }
 
 /// Whether a thread is one that serves several requests at once, each to where it waits: the last socket

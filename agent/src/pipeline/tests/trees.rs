@@ -257,6 +257,33 @@ fn an_event_loop_says_something_only_with_one_request_open() {
 }
 
 #[test]
+fn an_event_loop_that_calls_for_nobody_says_nothing() {
+    let mut scene = two();
+    let s = scene.outside(1);
+    scene.nonblocking(&[s]);
+    // Before it has served anything, a call says nothing of it.
+    scene.call(FRONT, "/at-start");
+    scene.asked(FRONT, s, "/a");
+    scene.call(FRONT, "/of-a");
+    scene.answered(FRONT, s);
+    scene.call(FRONT, "/in-the-background");
+    scene.asked(FRONT, s, "/b");
+    scene.call(FRONT, "/of-b-or-in-the-background");
+    scene.answered(FRONT, s);
+    check(
+        &mut scene,
+        expect![[r#"
+            front → /at-start 200
+            front /a 200
+              front → /of-a 200 (thread inferred)
+            front → /in-the-background 200
+            front /b 200
+            front → /of-b-or-in-the-background 200
+        "#]],
+    );
+}
+
+#[test]
 fn a_runtime_with_its_own_tasks_has_no_threads() {
     let mut scene = Scene::new();
     scene.announce(1, "go", true);

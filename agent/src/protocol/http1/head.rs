@@ -1,9 +1,10 @@
-//! Message heads: where they end, what they say, how they frame the body.
+//! Message heads: where they end, what they say.
 
 use std::sync::LazyLock;
 
 use memchr::memmem::{self, Finder};
 
+use super::framing::{Framing, framing, hides_framing, request_framing};
 use super::request_line::RequestLine;
 use crate::protocol::{Header, RequestHead, ResponseHead};
 
@@ -13,19 +14,6 @@ const HEADERS_MAX: usize = 512;
 
 /// Longest method that is believed (the longest registered one has 17 letters).
 const METHOD_BYTES_MAX: usize = 24;
-
-/// How a head says its body is framed (RFC 9112, section 6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    Length(u64),
-    Chunked,
-    /// A transfer coding other than chunked: up to the end of the stream.
-    UntilClose,
-    /// Nothing is said.
-    Absent,
-    /// What is said contradicts itself.
-    Invalid,
-}
 
 /// Where a head ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +168,7 @@ pub(super) fn is_response(bytes: &[u8]) -> bool {
     bytes.starts_with(STATUS_LINE)
         && bytes.get(8) == Some(&b' ')
         && bytes.get(9..12).is_some_and(|code| code.iter().all(u8::is_ascii_digit))
+        && !bytes.get(12).is_some_and(u8::is_ascii_digit)
 }
 
 /// Whether these bytes can only begin a response that is not an interim one.
@@ -220,7 +209,7 @@ pub(super) fn whole_request(
     let (method, target) = (request.method?, request.path?);
     let minor_version = request.version?;
     let headers: &[Header<'_>] = request.headers;
-    let framing = framing(headers, minor_version);
+    let framing = request_framing(headers, minor_version);
     show(RequestHead { method, target, minor_version, headers, truncated: false }, framing);
     Some(length)
 }
@@ -320,7 +309,7 @@ fn parse_whole_request(
     let headers: &[Header<'_>] = if too_many { &[] } else { request.headers };
     let framing = match odd && hides_framing(bytes, headers) {
         true => Framing::Invalid,
-        false => framing(headers, minor_version),
+        false => request_framing(headers, minor_version),
     };
     let truncated = truncated || too_many;
     show(RequestHead { method, target, minor_version, headers, truncated }, framing);
@@ -334,33 +323,50 @@ pub(super) fn parse_response(
     show: &mut dyn FnMut(ResponseHead<'_>, Framing),
 ) {
     with_whole_lines(bytes, truncated, &mut |bytes| {
-        let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
-        let mut many;
-        let mut config = response_config();
-        let mut response = httparse::Response::new(&mut []);
-        let mut result =
-            config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage);
-        let odd = result.is_err();
-        if odd {
-            many = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
-            response = httparse::Response::new(&mut many);
-            config.ignore_invalid_headers_in_responses(true);
-            result = config.parse_response(&mut response, bytes);
-        }
-        let too_many = result == Err(httparse::Error::TooManyHeaders);
-        if !matches!(result, Ok(httparse::Status::Complete(_))) && !too_many {
+        if parse_whole_response(bytes, truncated, show) || !is_response(bytes) {
             return;
         }
-        let Some(status) = response.code else { return };
-        let minor_version = response.version.unwrap_or(1);
-        let headers: &[Header<'_>] = if too_many { &[] } else { response.headers };
-        let framing = match odd && hides_framing(bytes, headers) {
-            true => Framing::Invalid,
-            false => framing(headers, minor_version),
-        };
-        let truncated = truncated || too_many;
-        show(ResponseHead { status, minor_version, headers, truncated }, framing);
+        // Nobody can say what it holds, but what it is. Of its length others may think otherwise.
+        let digits = bytes.get(9..12).unwrap_or_default();
+        let status = digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
+        let minor_version = u8::from(bytes.get(7) == Some(&b'1'));
+        let head = ResponseHead { status, minor_version, headers: &[], truncated: true };
+        show(head, Framing::Invalid);
     });
+}
+
+/// Shows a response's head; false if the parser does not take it.
+fn parse_whole_response(
+    bytes: &[u8],
+    truncated: bool,
+    show: &mut dyn FnMut(ResponseHead<'_>, Framing),
+) -> bool {
+    let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
+    let mut many;
+    let mut config = response_config();
+    let mut response = httparse::Response::new(&mut []);
+    let mut result = config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage);
+    let odd = result.is_err();
+    if odd {
+        many = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
+        response = httparse::Response::new(&mut many);
+        config.ignore_invalid_headers_in_responses(true);
+        result = config.parse_response(&mut response, bytes);
+    }
+    let too_many = result == Err(httparse::Error::TooManyHeaders);
+    if !matches!(result, Ok(httparse::Status::Complete(_))) && !too_many {
+        return false;
+    }
+    let Some(status) = response.code else { return false };
+    let minor_version = response.version.unwrap_or(1);
+    let headers: &[Header<'_>] = if too_many { &[] } else { response.headers };
+    let framing = match odd && hides_framing(bytes, headers) {
+        true => Framing::Invalid,
+        false => framing(headers, minor_version),
+    };
+    let truncated = truncated || too_many;
+    show(ResponseHead { status, minor_version, headers, truncated }, framing);
+    true
 }
 
 /// Gives the parser lines that it accepts: of a cut head the whole lines and a blank one, and
@@ -386,74 +392,4 @@ fn with_whole_lines(bytes: &[u8], truncated: bool, parse: &mut dyn FnMut(&[u8]))
         }
     }
     parse(&whole);
-}
-
-/// RFC 9112, section 6.3: a transfer coding wins over a length; lengths must agree; HTTP/1.0 has no
-/// transfer codings (section 6.1).
-fn framing(headers: &[Header<'_>], minor_version: u8) -> Framing {
-    let mut length = None;
-    let mut coding = None;
-    for header in headers {
-        // By its length, most are neither.
-        if !matches!(header.name.len(), CONTENT_LENGTH_BYTES | TRANSFER_ENCODING_BYTES) {
-            continue;
-        }
-        if header.name.eq_ignore_ascii_case(CONTENT_LENGTH) {
-            for value in header.value.split(|byte| *byte == b',') {
-                let Some(value) = parse_length(value) else { return Framing::Invalid };
-                if length.is_some_and(|length| length != value) {
-                    return Framing::Invalid;
-                }
-                length = Some(value);
-            }
-        } else if header.name.eq_ignore_ascii_case(TRANSFER_ENCODING) {
-            let last = header.value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
-            coding = Some(last.trim_ascii());
-        }
-    }
-    match (coding, length) {
-        (Some(_), _) if minor_version == 0 => Framing::Invalid,
-        (Some(coding), _) if coding.eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
-        // No coding at all: some take it for nothing, some for an error.
-        (Some(coding), _) if coding.is_empty() || coding.eq_ignore_ascii_case(b"identity") => {
-            Framing::Invalid
-        }
-        (Some(_), _) => Framing::UntilClose,
-        (None, Some(length)) => Framing::Length(length),
-        (None, None) => Framing::Absent,
-    }
-}
-
-const CONTENT_LENGTH: &str = "content-length";
-const TRANSFER_ENCODING: &str = "transfer-encoding";
-const CONTENT_LENGTH_BYTES: usize = CONTENT_LENGTH.len();
-const TRANSFER_ENCODING_BYTES: usize = TRANSFER_ENCODING.len();
-
-/// Whether a line that is no header may still frame the body for somebody ("request smuggling").
-fn hides_framing(head: &[u8], headers: &[Header<'_>]) -> bool {
-    let names = |name: &[u8]| {
-        [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|framing| {
-            name.windows(framing.len()).any(|part| part.eq_ignore_ascii_case(framing.as_bytes()))
-        })
-    };
-    let lines = head.split(|byte| *byte == b'\n').skip(1);
-    let seen = lines.filter(|line| names(line.split(|byte| *byte == b':').next().unwrap_or(line)));
-    let understood = headers.iter().filter(|header| names(header.name.as_bytes()));
-    seen.count() != understood.count()
-}
-
-/// Whether a request's sender may wait for a 100 (Continue) before its body (RFC 9110, 10.1.1).
-pub(super) fn expects(headers: &[Header<'_>]) -> bool {
-    headers.iter().any(|header| {
-        header.name.eq_ignore_ascii_case("expect")
-            && header.value.eq_ignore_ascii_case(b"100-continue")
-    })
-}
-
-fn parse_length(value: &[u8]) -> Option<u64> {
-    let value = value.trim_ascii();
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(value).ok()?.parse().ok()
 }

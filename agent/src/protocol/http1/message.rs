@@ -5,7 +5,8 @@ use std::mem;
 
 use super::chunked::Chunked;
 use super::ending::Settled;
-use super::head::{self, Framing, Scan};
+use super::framing::{self, Framing};
+use super::head::{self, Scan};
 use super::order::{Evidence, MethodClass, Outstanding, Role};
 use super::{Connection, Direction, End, Event, Phase, Sink};
 use crate::protocol::{RequestHead, ResponseHead};
@@ -204,7 +205,7 @@ impl Connection {
         let exchange = self.half(direction).exchange;
         let mut seen = None;
         parse(&mut |head, framing| {
-            seen = Some((MethodClass::of(head.method), framing, head::expects(head.headers)));
+            seen = Some((MethodClass::of(head.method), framing, framing::expects(head.headers)));
             sink(Event::RequestHead { exchange, head });
         });
         let Some((method, framing, expects)) = seen else { return false };

@@ -7,6 +7,7 @@
 
 mod chunked;
 mod ending;
+mod framing;
 mod head;
 mod message;
 mod missing;

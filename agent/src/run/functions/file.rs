@@ -10,6 +10,7 @@ use super::Waiting;
 use super::lease::Lease;
 use super::numbered::Numbered;
 use crate::discover::maps::{self, file_name};
+use crate::discover::process;
 use crate::event::ids::Tgid;
 use crate::probe::function::LinkNo;
 use crate::run::planner::Found;
@@ -102,7 +103,7 @@ pub(crate) struct Mapped {
 /// The files that a process runs code of, the executable first.
 pub(crate) fn mapped(tgid: Tgid) -> Vec<Mapped> {
     let proc = Path::new("/proc");
-    let exe = proc.join(format!("{}/exe", tgid.0));
+    let exe = process::directory(proc, tgid).join("exe");
     let mut modules: Vec<Mapped> = Vec::new();
     if let (Some(id), Ok(target)) = (FileId::of(&exe), std::fs::read_link(&exe)) {
         modules.push(Mapped { id, name: file_name(&target), open: exe, is_executable: true });

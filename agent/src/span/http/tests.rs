@@ -254,3 +254,16 @@ fn what_peers_choose_is_bounded() {
     let bytes: usize = told(&attributes).iter().map(String::len).sum();
     assert!(bytes < 20_000, "{bytes} bytes");
 }
+
+#[test]
+fn what_headers_with_urls_carry_is_redacted() {
+    let url = &b"https://me:pw@h/back?code=1&a=b#id_token=2"[..];
+    let headers = ["Location", "X-Other"].map(|name| Header { name, value: url });
+    let head = ResponseHead { status: 302, minor_version: 1, headers: &headers, truncated: false };
+    let capture = HeaderCapture { request: Vec::new(), response: vec!["location".to_owned()] };
+    let mut attributes = Attributes::default();
+    response(&mut attributes, &head, &capture);
+    let expected = "http.response.header.location=\
+                    Texts([\"https://h/back?code=REDACTED&a=b#id_token=REDACTED\"])";
+    assert_eq!(told(&attributes), ["http.response.status_code=302", expected]);
+}

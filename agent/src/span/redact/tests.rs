@@ -18,6 +18,7 @@ fn secrets_go_and_the_rest_stays() {
         ("q=token=abc", "q=token=abc"),
         ("password=a=b&c", "password=REDACTED&c"),
         ("sig=1&sig=2&&sig=3&", "sig=REDACTED&sig=REDACTED&&sig=REDACTED&"),
+        ("q=1#id_token=abc&b=2", "q=1#id_token=REDACTED&b=2"),
         ("tokens=1&my_token=2", "tokens=1&my_token=2"),
     ] {
         assert_eq!(query(dirty), clean);
@@ -32,11 +33,13 @@ fn paths_and_whole_urls() {
     for (dirty, clean) in [
         ("/a/token=b", "/a/token=b"),
         ("/a;jsessionid=1/b;x=y;token=2", "/a;jsessionid=REDACTED/b;x=y;token=REDACTED"),
+        ("/back#state=1&access_token=2", "/back#state=1&access_token=REDACTED"),
         ("", ""),
     ] {
         assert_eq!(path(dirty), clean);
     }
     for (dirty, clean) in [
+        ("https://h/back#id_token=1&b=2", "https://h/back#id_token=REDACTED&b=2"),
         ("http://me:pw@h:80/a;sid=1?key=2&b=3#f", "http://h:80/a;sid=REDACTED?key=REDACTED&b=3#f"),
         ("http://h?token=1", "http://h?token=REDACTED"),
         ("me:pw@h", "h"),

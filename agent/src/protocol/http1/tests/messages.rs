@@ -337,7 +337,7 @@ fn lengths_that_say_nothing_or_contradict_themselves() {
 }
 
 #[test]
-fn a_coding_wins_over_a_length_except_in_http_1_0() {
+fn a_coding_wins_over_a_length_in_an_answer_and_nothing_in_a_request() {
     check(
         r"
         > POST /a HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n
@@ -347,9 +347,9 @@ fn a_coding_wins_over_a_length_except_in_http_1_0() {
         < end
         close",
         expect![[r#"
-            > 0 begins, 0 POST /a, 0 sent 1
+            > 0 begins, 0 POST /a
             < 0 200, 0 over 0
-            > 1 begins, 1 POST /b 1.0
+            > 0 sent ? unseen, 1 begins, 1 POST /b 1.0
             < 1 200 1.0, 1 adrift
             < 1 over ? unseen
             . 1 sent ? unseen
