@@ -10,6 +10,7 @@ mod exerciser;
 mod floor;
 mod functions;
 mod load;
+mod measured;
 mod overhead;
 mod pipeline;
 mod process;
