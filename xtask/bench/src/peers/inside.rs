@@ -57,7 +57,7 @@ pub(super) fn java(workshop: &Workshop<'_>, port: u16) -> Result<Command> {
     if !jar.is_file() {
         let artifact = format!("io.opentelemetry.javaagent:opentelemetry-javaagent:{JAVA_AGENT}");
         let mut fetch = Command::new("mvn");
-        fetch.args(["--quiet", "--batch-mode", "dependency:copy"]);
+        fetch.args(["--quiet", "--batch-mode", "-Dstyle.color=never", "dependency:copy"]);
         fetch.arg(format!("-Dartifact={artifact}:jar")).current_dir(workshop.cache);
         let directory = workshop.cache.join("traced");
         succeed(fetch.arg(format!("-DoutputDirectory={}", directory.display())))?;

@@ -136,8 +136,8 @@ struct Sample {
 
 /// What a tracer did in a phase.
 struct Tracer {
-    /// Core-seconds of its own process for 10,000 requests.
-    core_seconds: f64,
+    /// Core-seconds of its own process for 10,000 requests; none if it lives inside the server.
+    core_seconds: Option<f64>,
     /// The most memory of its own process, or what the server has taken more than the plain one.
     memory_mb: f64,
     /// Spans, or what it has instead, for each request.
@@ -338,7 +338,7 @@ impl Bench<'_> {
         let memory_mb = agent.memory_mb()?.1;
         agent.stop()?;
         let spans = self.sink.reset().spans as f64 / load.outcome.sent as f64;
-        let core_seconds = load.tracer_core_seconds();
+        let core_seconds = Some(load.tracer_core_seconds());
         Ok((load, Tracer { core_seconds, memory_mb, spans }))
     }
 
@@ -351,7 +351,7 @@ impl Bench<'_> {
                 let load = self.load(subject, pace, Some(attached.pid()))?;
                 let memory_mb = attached.memory_mb()?;
                 let spans = attached.stop(load.outcome.sent)?;
-                let core_seconds = load.tracer_core_seconds();
+                let core_seconds = Some(load.tracer_core_seconds());
                 Ok((load, Tracer { core_seconds, memory_mb, spans }))
             }
             Instance::Inside(subject, sink) => {
@@ -361,7 +361,7 @@ impl Bench<'_> {
                 // What it still holds must not be sent while others are measured.
                 sink.wait_for(load.outcome.sent, SILENCE);
                 let spans = sink.reset().spans as f64 / load.outcome.sent as f64;
-                Ok((load, Tracer { core_seconds: 0.0, memory_mb, spans }))
+                Ok((load, Tracer { core_seconds: None, memory_mb, spans }))
             }
         }
     }

@@ -105,13 +105,16 @@ fn row(results: &Results, phase: Phase) -> String {
     } else {
         "queue grows".to_owned()
     };
-    let core_seconds = median(results.tracers(phase, false).map(|tracer| tracer.core_seconds));
+    let core_seconds: Vec<f64> =
+        results.tracers(phase, false).filter_map(|tracer| tracer.core_seconds).collect();
     let memory = greatest(results.tracers(phase, false).map(|tracer| tracer.memory_mb));
     let spans = median(results.tracers(phase, false).map(|tracer| tracer.spans));
     // One that lives inside takes of the server's.
-    let inside = core_seconds <= 0.0;
-    let cpu = if inside { "inside".to_owned() } else { format!("{core_seconds:.3} core-s") };
-    let memory = if inside { format!("{memory:+.0} MB") } else { format!("{memory:.0} MB") };
+    let (cpu, memory) = if core_seconds.is_empty() {
+        ("inside".to_owned(), format!("{memory:+.0} MB"))
+    } else {
+        (format!("{:.3} core-s", median(core_seconds)), format!("{memory:.0} MB"))
+    };
     format!(" {rate:.2} | {server:.2} | {latency} | {cpu} | {memory} | {spans:.2} |")
 }
 
@@ -122,7 +125,7 @@ mod tests {
 
     fn sample(round: usize, phase: Phase, half_load: bool, rate: f64) -> Sample {
         let tracer = (!phase.is_untraced()).then(|| Tracer {
-            core_seconds: if phase == Phase::Remora { 0.0125 } else { 0.0 },
+            core_seconds: (phase == Phase::Remora).then_some(0.0126),
             memory_mb: 25.4,
             spans: 1.0,
         });
