@@ -310,7 +310,7 @@ impl Bench<'_> {
                 }
             }
         };
-        let (load, tracer) = done.with_context(|| format!("{}", self.results.name(phase)))?;
+        let (load, tracer) = done.context(self.results.name(phase))?;
         self.results.samples.push(Sample {
             round,
             phase,
