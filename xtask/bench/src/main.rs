@@ -10,7 +10,9 @@ mod exerciser;
 mod floor;
 mod functions;
 mod load;
+mod measured;
 mod overhead;
+mod peers;
 mod pipeline;
 mod process;
 mod protobuf;
@@ -92,6 +94,9 @@ fn main() -> Result<ExitCode> {
     if settings.wants("overhead") {
         overhead::run(&settings, &mut report)?;
     }
+    if settings.wants("peers") {
+        peers::run(&settings, &mut report)?;
+    }
     if settings.wants("start") {
         start::run(&settings, &mut report)?;
     }
@@ -107,5 +112,6 @@ fn main() -> Result<ExitCode> {
     if settings.check && missed > 0 {
         bail!("{missed} targets are missed");
     }
-    Ok(ExitCode::SUCCESS)
+    // It is reported, and nobody must take the rest for the whole.
+    Ok(if report.missing() > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -14,19 +14,13 @@ use serde_json::{Value, json};
 use crate::Settings;
 use crate::agent::{Agent, Done};
 use crate::floor::{Floor, Variant};
-use crate::load::{Client, Edge, Outcome, Pace, Plan};
-use crate::process::Usage;
+use crate::load::{Client, Pace};
+use crate::measured::{self, Measured};
 use crate::report::Report;
 use crate::servers::{KINDS, Kind, Scratch, Server, Workshop};
 use crate::sink::{Counts, Sink};
-use crate::statistics::{median, order, quantile};
+use crate::statistics::{median, order};
 use crate::{sys, verdicts};
-
-const CONNECTIONS: usize = 64;
-/// Of a server, before anything is measured.
-const WARM_UP: Duration = Duration::from_secs(3);
-/// The CPU of the load; the servers have the first one, the agent may use both.
-const LOAD_CPU: usize = 1;
 
 /// What is attached meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,9 +171,7 @@ impl<'a> Bench<'a> {
         let mut all = vec![Phase::Untraced, Phase::Traced];
         all.extend(self.floors.iter().map(|(phase, _)| *phase));
         all.push(Phase::Control);
-        // Runtimes compile what they run often; the first phase must not pay for it.
-        let plan = self.plan(Pace::Closed);
-        self.client.run(Plan { warm_up: WARM_UP, ..plan }, &mut |_| Ok(()))?;
+        measured::warm_up(self.settings, &self.client)?;
         for round in 0..rounds {
             for at in order(all.len(), round) {
                 let phase = all.get(at).copied().unwrap_or(Phase::Untraced);
@@ -201,16 +193,10 @@ impl<'a> Bench<'a> {
         Ok(Results { kind: self.kind, samples: self.samples, idle })
     }
 
-    fn plan(&self, pace: Pace) -> Plan {
-        let usual = if self.settings.quick { 0.5 } else { 2.0 };
-        let measured = Duration::from_secs_f64(self.settings.seconds.unwrap_or(usual));
-        Plan { cpu: LOAD_CPU, connections: CONNECTIONS, pace, warm_up: measured / 5, measured }
-    }
-
     fn phase(&mut self, round: usize, phase: Phase, pace: Pace) -> Result<()> {
         let sample = match phase {
             Phase::Untraced | Phase::Control => {
-                self.load(pace, None).map(|(load, _)| load.sample(phase, None))
+                self.load(pace, None).map(|load| Sample::of(&load, phase, pace, None))
             }
             Phase::Traced => self.traced(pace),
             Phase::Floor | Phase::Other(_) => self.floor(phase, pace),
@@ -230,7 +216,7 @@ impl<'a> Bench<'a> {
         self.floors.push((phase, floor));
         let tells = matches!(phase, Phase::Floor | Phase::Other(Variant::Exchange));
         anyhow::ensure!((drained.events > 0) == tells, "the floor told {} events", drained.events);
-        Ok(loaded?.0.sample(phase, None))
+        Ok(Sample::of(&loaded?, phase, pace, None))
     }
 
     fn agent(&self) -> Result<Agent> {
@@ -243,40 +229,23 @@ impl<'a> Bench<'a> {
     fn traced(&mut self, pace: Pace) -> Result<Sample> {
         self.sink.reset();
         let agent = self.agent()?;
-        let (load, usage) = self.load(pace, Some(&agent))?;
+        let load = self.load(pace, Some(&agent))?;
         let memory_mb = agent.memory_mb()?.1;
         let done = agent.stop()?;
-        let answered = load.outcome.answered as f64;
         let traced = Traced {
-            core_seconds: usage.cpu_ns as f64 / 1e9 / (answered * self.kind.spans as f64) * 1e4,
-            wake_ups: usage.sleeps as f64 / load.outcome.seconds,
+            core_seconds: load.tracer_core_seconds() / self.kind.spans as f64,
+            wake_ups: load.tracer.sleeps as f64 / load.outcome.seconds,
             memory_mb,
             sent: load.outcome.sent,
             done,
             sink: self.sink.reset(),
         };
-        Ok(load.sample(Phase::Traced, Some(traced)))
+        Ok(Sample::of(&load, Phase::Traced, pace, Some(traced)))
     }
 
-    /// Load, what it cost the servers, and what it cost the agent.
-    fn load(&self, pace: Pace, agent: Option<&Agent>) -> Result<(Load, Usage)> {
-        let agent = agent.map(Agent::pid);
-        let usages = || -> Result<(Usage, Usage)> {
-            let agent = agent.map(Usage::of).transpose()?.unwrap_or_default();
-            Ok((Usage::of_all(&self.pids)?, agent))
-        };
-        let mut begin = (Usage::default(), Usage::default());
-        let mut spent = begin;
-        let outcome = self.client.run(self.plan(pace), &mut |edge| {
-            let at = usages()?;
-            match edge {
-                Edge::Begin => begin = at,
-                Edge::End => spent = (at.0.since(begin.0), at.1.since(begin.1)),
-            }
-            Ok(())
-        })?;
-        let half_load = matches!(pace, Pace::Open(_));
-        Ok((Load { outcome, server: spent.0, half_load }, spent.1))
+    fn load(&self, pace: Pace, agent: Option<&Agent>) -> Result<Measured> {
+        let plan = measured::plan(self.settings, pace);
+        Measured::of(&self.client, plan, &self.pids, agent.map(Agent::pid))
     }
 
     /// The agent, while nothing happens that it traces: wake-ups a second and memory.
@@ -309,25 +278,17 @@ impl<'a> Bench<'a> {
     }
 }
 
-struct Load {
-    outcome: Outcome,
-    server: Usage,
-    half_load: bool,
-}
-
-impl Load {
-    fn sample(self, phase: Phase, traced: Option<Traced>) -> Sample {
-        let Outcome { answered, seconds, latencies_us, generator_cpu_ns, .. } = self.outcome;
-        let answered = answered as f64;
-        Sample {
+impl Sample {
+    fn of(load: &Measured, phase: Phase, pace: Pace, traced: Option<Traced>) -> Self {
+        Self {
             round: 0,
             phase,
-            half_load: self.half_load,
-            rate: answered / seconds,
-            server_us: self.server.cpu_ns as f64 / 1e3 / answered,
-            p50_us: quantile(latencies_us.iter().copied(), 0.5),
-            p99_us: quantile(latencies_us, 0.99),
-            generator_share: generator_cpu_ns as f64 / 1e9 / seconds,
+            half_load: matches!(pace, Pace::Open(_)),
+            rate: load.rate(),
+            server_us: load.server_us(),
+            p50_us: load.latency_us(0.5),
+            p99_us: load.latency_us(0.99),
+            generator_share: load.generator_share(),
             traced,
         }
     }

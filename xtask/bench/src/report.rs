@@ -58,7 +58,7 @@ impl Unit {
 }
 
 /// Thousands apart.
-fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -82,6 +82,10 @@ struct Row {
 /// Everything that was measured.
 pub(crate) struct Report {
     rows: Vec<Row>,
+    /// What could not be measured, and why.
+    absent: Vec<(String, String)>,
+    /// Tables of their own, behind the rows.
+    tables: Vec<String>,
     raw: Map<String, Value>,
     machine: String,
     load: String,
@@ -97,7 +101,7 @@ impl Report {
         let cpus = std::thread::available_parallelism().map_or(0, usize::from);
         let machine = format!("Linux {}, {cpus} CPUs", read("/proc/sys/kernel/osrelease"));
         let (rows, raw, load) = (Vec::new(), Map::new(), read("/proc/loadavg"));
-        Self { rows, raw, machine, load, quick }
+        Self { rows, absent: Vec::new(), tables: Vec::new(), raw, machine, load, quick }
     }
 
     /// A figure with its target.
@@ -140,6 +144,18 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// What should have been measured and could not be.
+    pub(crate) fn absent(&mut self, what: impl Into<String>, why: impl Into<String>) {
+        let (what, why) = (what.into(), why.into());
+        println!("  {what}: not measured: {why}");
+        self.absent.push((what, why));
+    }
+
+    /// A table to be printed behind the rows.
+    pub(crate) fn append(&mut self, table: String) {
+        self.tables.push(table);
+    }
+
     /// Keeps what figures were made of.
     pub(crate) fn raw(&mut self, key: &str, value: Value) {
         self.raw.insert(key.to_owned(), value);
@@ -148,6 +164,11 @@ impl Report {
     /// How many targets are missed.
     pub(crate) fn missed(&self) -> usize {
         self.rows.iter().filter(|row| matches!(row.verdict(), MISSED | UNCLEAR)).count()
+    }
+
+    /// How much could not be measured.
+    pub(crate) fn missing(&self) -> usize {
+        self.absent.len()
     }
 
     /// Prints the table.
@@ -165,17 +186,25 @@ impl Report {
             println!("{}", row.markdown());
         }
         let judged = self.rows.iter().filter(|row| row.target.is_some()).count();
+        for table in &self.tables {
+            println!("\n{table}");
+        }
+        for (what, why) in &self.absent {
+            println!("not measured: {what}: {why}");
+        }
         println!("\n{} of {judged} targets met", judged - self.missed());
     }
 
     /// Writes everything as JSON.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let rows = self.rows.iter().map(Row::json);
+        let absent = self.absent.iter().map(|(what, why)| json!({ "what": what, "why": why }));
         let whole = json!({
             "machine": self.machine,
             "load_average_before": self.load,
             "quick": self.quick,
             "rows": rows.collect::<Vec<_>>(),
+            "not_measured": absent.collect::<Vec<_>>(),
             "raw": self.raw,
         });
         let text = serde_json::to_string_pretty(&whole)?;

@@ -158,55 +158,88 @@ fn nginx(workshop: &Workshop<'_>, http: &str, server: &str) -> Result<Server> {
 }
 
 fn go(workshop: &Workshop<'_>) -> Result<Server> {
-    let binary = workshop.cache.join("go-server");
-    let known = ["go", "/usr/local/go/bin/go"];
-    let go = known.into_iter().find(|go| succeeds(Command::new(go).arg("version")));
-    let mut build = Command::new(go.context("needs Go")?);
-    build.args(["build", "-o"]).arg(&binary).arg(".").current_dir(workshop.programs.join("go"));
-    ensure!(build.status()?.success(), "the server does not compile");
     let port = free_port()?;
-    started(Command::new(binary).arg(port.to_string()), port)
+    started(&mut go_server(workshop, "go", port)?, port)
 }
 
 fn node(workshop: &Workshop<'_>) -> Result<Server> {
-    ensure!(succeeds(Command::new("node").arg("--version")), "needs Node");
     let port = free_port()?;
-    let server = workshop.programs.join("server.js");
-    started(Command::new("node").arg(server).arg(port.to_string()), port)
+    started(&mut node_server(workshop, port)?, port)
 }
 
 fn java(workshop: &Workshop<'_>) -> Result<Server> {
+    let port = free_port()?;
+    started(&mut java_server(workshop, port)?, port)
+}
+
+fn gunicorn(workshop: &Workshop<'_>) -> Result<Server> {
+    let home = workshop.cache.join("python");
+    if !home.join("bin/gunicorn").is_file() {
+        environment(&home, &["gunicorn==23.0.0"])?;
+    }
+    let port = free_port()?;
+    started(&mut gunicorn_server(workshop, &home, "app:app", port), port)
+}
+
+/// The Go server whose source is there, built.
+pub(crate) fn go_server(workshop: &Workshop<'_>, source: &str, port: u16) -> Result<Command> {
+    let binary = workshop.cache.join(format!("{}-server", source.replace('/', "-")));
+    let known = ["go", "/usr/local/go/bin/go"];
+    let go = known.into_iter().find(|go| succeeds(Command::new(go).arg("version")));
+    let mut build = Command::new(go.context("needs Go")?);
+    build.args(["build", "-o"]).arg(&binary).arg(".").current_dir(workshop.programs.join(source));
+    ensure!(build.status()?.success(), "the server does not compile");
+    let mut server = Command::new(binary);
+    server.arg(port.to_string());
+    Ok(server)
+}
+
+/// The Node server.
+pub(crate) fn node_server(workshop: &Workshop<'_>, port: u16) -> Result<Command> {
+    ensure!(succeeds(Command::new("node").arg("--version")), "needs Node");
+    let mut server = Command::new("node");
+    server.arg(workshop.programs.join("server.js")).arg(port.to_string());
+    Ok(server)
+}
+
+/// The Java server, compiled.
+pub(crate) fn java_server(workshop: &Workshop<'_>, port: u16) -> Result<Command> {
     let classes = workshop.cache.join("java");
     let mut compile = Command::new("javac");
     compile.arg("-d").arg(&classes).arg(workshop.programs.join("java/Server.java"));
     ensure!(succeeds(Command::new("javac").arg("-version")), "needs a JDK");
     ensure!(compile.status()?.success(), "the server does not compile");
-    let port = free_port()?;
-    let mut command = Command::new("java");
+    let mut server = Command::new("java");
     // Without it, answers wait for the delayed acknowledgement of their heads.
-    command.arg("-Dsun.net.httpserver.nodelay=true").arg("-cp").arg(classes);
-    started(command.arg("Server").arg(port.to_string()), port)
+    server.arg("-Dsun.net.httpserver.nodelay=true").arg("-cp").arg(classes);
+    server.arg("Server").arg(port.to_string());
+    Ok(server)
 }
 
-/// One worker with threads, since its default worker closes every connection.
-fn gunicorn(workshop: &Workshop<'_>) -> Result<Server> {
-    let venv = workshop.cache.join("python");
-    let gunicorn = venv.join("bin/gunicorn");
-    if !gunicorn.is_file() {
-        ensure!(
-            succeeds(Command::new("python3").args(["-m", "venv"]).arg(&venv)),
-            "needs Python 3 with venv"
-        );
-        let mut install = Command::new(venv.join("bin/pip"));
-        install.args(["install", "--quiet", "--disable-pip-version-check", "gunicorn==23.0.0"]);
-        ensure!(install.status()?.success(), "needs gunicorn");
-    }
-    let port = free_port()?;
-    let mut command = Command::new(gunicorn);
-    command.args(["--workers", "1", "--worker-class", "gthread", "--threads", "8"]);
-    command.args(["--keep-alive", "75", "--log-level", "error", "--bind"]);
-    command.arg(format!("127.0.0.1:{port}")).arg("app:app").current_dir(workshop.programs);
-    started(command.env("PYTHONDONTWRITEBYTECODE", "1"), port)
+/// An application in gunicorn, as one worker with threads, since its default worker closes every
+/// connection.
+pub(crate) fn gunicorn_server(
+    workshop: &Workshop<'_>,
+    environment: &Path,
+    application: &str,
+    port: u16,
+) -> Command {
+    let mut server = Command::new(environment.join("bin/gunicorn"));
+    server.args(["--workers", "1", "--worker-class", "gthread", "--threads", "8"]);
+    server.args(["--keep-alive", "75", "--log-level", "error", "--bind"]);
+    server.arg(format!("127.0.0.1:{port}")).arg(application).current_dir(workshop.programs);
+    server.env("PYTHONDONTWRITEBYTECODE", "1");
+    server
+}
+
+/// A virtual environment of Python's with these packages.
+pub(crate) fn environment(home: &Path, packages: &[&str]) -> Result<()> {
+    let made = succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(home));
+    ensure!(made, "needs Python 3 with venv");
+    let mut install = Command::new(home.join("bin/pip"));
+    install.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages);
+    ensure!(install.status()?.success(), "needs {}", packages.join(", "));
+    Ok(())
 }
 
 fn succeeds(command: &mut Command) -> bool {
@@ -219,7 +252,8 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-fn started(command: &mut Command, port: u16) -> Result<Server> {
+/// Starts a server on the servers' CPU and waits until it listens.
+pub(crate) fn started(command: &mut Command, port: u16) -> Result<Server> {
     let command = sys::pinned(command, CPU).stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.stderr(Stdio::piped()).spawn()?;
     let stderr = child.stderr.take().context("stderr is a pipe")?;

@@ -111,49 +111,123 @@ impl Sink {
     }
 }
 
-fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
+fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\n\
         Content-Length: 0\r\n\r\n";
     stream.set_nodelay(true)?;
-    let mut buffer = vec![0; 1 << 20];
-    let mut filled = 0;
+    let mut input = Input { stream, buffer: vec![0; 1 << 20], filled: 0 };
     loop {
-        let head = loop {
-            let seen = buffer.get(..filled).unwrap_or_default();
-            if let Some(at) = seen.windows(4).position(|end| end == b"\r\n\r\n") {
-                break at + 4;
+        let head = input.until(b"\r\n\r\n")?;
+        let text = String::from_utf8_lossy(input.peek(head)).into_owned();
+        match framing(&text).ok_or(io::ErrorKind::InvalidData)? {
+            Framing::Length(length) => {
+                input.fill(head + length)?;
+                count(&text, input.peek(head + length).get(head..).unwrap_or_default(), shared);
+                input.drop(head + length);
             }
-            filled += read(&mut stream, &mut buffer, filled)?;
-        };
-        let text = String::from_utf8_lossy(buffer.get(..head).unwrap_or_default()).into_owned();
-        let length = content_length(&text).ok_or(io::ErrorKind::InvalidData)?;
-        if buffer.len() < head + length {
-            buffer.resize(head + length, 0);
+            Framing::Chunked => {
+                input.drop(head);
+                count(&text, &input.chunks()?, shared);
+            }
         }
-        while filled < head + length {
-            filled += read(&mut stream, &mut buffer, filled)?;
-        }
-        count(buffer.get(head..head + length).unwrap_or_default(), shared);
-        stream.write_all(ANSWER)?;
-        buffer.copy_within(head + length..filled, 0);
-        filled -= head + length;
+        input.stream.write_all(ANSWER)?;
     }
 }
 
-fn read(stream: &mut TcpStream, buffer: &mut [u8], filled: usize) -> io::Result<usize> {
-    match stream.read(buffer.get_mut(filled..).unwrap_or_default())? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        read => Ok(read),
+/// What has been read and not been used yet.
+struct Input<R> {
+    stream: R,
+    buffer: Vec<u8>,
+    filled: usize,
+}
+
+impl<R: Read> Input<R> {
+    /// Reads until `end` is there; how many bytes that makes, `end` included.
+    fn until(&mut self, end: &[u8]) -> io::Result<usize> {
+        loop {
+            let seen = self.peek(self.filled);
+            if let Some(at) = seen.windows(end.len()).position(|bytes| bytes == end) {
+                return Ok(at + end.len());
+            }
+            self.read()?;
+        }
+    }
+
+    /// Reads until so many bytes are there.
+    fn fill(&mut self, length: usize) -> io::Result<()> {
+        while self.filled < length {
+            self.read()?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        if self.filled == self.buffer.len() {
+            self.buffer.resize(2 * self.filled, 0);
+        }
+        match self.stream.read(self.buffer.get_mut(self.filled..).unwrap_or_default())? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                self.filled += read;
+                Ok(())
+            }
+        }
+    }
+
+    fn peek(&self, length: usize) -> &[u8] {
+        self.buffer.get(..length).unwrap_or_default()
+    }
+
+    fn drop(&mut self, length: usize) {
+        self.buffer.copy_within(length..self.filled, 0);
+        self.filled -= length;
+    }
+
+    /// The pieces of a chunked body (RFC 9112, 7.1) put together. Nobody sends trailers here.
+    fn chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.until(b"\r\n")?;
+            let size = String::from_utf8_lossy(self.peek(line - 2)).into_owned();
+            let size = size.split(';').next().unwrap_or_default().trim();
+            let size = usize::from_str_radix(size, 16).map_err(|_| io::ErrorKind::InvalidData)?;
+            self.drop(line);
+            self.fill(size + 2)?;
+            body.extend_from_slice(self.peek(size));
+            self.drop(size + 2);
+            if size == 0 {
+                return Ok(body);
+            }
+        }
     }
 }
 
-fn content_length(head: &str) -> Option<usize> {
-    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
-    let (_, value) = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?;
-    value.trim().parse().ok()
+/// How the end of a body is known.
+#[derive(Debug, PartialEq, Eq)]
+enum Framing {
+    Length(usize),
+    Chunked,
 }
 
-fn count(body: &[u8], shared: &Shared) {
+fn framing(head: &str) -> Option<Framing> {
+    let fields = head.lines().filter_map(|line| line.split_once(':'));
+    let mut length = None;
+    for (name, value) in fields {
+        if name.eq_ignore_ascii_case("transfer-encoding") {
+            return value.trim().eq_ignore_ascii_case("chunked").then_some(Framing::Chunked);
+        }
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse().ok().map(Framing::Length);
+        }
+    }
+    length
+}
+
+fn count(head: &str, body: &[u8], shared: &Shared) {
+    // Metrics and logs have the same shape and are no spans.
+    if !head.starts_with("POST /v1/traces ") {
+        return;
+    }
     let mut seen = Counts::default();
     if shared.looks_at_parents.load(Ordering::Relaxed) {
         for span in protobuf::spans(body) {
@@ -188,9 +262,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_length_of_a_body_is_found_in_any_case() {
-        let head = "POST /v1/traces HTTP/1.1\r\nHost: x\r\ncontent-LENGTH: 17\r\n\r\n";
-        assert_eq!(content_length(head), Some(17));
-        assert_eq!(content_length("POST / HTTP/1.1\r\n\r\n"), None);
+    fn the_end_of_a_body_is_found_in_any_case() {
+        for (fields, found) in [
+            ("Host: x\r\ncontent-LENGTH: 17\r\n", Some(Framing::Length(17))),
+            ("Transfer-encoding: Chunked\r\n", Some(Framing::Chunked)),
+            ("Transfer-Encoding: gzip\r\nContent-Length: 1\r\n", None),
+            ("Host: x\r\n", None),
+        ] {
+            let head = format!("POST /v1/traces HTTP/1.1\r\n{fields}\r\n");
+            assert_eq!(framing(&head), found, "{fields}");
+        }
+    }
+
+    #[test]
+    fn chunks_are_put_together_however_they_arrive() {
+        /// A byte at a time.
+        struct Slowly<'a>(&'a [u8]);
+        impl Read for Slowly<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let most = buffer.len().min(1);
+                self.0.read(buffer.get_mut(..most).unwrap_or_default())
+            }
+        }
+        let sent = b"5\r\nhello\r\nA;x=y\r\n, traces\r\n\r\n0\r\n\r\nPOST";
+        let mut input = Input { stream: Slowly(sent), buffer: vec![0; 8], filled: 0 };
+        assert_eq!(input.chunks().expect("whole"), b"hello, traces\r\n");
+        assert_eq!(input.until(b"POST").expect("what follows"), 4);
+        let mut input = Input { stream: Slowly(b"z\r\n"), buffer: vec![0; 8], filled: 0 };
+        assert!(input.chunks().is_err());
+    }
+
+    #[test]
+    fn only_traces_are_counted() {
+        let shared = Shared::default();
+        // One span without anything in it.
+        let body = [0x0a, 4, 0x12, 2, 0x12, 0];
+        for (path, spans) in [("/v1/metrics", 0), ("/v1/traces", 1)] {
+            count(&format!("POST {path} HTTP/1.1\r\n"), &body, &shared);
+            assert_eq!(shared.spans.load(Ordering::Relaxed), spans, "{path}");
+        }
     }
 }

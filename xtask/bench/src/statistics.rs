@@ -26,6 +26,25 @@ pub(crate) fn ratio(value: f64, floor: f64, noise: f64) -> f64 {
     if floor > noise { value / floor } else { f64::NAN }
 }
 
+/// A figure of one phase, and the round that it was taken in.
+pub(crate) type OfRound = (usize, f64);
+
+/// Each of `with` combined with the mean of what `without` has of the same round, so that what the
+/// machine did otherwise meanwhile hits both. A round that has only one of them counts for nothing.
+pub(crate) fn by_round(
+    with: impl Iterator<Item = OfRound>,
+    without: impl Iterator<Item = OfRound>,
+    combine: impl Fn(f64, f64) -> f64,
+) -> Vec<f64> {
+    let without: Vec<OfRound> = without.collect();
+    let pairs = with.filter_map(|(round, figure)| {
+        let same = without.iter().filter(|(of, _)| *of == round).map(|(_, figure)| *figure);
+        let base = mean(same);
+        (!base.is_nan()).then(|| combine(figure, base))
+    });
+    pairs.collect()
+}
+
 /// In which order `count` phases of a round are measured: each round begins elsewhere and every
 /// other one goes backwards, so that no phase always comes first or after the same one.
 pub(crate) fn order(count: usize, round: usize) -> Vec<usize> {
@@ -65,6 +84,14 @@ mod tests {
             sorted.sort_unstable();
             assert_eq!(sorted, [0, 1, 2, 3, 4]);
         }
+    }
+
+    #[test]
+    fn rounds_are_compared_with_themselves() {
+        let with = [(0, 2.0), (1, 9.0), (2, 4.0)];
+        let without = [(0, 3.0), (0, 5.0), (2, 8.0), (3, 1.0)];
+        let ratios = by_round(with.into_iter(), without.into_iter(), |with, base| with / base);
+        assert_eq!(ratios, [0.5, 0.5]);
     }
 
     #[test]

@@ -23,13 +23,18 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
 
 /// A command whose process stays on one CPU, and ends when the benchmark does.
 pub(crate) fn pinned(command: &mut Command, cpu: usize) -> &mut Command {
-    let confine = move || {
-        pin(cpu)?;
+    // SAFETY: between fork and exec only a system call is made, no memory is allocated.
+    tied(unsafe { command.pre_exec(move || pin(cpu)) })
+}
+
+/// A command whose process ends when the benchmark does.
+pub(crate) fn tied(command: &mut Command) -> &mut Command {
+    let tie = || {
         // SAFETY: takes numbers only.
         check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map(drop)
     };
-    // SAFETY: between fork and exec only system calls are made, no memory is allocated.
-    unsafe { command.pre_exec(confine) }
+    // SAFETY: between fork and exec only a system call is made, no memory is allocated.
+    unsafe { command.pre_exec(tie) }
 }
 
 /// CPU time of the calling thread.

@@ -2,7 +2,7 @@
 
 use crate::overhead::{Phase, Results, Sample, Traced};
 use crate::report::{Report, Target, Unit};
-use crate::statistics::{greatest, median, ratio, spread};
+use crate::statistics::{by_round, greatest, median, ratio, spread};
 
 const BENCH: &str = "overhead";
 /// What the agent adds to a request over what the floor adds.
@@ -34,11 +34,8 @@ impl Results {
         figure: impl Fn(&Sample) -> f64,
         combine: impl Fn(f64, f64) -> f64,
     ) -> Vec<f64> {
-        let pairs = self.of(with, half_load).filter_map(|with| {
-            let without = self.of(without, half_load).find(|s| s.round == with.round)?;
-            Some(combine(figure(with), figure(without)))
-        });
-        pairs.collect()
+        let of = |phase| self.of(phase, half_load).map(|sample| (sample.round, figure(sample)));
+        by_round(of(with), of(without), combine)
     }
 
     /// As [`Results::pairs`], with the mean of what is untraced in the same round.
@@ -49,13 +46,12 @@ impl Results {
         figure: impl Fn(&Sample) -> f64,
         combine: impl Fn(f64, f64) -> f64,
     ) -> Vec<f64> {
-        let pairs = self.of(with, half_load).map(|with| {
-            let same = self.untraced(half_load).filter(|s| s.round == with.round);
-            let without: Vec<f64> = same.map(&figure).collect();
-            let mean = without.iter().sum::<f64>() / without.len() as f64;
-            combine(figure(with), mean)
-        });
-        pairs.collect()
+        let figure = |sample: &Sample| (sample.round, figure(sample));
+        by_round(
+            self.of(with, half_load).map(figure),
+            self.untraced(half_load).map(figure),
+            combine,
+        )
     }
 
     fn ratios(&self, with: Phase, half_load: bool, figure: impl Fn(&Sample) -> f64) -> Vec<f64> {

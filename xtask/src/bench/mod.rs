@@ -29,8 +29,9 @@ pub(crate) struct Options {
     /// Measure this agent instead of building one
     #[arg(long, value_name = "PATH")]
     remora: Option<PathBuf>,
-    /// Measure only these servers (overhead): nginx, go, node, java, python, proxy; or only these parts
-    /// (functions): call, languages, budget
+    /// Measure only these servers (overhead): nginx, go, node, java, python, proxy; only these peers, or
+    /// those of these servers (peers): tcpdump, bpftrace, strace, otel-go, otel-node, otel-java,
+    /// otel-python; or only these parts (functions): call, languages, budget
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// How often each phase is repeated
@@ -64,6 +65,8 @@ enum Which {
     Functions,
     /// Real servers under load
     Overhead,
+    /// Other tracers on the same servers, beside the agent
+    Peers,
     /// From the agent's start to its first span
     Start,
     /// Many connections, many processes
@@ -97,6 +100,16 @@ const SERVERS: [(&str, &str); 3] =
 const FUNCTIONS: [(&str, &str); 4] =
     [("go", "golang-go"), ("c++", "g++"), ("strip", "binutils"), ("bpftrace", "bpftrace")];
 
+/// What is measured beside the agent, and what fetches the rest of that, with the package that has each.
+const PEERS: [(&str, &str); 6] = [
+    ("tcpdump", "tcpdump"),
+    ("bpftrace", "bpftrace"),
+    ("strace", "strace"),
+    ("unshare", "util-linux"),
+    ("npm", "npm"),
+    ("mvn", "maven"),
+];
+
 /// The packages of programs that are missing.
 fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
     let elsewhere = |program| program == "go" && Path::new("/usr/local/go/bin/go").is_file();
@@ -112,6 +125,16 @@ fn for_functions() {
     // nginx, which must not begin to serve.
     if let Err(error) = installed.and_then(|()| setup::for_demo()) {
         println!("setup: {error:#}");
+    }
+}
+
+/// Installs what `peers` needs besides. A peer that cannot be had is not measured, which the report says.
+fn for_peers() {
+    // One by one: a package that cannot be had is not the others' loss.
+    for package in missing(&PEERS) {
+        if let Err(error) = setup::apt(&[package]) {
+            println!("setup: {error:#}");
+        }
     }
 }
 
@@ -150,11 +173,15 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if wants(Which::Functions) {
         for_functions();
     }
-    if !matches!(options.which, Which::Pipeline | Which::Functions) {
+    if wants(Which::Overhead) || wants(Which::Peers) {
+        servers();
+    }
+    if wants(Which::Peers) {
+        setup::for_demo()?;
+        for_peers();
+    }
+    if !matches!(options.which, Which::Pipeline | Which::Functions | Which::Peers) {
         setup::for_tests(root)?;
-        if wants(Which::Overhead) {
-            servers();
-        }
         settings.floors = Some(build::ebpf_object(root, "floor")?);
     }
     if options.which != Which::Pipeline {
