@@ -125,6 +125,26 @@ fn children_are_followed_if_asked() {
 }
 
 #[test]
+fn what_somebody_else_has_written_is_no_closed_connection() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    // A child that is not followed answers, as a CGI script does that writes its own head.
+    let answer = "k:HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok";
+    let (server, port) = python("raw.py", &["r:\\r\\n\\r\\n", answer, "c"]);
+    let agent = Agent::run(&scratch, &["--pid", &server.pid().to_string()]);
+    let answer = get(port.parse().expect("it prints its port"), "/by-a-child");
+    assert!(answer.ends_with("ok"), "{answer}");
+    let ended = agent.stop();
+    let [span] = ended.spans.as_slice() else { panic!("{:#?}", ended.spans) };
+    assert_eq!(span.int("http.response.status_code"), None);
+    assert_eq!((span.text("error.type"), span.status), ("", 0), "{span:#?}");
+    assert_eq!(span.text("remora.end.reason"), "not_seen");
+    assert_eq!(span.int("remora.lost"), Some(1));
+}
+
+#[test]
 fn exec_traces_from_the_first_instruction_and_ends_with_the_program() {
     if !is_root() {
         return;
@@ -145,6 +165,51 @@ fn exec_traces_from_the_first_instruction_and_ends_with_the_program() {
     assert_eq!((spans[0].kind, spans[0].service.as_str()), (CLIENT, "curl"));
     assert_eq!(spans[0].text("url.full"), url);
     assert_eq!(ended.count("spans"), 1);
+}
+
+/// Blocked and ignored signals, limits, descriptors, environment: a program that is traced from its start
+/// starts with what it would have without.
+#[test]
+fn exec_gives_the_program_what_the_agent_was_given() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let signals = [
+        "grep",
+        "-E",
+        "^(Sig(Blk|Ign|Cgt)|Threads|NoNewPrivs|Seccomp|Umask|Cap)",
+        "/proc/self/status",
+    ];
+    let settings = [
+        "cat",
+        "/proc/self/limits",
+        "/proc/self/timerslack_ns",
+        "/proc/self/oom_score_adj",
+        "/proc/self/personality",
+        "/proc/self/cgroup",
+        "/proc/self/cmdline",
+    ];
+    for given in [
+        &["env"][..],
+        &["env", "--block-signal=USR1", "--block-signal=CHLD", "--ignore-signal=PIPE"],
+        &["env", "--ignore-signal=INT", "--ignore-signal=HUP", "A=1"],
+    ] {
+        for asked in [&signals[..], &settings, &["env", "-0"], &["ls", "/proc/self/fd"]] {
+            let agent = binary();
+            let exec = [agent.to_str().expect("a name"), "exec", "--file", "/dev/null", "--"];
+            let said = |before: &[&str]| {
+                let mut command = Command::new(given[0]);
+                command.args(&given[1..]).args(before).args(asked).current_dir(scratch.path());
+                let output = command.output().expect("it runs");
+                assert!(output.status.success(), "{output:?}");
+                String::from_utf8_lossy(&output.stdout).into_owned()
+            };
+            let alone = said(&[]);
+            assert!(!alone.is_empty(), "{asked:?} says nothing");
+            assert_eq!(said(&exec), alone, "{given:?} {asked:?}");
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::export::Exporters;
 use crate::pipeline::Step;
 use crate::platform::clock::{self, MonoNs, WallOffset};
 use crate::probe::{Capture, Until};
+use crate::span::tracker::QUIET_NS;
 
 /// How long the reader rests between two drains while there is traffic. Wake-ups cost the traced
 /// program more than the probes do, and a span has a second to leave.
@@ -34,6 +35,9 @@ const SLICE: usize = 256;
 /// in which records were begun, so only a program that was held up between reading the clock and
 /// writing comes late. One that comes later still is taken in, but links nothing.
 const SETTLE_NS: u64 = 20_000_000;
+
+/// How often it is asked whether Unix sockets are still there on which an answer is waited for.
+const QUIET: Duration = Duration::from_nanos(QUIET_NS);
 
 /// How often the clocks are compared, while awake.
 const CLOCK_NS: u64 = 10_000_000_000;
@@ -66,7 +70,9 @@ impl Agent {
             let began = clock::now();
             // First: it may be why this was woken.
             self.keep_functions(began)?;
+            let gone = self.gone_sockets();
             let drained = self.drain()?;
+            self.close_unseen(if drained < DRAIN_MAX { &gone } else { &[] })?;
             let until = if self.inbox.held.is_empty() { began } else { self.inbox.latest };
             self.collect(until.before(SETTLE_NS));
             self.hand_on();
@@ -88,6 +94,8 @@ impl Agent {
                     let late = self.drain()?;
                     let functions = self.inbox.functions.as_ref();
                     let watch = functions.map(|functions| functions.until_next_look(clock::now()));
+                    let sockets = self.inbox.recorded.pipeline.is_watching().then_some(QUIET);
+                    let watch = watch.into_iter().chain(sockets).min();
                     if late > 0 { (Until::Woken, Some(REST)) } else { (Until::Record, watch) }
                 }
             };
@@ -148,7 +156,7 @@ impl Agent {
     /// Makes spans of the exchanges that ended before `horizon`.
     fn collect(&mut self, horizon: MonoNs) {
         let recorded = &mut self.inbox.recorded;
-        if recorded.pipeline.is_pending() {
+        if recorded.pipeline.is_pending() || recorded.pipeline.is_watching() {
             recorded.step(&Step::Collect(horizon));
             self.exporters.put(&mut recorded.spans);
         }

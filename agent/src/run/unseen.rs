@@ -1,11 +1,12 @@
-//! Processes whose end was told in a record that was lost: without it they would be traced for ever.
+//! Ends that no record tells: of processes whose record was lost, which would be traced for ever without it,
+//! and of Unix sockets, of which there is none.
 
 use std::mem;
 
 use super::RunError;
 use super::agent::Agent;
 use crate::event;
-use crate::event::ids::Tgid;
+use crate::event::ids::{SocketId, Tgid};
 use crate::platform::clock;
 
 impl Agent {
@@ -28,6 +29,28 @@ impl Agent {
             self.end_unseen(*tgid)?;
         }
         Ok(!ended.is_empty() || !self.suspects.is_empty())
+    }
+
+    /// Unix sockets with an unfinished exchange that no process has any more. Called before the ring is read:
+    /// then all that was done with them is read before they are closed.
+    pub(super) fn gone_sockets(&mut self) -> Vec<SocketId> {
+        let mut quiet = self.inbox.recorded.pipeline.take_quiet();
+        if quiet.is_empty() {
+            return quiet;
+        }
+        let Some(living) = self.capture.unix_sockets() else { return Vec::new() };
+        quiet.retain(|socket| !living.contains(socket));
+        quiet
+    }
+
+    /// Does as if records of these sockets' close had come.
+    pub(super) fn close_unseen(&mut self, sockets: &[SocketId]) -> Result<(), RunError> {
+        for id in sockets {
+            let record = event::close(*id, clock::now(), self.unseen);
+            self.unseen = self.unseen.wrapping_add(1);
+            self.inbox.arrive(&record, self.capture.selection())?;
+        }
+        Ok(())
     }
 
     /// Does as if the record of a process's end had come.

@@ -139,7 +139,7 @@ fn stacks_wait_for_lines_a_part_of_the_time() {
 #[test]
 fn what_waits_has_a_bound() {
     let mut scene = Scene::new("room");
-    const RECORD: [u8; 1 << 16] = [0; 1 << 16];
+    static RECORD: [u8; 1 << 16] = [0; 1 << 16];
     scene.image(1, 0);
     scene.held.push_record(&RECORD);
     scene.image(2, 0);

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::{EXCHANGES_MAX, Tracker};
-use crate::event::ids::TaskId;
+use crate::event::ids::{Address, TaskId};
 use crate::platform::clock::MonoNs;
 use crate::protocol::{self, Direction, End, ExchangeNo, http1};
 use crate::span::attributes::Attributes;
@@ -155,7 +155,9 @@ impl Tracker {
         // Answers come in the order of their requests, so one of the last is open if any is; the others,
         // thousands on a busy connection, wait to be handed out.
         let last = |socket: &SocketState| socket.exchanges.iter().rev().take(LAST).any(is_open);
-        let is_pipelined = offset > 0 || self.sockets.get(socket_key).is_some_and(last);
+        // Before the first one there is what a proxy says of its client, or blank lines.
+        let is_behind = offset > 0 && number > 0;
+        let is_pipelined = is_behind || self.sockets.get(socket_key).is_some_and(last);
         let Some(process) = self.state.processes.get(&operation.task.tgid) else { return };
         let resource = Arc::clone(&process.resource);
         let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };
@@ -220,6 +222,9 @@ impl Tracker {
         socket.exchanges.push_back((number, key));
         socket.last_begun = Some(key);
         socket.unjoined += 1;
+        if let Address::Unix(_) = socket.local {
+            self.watch(socket_key, operation.at);
+        }
         self.join(key, kind, socket_key);
     }
 }
