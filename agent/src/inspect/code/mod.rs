@@ -39,7 +39,7 @@ pub enum Refusal {
     /// More code than is looked at.
     #[error("it has more than {} instructions", flow::INSTRUCTIONS_MAX)]
     TooLarge,
-    /// The code runs on into what follows it.
+    /// The code runs on into what follows it, and that is no function or the frame still stands.
     #[error("its code runs on into what follows it at {:#x}", .0.0)]
     RunsOn(VirtAddr),
     /// A jump whose destinations are not known.
@@ -122,7 +122,9 @@ pub fn place_in(
             Ending::Return => SiteKind::Return,
             Ending::TailCall => SiteKind::TailCall,
         };
-        site(program, &flow, address, kind, 0)
+        // Something is left to be popped where it runs on into what follows.
+        let pushed = flow.pushed(address).ok_or(Refusal::StackUnknown(address))?;
+        site(program, &flow, address, kind, pushed)
     });
     Ok(Placement { entry, ends: ends.collect::<Result<_, _>>()? })
 }
