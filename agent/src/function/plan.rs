@@ -9,7 +9,7 @@ use agent_common::function::{OPS_MAX, Op, op};
 use super::facts::SourcePosition;
 use super::future;
 use super::pattern::{Pattern, Patterns};
-use super::site::{Placement, SiteKind};
+use super::site::{Placement, Site, SiteKind};
 use super::value::{self, Reader};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::code;
@@ -188,7 +188,7 @@ fn plan_function(
         let line = described.line.and_then(|line| u32::try_from(line).ok()).unwrap_or(0);
         Some(SourcePosition { file, line })
     });
-    let jumps = placement.sites().map(|site| jump(module, site.address)).collect();
+    let jumps = placement.sites().map(|site| jump(module, site)).collect();
     Ok(Planned {
         name: function.name.clone(),
         address: function.address,
@@ -202,13 +202,17 @@ fn plan_function(
     })
 }
 
-/// Where a direct jump goes (Intel SDM, "JMP": `E9` and `EB`, and "Jcc").
-fn jump(module: &Module, address: VirtAddr) -> Option<VirtAddr> {
+/// Where a direct jump goes (Intel SDM, "JMP": `E9` and `EB`, and "Jcc"). One that is an end whether it is
+/// taken or not may go on to what follows it.
+fn jump(module: &Module, site: &Site) -> Option<VirtAddr> {
+    let address = site.address;
     let bytes = module.read(address, 6).ok()?;
     let (behind, offset) = match *bytes.as_slice() {
         [0xe9, a, b, c, d, ..] => (5, i64::from(i32::from_le_bytes([a, b, c, d]))),
+        [0xeb, offset, ..] => (2, i64::from(offset as i8)),
+        _ if site.jumps_if.is_none() => return None,
         [0x0f, 0x80..=0x8f, a, b, c, d] => (6, i64::from(i32::from_le_bytes([a, b, c, d]))),
-        [0xeb | 0x70..=0x7f, offset, ..] => (2, i64::from(offset as i8)),
+        [0x70..=0x7f, offset, ..] => (2, i64::from(offset as i8)),
         _ => return None,
     };
     Some(VirtAddr(address.0.wrapping_add(behind).wrapping_add_signed(offset)))

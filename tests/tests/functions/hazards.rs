@@ -126,10 +126,11 @@ hazards! {
     /// Jumps in place of a call and a return that are taken only if a condition holds.
     conditional_tail_calls: "conditional.c" [O2],
         [], ["short_*", "near_*", "hot", "after", "met", "down", "bottom", "even", "odd", "to_hidden",
-            "choose"], Exact;
+            "choose", "checks", "runs", "copies"], Exact;
     /// The same with none of what they jump into probed.
     conditional_tail_calls_alone: "conditional.c" [O2],
-        ["alone"], ["short_?", "short_??", "near_?", "near_??", "hot", "down", "even", "to_hidden", "choose"], Exact;
+        ["alone"], ["short_?", "short_??", "near_?", "near_??", "hot", "down", "even", "to_hidden", "choose",
+            "checks"], Exact;
     /// Functions of one instruction: one probe is their entry and their end.
     single_instructions: "single.cpp" [O2, "-g", "-lpthread"],
         [], ["nothing", "marked", "pops", "onwards", "marked_onwards", "elsewhere", "to_nothing",

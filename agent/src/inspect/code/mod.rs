@@ -42,7 +42,7 @@ pub enum Refusal {
     /// Its ways are too many.
     #[error("following its code takes more than {} steps", flow::LOOKS_MAX)]
     Tangled,
-    /// The code runs on into what follows it.
+    /// The code runs on into what follows it, and that is no function or the frame still stands.
     #[error("its code runs on into what follows it at {:#x}", .0.0)]
     RunsOn(VirtAddr),
     /// A jump whose destinations are not known.
@@ -125,7 +125,9 @@ pub fn place_in(
             Ending::Return => SiteKind::Return,
             Ending::TailCall => SiteKind::TailCall,
         };
-        site(program, &flow, address, kind, 0)
+        // Something is left to be popped where it runs on into what follows.
+        let pushed = flow.pushed(address).ok_or(Refusal::StackUnknown(address))?;
+        site(program, &flow, address, kind, pushed)
     });
     Ok(Placement { entry, ends: ends.collect::<Result<_, _>>()? })
 }

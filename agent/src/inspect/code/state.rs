@@ -1,6 +1,10 @@
 //! What is known of registers and of the frame at a place in the code.
 
+mod tables;
+
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+
+use tables::{Found, Place};
 
 /// What a register or a place in the frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,10 @@ pub(super) struct State {
     /// Largest that a value can be.
     bounds: Vec<(u64, Bound)>,
     compared: Compared,
+    /// A place that is not in the frame, and what was there when it was looked at last.
+    seen: Option<(Place, u64)>,
+    /// What came out of a table at a place that is not known, last.
+    found: Option<Found>,
 }
 
 /// Most that is remembered of frame and bounds.
@@ -77,7 +85,8 @@ impl State {
             *register = Value::Something(number as u64);
         }
         registers[RSP] = Value::Stack { base: 0, offset: 0 };
-        Self { registers, saved: Vec::new(), bounds: Vec::new(), compared: Compared::Nothing }
+        let (saved, bounds) = (Vec::new(), Vec::new());
+        Self { registers, saved, bounds, compared: Compared::Nothing, seen: None, found: None }
     }
 
     /// Where the program comes back to by other ways than a jump, with a frame of which only the stack
@@ -117,25 +126,13 @@ impl State {
         if self.compared != other.compared {
             self.compared = Compared::Nothing;
         }
-        *self != before
-    }
-
-    /// Where a jump through a register or memory finds its table: the table, the base of its
-    /// differences (`None`: it has addresses), and the largest index if that is known.
-    pub(super) fn jump_table(
-        &self,
-        jump: &Instruction,
-    ) -> Option<(u64, Option<u64>, Option<Bound>)> {
-        let value = match jump.op0_kind() {
-            OpKind::Register => self.value(jump.op0_register())?,
-            OpKind::Memory => self.load(jump)?,
-            _ => return None,
-        };
-        match value {
-            Value::Entry { table, index, wide: true } => Some((table, None, self.bound(index))),
-            Value::Target { table, base, index } => Some((table, Some(base), self.bound(index))),
-            _ => None,
+        if self.seen != other.seen {
+            self.seen = None;
         }
+        if self.found != other.found {
+            self.found = None;
+        }
+        *self != before
     }
 
     /// Whether a jump goes where an argument, a callee or a plain place in memory says: to a function.
@@ -183,6 +180,7 @@ impl State {
     fn make(&mut self, value: u64, number: usize) {
         // An earlier round of a loop made what has the same number.
         self.bounds.retain(|(known, _)| *known != value);
+        self.seen = self.seen.filter(|(place, _)| place.from != Value::Something(value));
         if let Some(register) = self.registers.get_mut(number) {
             *register = Value::Something(value);
         }
@@ -238,6 +236,7 @@ impl State {
             // Through any other pointer a local variable may change, but no saved register.
             _ => self.forget_locals(),
         }
+        self.seen = None;
     }
 
     fn save(&mut self, base: u64, offset: i64, size: usize, value: Option<Value>) {
@@ -293,6 +292,7 @@ impl State {
         }
         self.forget_locals();
         self.compared = Compared::Nothing;
+        self.seen = None;
     }
 
     /// The stack pointer is not known.
@@ -384,16 +384,20 @@ impl State {
             }
             (Mnemonic::Popfq, ..) => self.move_stack(8)?,
             (Mnemonic::Pop, OpKind::Register, _) if wide => {
-                let value = self.top();
-                let value = value.unwrap_or(Value::Something(made_at(i.ip(), number(first)?)));
+                let (value, to) = (self.top(), number(first)?);
                 self.move_stack(8)?;
-                self.set(first, value);
+                match value {
+                    Some(value) => self.set(first, value),
+                    None => self.make(made_at(i.ip(), to), to),
+                }
             }
             (Mnemonic::Leave, ..) => {
                 let Value::Stack { base, offset } = self.registers[RBP] else { return None };
                 self.registers[RSP] = Value::Stack { base, offset };
-                let saved = self.top();
-                self.registers[RBP] = saved.unwrap_or(Value::Something(made_at(i.ip(), RBP)));
+                match self.top() {
+                    Some(saved) => self.registers[RBP] = saved,
+                    None => self.make(made_at(i.ip(), RBP), RBP),
+                }
                 self.move_stack(8)?;
             }
             (Mnemonic::Mov, OpKind::Register, OpKind::Register) if first.size() >= 4 => {
@@ -412,21 +416,27 @@ impl State {
             }
             (Mnemonic::Movzx, OpKind::Register, OpKind::Memory) if first.size() >= 4 => {
                 let most = if i.memory_size().size() == 1 { 0xff } else { 0xffff };
+                if let Some(value) = self.seen(i) {
+                    self.set_bound(value, most, false);
+                    self.set(first, Value::Something(value));
+                    return Some(());
+                }
                 let value = made_at(i.ip(), number(first)?);
                 self.make(value, number(first)?);
                 self.set_bound(value, most, false);
             }
             (Mnemonic::Mov, OpKind::Register, OpKind::Memory) if first.size() >= 4 => {
-                let value = self.load(i)?;
+                let seen = || self.seen(i).map(Value::Something);
+                let value = self.load(i).or_else(seen)?;
                 if matches!(value, Value::Stack { .. } | Value::Entry { .. }) && !wide {
                     return None;
                 }
                 self.set(first, value);
             }
-            (Mnemonic::Movsxd, OpKind::Register, OpKind::Memory) if wide => {
-                let value = self.load(i)?;
-                self.set(first, value);
-            }
+            (Mnemonic::Movsxd, OpKind::Register, OpKind::Memory) if wide => match self.load(i) {
+                Some(value) => self.set(first, value),
+                None => self.find(i)?,
+            },
             (Mnemonic::Movsxd, OpKind::Register, OpKind::Register) if wide => {
                 let value @ Value::Something(_) = self.value(second)? else { return None };
                 self.set(first, value);
@@ -456,8 +466,10 @@ impl State {
                 self.set(first, value);
             }
             (Mnemonic::Add, OpKind::Register, OpKind::Register) if wide => {
-                let sum = self.sum(first, second)?;
-                self.set(first, sum);
+                match self.sum(first, second) {
+                    Some(sum) => self.set(first, sum),
+                    None => self.find_target(i)?,
+                }
             }
             (Mnemonic::Add | Mnemonic::Sub, OpKind::Register, _) if wide => {
                 let immediate = i.try_immediate(1).ok()?.cast_signed();
@@ -490,7 +502,10 @@ impl State {
                 self.compared = Compared::StackPointer { base, offset };
             }
             (Mnemonic::Cmp, kind @ (OpKind::Register | OpKind::Memory), _) => {
-                let value = if kind == OpKind::Register { self.value(first) } else { self.load(i) };
+                let value = match kind {
+                    OpKind::Register => self.value(first),
+                    _ => self.load(i).or_else(|| self.look(i).map(Value::Something)),
+                };
                 let (Value::Something(value), number) = (value?, i.try_immediate(1).ok()?) else {
                     return None;
                 };
@@ -499,17 +514,6 @@ impl State {
             _ => return None,
         }
         Some(())
-    }
-
-    /// A difference out of a table and its base.
-    fn sum(&self, one: Register, other: Register) -> Option<Value> {
-        match (self.value(one)?, self.value(other)?) {
-            (Value::Entry { table, index, wide: false }, Value::Constant(base))
-            | (Value::Constant(base), Value::Entry { table, index, wide: false }) => {
-                Some(Value::Target { table, base, index })
-            }
-            _ => None,
-        }
     }
 
     fn move_stack(&mut self, by: i64) -> Option<()> {

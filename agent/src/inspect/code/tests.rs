@@ -239,6 +239,38 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
       .section .rodata; .align 4; 5: .long 1b-5b,2b-5b; .long 0x7fffffff; .text",
         "entry +0; return +24; return +30",
     ),
+    // What is compared in memory is what is loaded from there, unless something was stored meanwhile.
+    (
+        "table_compared_in_memory",
+        "cmpl $1,8(%rdi); ja 9f; mov 8(%rdi),%eax; lea 5f(%rip),%rdx; movslq (%rdx,%rax,4),%rax; \
+      add %rdx,%rax; jmp *%rax; 1: mov $1,%eax; ret; 9: xor %eax,%eax; ret; 3: mov $3,%eax; ret; \
+      .section .rodata; .align 4; 5: .long 1b-5b,9b-5b,3b-5b; .text",
+        "entry +4 cheap; return +30; return +33",
+    ),
+    (
+        "table_after_a_store",
+        "cmpl $1,8(%rdi); ja 9f; movl $2,(%rsi); mov 8(%rdi),%eax; lea 5f(%rip),%rdx; \
+      movslq (%rdx,%rax,4),%rax; add %rdx,%rax; jmp *%rax; 1: mov $1,%eax; ret; 9: xor %eax,%eax; ret; \
+      3: mov $3,%eax; ret; .section .rodata; .align 4; 5: .long 1b-5b,9b-5b,3b-5b,0x7fffffff; .text",
+        "entry +4 cheap; return +36; return +39; return +45",
+    ),
+    // The one table that is ever loaded into the register, whatever else comes into it.
+    (
+        "table_in_a_register",
+        "push %rbx; cmp $1,%edi; ja 9f; lea 5f(%rip),%rbx; test %esi,%esi; je 2f; mov %rsi,%rbx; \
+      2: mov %edi,%eax; movslq (%rbx,%rax,4),%rax; add %rbx,%rax; jmp *%rax; \
+      1: mov $1,%eax; pop %rbx; ret; 9: pop %rbx; ret; \
+      .section .rodata; .align 4; 5: .long 1b-5b,9b-5b; .text",
+        "entry +0 cheap; return +37; return +39",
+    ),
+    (
+        "two_tables_in_a_register",
+        "push %rbx; cmp $1,%edi; ja 9f; lea 5f(%rip),%rbx; test %esi,%esi; je 2f; lea 6f(%rip),%rbx; \
+      2: mov %edi,%eax; movslq (%rbx,%rax,4),%rax; add %rbx,%rax; jmp *%rax; \
+      1: mov $1,%eax; pop %rbx; ret; 9: pop %rbx; ret; \
+      .section .rodata; .align 4; 5: .long 1b-5b,9b-5b; 6: .long 9b-6b,1b-6b; .text",
+        "refused: the jump",
+    ),
     (
         "table_of_addresses",
         "cmp $1,%rdi; ja 9f; lea 5f(%rip),%rcx; jmp *(%rcx,%rdi,8); 1: inc %eax; ret; \
@@ -409,6 +441,42 @@ fn tangled_code_is_given_up() {
     let follow = |looks| Flow::follow_within(&program, *address, *size, *language, looks).err();
     assert_eq!(follow(40 * 5), Some(Refusal::Tangled));
     assert_eq!(follow(40 * 40 * 5), None);
+}
+
+/// Functions that run on into the next one, and what is padded behind them.
+const RUNS_ON: &[(&str, &str, &str, &str)] = &[
+    ("checks", "nop; cmp %edi,%esi; jb away", ".balign 16", "entry +0 cheap; tail +3"),
+    ("ends", "push %rbx; mov %edi,%eax; pop %rbx", "", "entry +0 cheap; tail +3 8"),
+    ("framed", "push %rbx; mov %edi,%eax", "", "refused: its code runs on"),
+    ("padded", "push %rbx; mov %edi,%eax; pop %rbx", "int3", "refused: its code runs on"),
+    ("within", "1: nop; dec %edi; jne 1b", "", "refused: its code runs on"),
+    ("away", "mov %edi,%eax; ret", "", "entry +0; return +2"),
+];
+
+#[test]
+fn functions_that_run_on_into_the_next() {
+    let mut text = String::from(".text\n");
+    for (name, code, padding, _) in RUNS_ON {
+        let code = code.replace("; ", "\n");
+        text.push_str(&format!(
+            ".globl {name}\n.type {name},@function\n{name}:\n{code}\n.size {name},.-{name}\n{padding}\n"
+        ));
+    }
+    let built = Built::new("runs-on");
+    let flags = ["gcc", "-nostdlib", "-no-pie", "-Wl,-e,away", "-Wl,-z,noexecstack"];
+    let Some(path) = built.build("on.S", &text, &flags) else { return };
+    let module = Module::open(&path).expect("a program");
+    let index = Index::read(&module, Lookup::below(Path::new("/"))).expect("symbols");
+    for (name, code, _, expected) in RUNS_ON {
+        let functions = index.functions(|other| other == *name);
+        let [function] = functions.as_slice() else { panic!("{name}: {functions:?}") };
+        let found = match place(&module, &index, function) {
+            Ok(placement) => described(function.address, &placement),
+            Err(refusal) => format!("refused: {refusal}"),
+        };
+        let is_expected = found.starts_with("refused") && found.starts_with(expected);
+        assert!(is_expected || found == *expected, "{name}: {code}: {found}");
+    }
 }
 
 #[test]

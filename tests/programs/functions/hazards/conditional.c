@@ -51,6 +51,13 @@ FUNCTION(to_hidden, "  nop\n  testq %rdi, %rdi\n  jg hidden\n  pushq %rbx\n  mov
 FUNCTION(choose, "  nop\n  cmpq $10, %rdi\n  jl after\n  je met\n  cmpq $20, %rdi\n  ja hidden\n"
                  "  leaq (%rdi,%rdi), %rax\n  ret");
 
+// Run on into what follows: the first unless its jump is taken, behind padding, the second always.
+__asm__(".text\n.type checks, @function\nchecks:\n  nop\n  cmpq %rsi, %rdi\n  jb after\n.size checks, .-checks\n"
+        ".p2align 5\n"
+        ".type runs, @function\nruns:\n  pushq %rbx\n  addq $2, %rdi\n  popq %rbx\n.size runs, .-runs\n"
+        ".type copies, @function\ncopies:\n  pushq %rbx\n  leaq 5(%rdi), %rax\n  popq %rbx\n  ret\n.size copies, .-copies\n");
+long checks(long, long), runs(long, long), copies(long, long);
+
 static const long bits[] = {1 << 0, 1 << 2, 1 << 6, 1 << 7, 1 << 11};
 static long taken[2][16];
 
@@ -121,6 +128,15 @@ int main(int count, char **words) {
         meets += n == 10;
     }
     calls("choose", chosen);
+    for (long n = 0; n < 100; ++n) {
+        sum = sum * 31 + (unsigned long)checks(n, 30);
+        sum = sum * 31 + (unsigned long)runs(n, 0);
+        sum = sum * 31 + (unsigned long)copies(n, 0);
+        ends += n < 30;
+    }
+    calls("checks", 100);
+    also("runs", 100 + 70);
+    also("copies", 100 + 70 + 100);
     also("after", ends);
     also("met", meets);
     printf("%lx\n", sum);

@@ -126,6 +126,12 @@ impl Flow {
         (step.instruction.condition_code() as u8).checked_sub(1).and_then(Condition::of_code)
     }
 
+    /// How far the stack pointer is below the place of the return address, at the instruction that ends it.
+    pub(super) fn pushed(&self, address: VirtAddr) -> Option<i32> {
+        let stack_pointer = self.steps.get(&address.0)?.stack_pointer?;
+        i32::try_from(-stack_pointer).ok()
+    }
+
     pub(super) fn handling(&self, address: VirtAddr) -> Option<Handling> {
         self.steps.get(&address.0).map(|step| step.handling)
     }

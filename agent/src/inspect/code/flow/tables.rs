@@ -10,7 +10,7 @@ use super::{Ending, Next};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::code::Refusal;
 use crate::inspect::code::program::{Program, Whereabouts};
-use crate::inspect::code::state::{Bound, State};
+use crate::inspect::code::state::{self, Bound, State};
 
 /// Most entries of a table of jumps.
 const TABLE_MAX: u64 = 4096;
@@ -19,19 +19,15 @@ impl<P: Program> Walk<'_, P> {
     /// A jump through a register or memory: by a table of the function's own, or a tail call.
     pub(super) fn computed(&mut self, jump: &Instruction, state: &State) -> Result<Next, Refusal> {
         let address = VirtAddr(jump.ip());
-        let Some((table, base, most)) = state.jump_table(jump) else {
+        let by_table = state.jump_table(jump).or_else(|| self.only_table(jump, state));
+        let Some((table, base, most)) = by_table else {
             if state.stack_pointer() == Some(0) && state.is_pointer(jump) {
                 return Ok(self.end(address, Ending::TailCall, state));
             }
             self.refuse(Refusal::UnresolvedJump(address));
             return Ok(Next::Nothing);
         };
-        let targets = match most {
-            Some(Bound { most, is_exact }) if u64::from(most) < TABLE_MAX => {
-                self.targets(table, base, u64::from(most) + 1, is_exact)
-            }
-            _ => self.targets(table, base, TABLE_MAX, false),
-        };
+        let targets = self.bounded(table, base, most);
         if targets.is_empty() {
             let is_plain = base.is_none() && state.stack_pointer() == Some(0);
             if is_plain && self.holds_functions(table) {
@@ -72,6 +68,34 @@ impl<P: Program> Walk<'_, P> {
         Ok(Next::Jump(all.into_iter().collect()))
     }
 
+    /// The table of a jump whose register is not known to hold one: compilers keep the address in it over
+    /// calls, and behind one that does not return, where nobody uses it, there may be something else in it.
+    /// If one table alone is ever loaded into that register it is this.
+    fn only_table(
+        &mut self,
+        jump: &Instruction,
+        state: &State,
+    ) -> Option<(u64, Option<u64>, Option<Bound>)> {
+        let (register, most) = state.table_register(jump)?;
+        let swept = self.swept();
+        let loaded = swept.loaded.iter().filter(|(to, _)| *to == register);
+        let loaded: BTreeSet<u64> = loaded.map(|(_, table)| *table).collect();
+        let mut tables =
+            loaded.into_iter().filter(|table| !self.bounded(*table, Some(*table), most).is_empty());
+        let table = tables.next()?;
+        tables.next().is_none().then_some((table, Some(table), most))
+    }
+
+    /// Reads a table for indices up to a bound.
+    fn bounded(&mut self, table: u64, base: Option<u64>, most: Option<Bound>) -> Vec<u64> {
+        match most {
+            Some(Bound { most, is_exact }) if u64::from(most) < TABLE_MAX => {
+                self.targets(table, base, u64::from(most) + 1, is_exact)
+            }
+            _ => self.targets(table, base, TABLE_MAX, false),
+        }
+    }
+
     /// Whether a place holds pointers to functions, as programs make tables of, and none into this one, as
     /// a table of its jumps would. Which index is used is not known, so all that may belong to it is looked
     /// at.
@@ -102,11 +126,7 @@ impl<P: Program> Walk<'_, P> {
         let size = if base.is_some() { 4 } else { 8 };
         let bytes = usize::try_from(count * size).unwrap_or_default();
         let bytes = self.program.read(VirtAddr(table), bytes);
-        let swept = match &self.swept {
-            Some((regions, swept)) if *regions == self.regions.len() => Rc::clone(swept),
-            _ => Rc::new(self.sweep()),
-        };
-        self.swept = Some((self.regions.len(), Rc::clone(&swept)));
+        let swept = self.swept();
         let mut targets = Vec::new();
         for number in 0..count {
             let at = usize::try_from(number * size).unwrap_or(usize::MAX);
@@ -137,6 +157,15 @@ impl<P: Program> Walk<'_, P> {
         targets
     }
 
+    fn swept(&mut self) -> Rc<Swept> {
+        let swept = match &self.swept {
+            Some((regions, swept)) if *regions == self.regions.len() => Rc::clone(swept),
+            _ => Rc::new(self.sweep()),
+        };
+        self.swept = Some((self.regions.len(), Rc::clone(&swept)));
+        swept
+    }
+
     /// Reads all of the function's own code one instruction after the other.
     fn sweep(&self) -> Swept {
         let mut swept = Swept::default();
@@ -146,7 +175,10 @@ impl<P: Program> Walk<'_, P> {
                 swept.starts.push(instruction.ip());
                 if instruction.mnemonic() == Mnemonic::Lea && instruction.is_ip_rel_memory_operand()
                 {
-                    swept.addresses.push(instruction.ip_rel_memory_address());
+                    let address = instruction.ip_rel_memory_address();
+                    swept.addresses.push(address);
+                    let register = state::number(instruction.op0_register());
+                    swept.loaded.extend(register.map(|register| (register, address)));
                 }
             }
         }
@@ -163,4 +195,6 @@ pub(super) struct Swept {
     starts: Vec<u64>,
     /// Addresses that it makes, in order.
     addresses: Vec<u64>,
+    /// Into which register each.
+    loaded: Vec<(usize, u64)>,
 }

@@ -8,16 +8,19 @@ use std::rc::Rc;
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic};
 
 use super::tables::Swept;
-use super::{INSTRUCTIONS_MAX, Next, Step};
+use super::{Ending, INSTRUCTIONS_MAX, Next, Step};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::code::Refusal;
 use crate::inspect::code::kernel;
-use crate::inspect::code::program::Program;
+use crate::inspect::code::program::{Program, Whereabouts};
 use crate::inspect::code::state::State;
 use crate::inspect::demangle::Language;
 
 /// Most bytes of a function and of each of its pieces.
 const BYTES_MAX: u64 = 4 << 20;
+
+/// Most bytes between two functions of which one runs on into the other.
+const PADDING_MAX: u64 = 64;
 
 /// Most pieces beside the function's own code.
 const PIECES_MAX: usize = 64;
@@ -170,6 +173,7 @@ impl<'a, P: Program> Walk<'a, P> {
         let way = block.way;
         let mut address = start;
         let mut idle_since_call = way != Way::Certain;
+        let mut last = None;
         loop {
             if address != start && self.blocks.contains_key(&address) {
                 self.edge(address, state, way);
@@ -179,7 +183,7 @@ impl<'a, P: Program> Walk<'a, P> {
             let Some((bytes, region_end)) = self.bytes(address) else {
                 // Padding behind a call that does not return.
                 if !idle_since_call {
-                    self.refuse(Refusal::RunsOn(VirtAddr(address)));
+                    self.run_on(last, address, &state);
                 }
                 return Ok(());
             };
@@ -204,6 +208,7 @@ impl<'a, P: Program> Walk<'a, P> {
             let next = step.next.clone();
             let landing_pad = step.landing_pad;
             self.steps.insert(address, step);
+            last = Some(address);
             if let Some((pad, popped)) = landing_pad {
                 let mut caught = state.clone();
                 caught.call(address, self.preserved());
@@ -243,6 +248,35 @@ impl<'a, P: Program> Walk<'a, P> {
             }
             address = instruction.next_ip();
         }
+    }
+
+    /// The code runs on into what follows it: an end, if a function begins there and the frame is gone.
+    fn run_on(&mut self, last: Option<u64>, address: u64, state: &State) {
+        let is_end = state.stack_pointer() == Some(0) && self.begins_behind(address);
+        match last.and_then(|last| self.steps.get_mut(&last)).filter(|_| is_end) {
+            // Whether it jumps there or not, it leaves.
+            Some(Step { next: next @ (Next::Follows | Next::EndIf(Ending::TailCall)), .. }) => {
+                *next = Next::End(Ending::TailCall);
+            }
+            _ => self.refuse(Refusal::RunsOn(VirtAddr(address))),
+        }
+    }
+
+    /// Whether a function begins at an address, or behind the padding there.
+    fn begins_behind(&self, address: u64) -> bool {
+        let mut at = address;
+        while at < address.saturating_add(PADDING_MAX) {
+            if matches!(self.program.whereabouts(VirtAddr(at)), Whereabouts::Start) {
+                return true;
+            }
+            let bytes = self.program.read(VirtAddr(at), 15);
+            let instruction = Decoder::with_ip(64, &bytes, at, DecoderOptions::NONE).decode();
+            if instruction.mnemonic() != Mnemonic::Nop {
+                return false;
+            }
+            at = instruction.next_ip();
+        }
+        false
     }
 
     fn preserved(&self) -> &'static [usize] {
