@@ -263,7 +263,7 @@ impl Tracker {
         self.sockets.unlink(key);
         let Some(socket) = self.sockets.get(key) else { return };
         match socket.closed_at {
-            Some(at) if !socket.connection.is_to_be_read() => self.close(key, at, Closing::Told),
+            Some(at) if !socket.is_to_be_read() => self.close(key, at, Closing::Told),
             _ => self.close(key, at, Closing::OutOfSight),
         }
     }
