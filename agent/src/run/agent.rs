@@ -173,7 +173,7 @@ impl Agent {
                 }
                 failed = targets.event(selection, event, &mut announce).err().or(failed.take());
             }
-            pipeline.record(decoded);
+            pipeline.record(&decoded);
         });
         if let Some(error) = failed {
             return Err(error.into());

@@ -48,7 +48,7 @@ impl Agent {
             let (_, selection) = self.capture.split();
             self.targets.event(selection, event, &mut |_| ())?;
         }
-        self.pipeline.record(decoded);
+        self.pipeline.record(&decoded);
         Ok(())
     }
 }
