@@ -96,7 +96,7 @@ impl Saying {
         let (address, port) = split_host(host.unwrap_or_default());
         match (address.is_empty(), server) {
             (false, _) => asked.text("server.address", cut(address, TEXT_MAX)),
-            (true, Some(server)) => asked.ip("server.address", server.ip()),
+            (true, Some(server)) => asked.ip(&["server.address"], server.ip()),
             (true, None) => {}
         }
         if let Some(port) = port.or(server.map(|server| server.port())) {
@@ -208,10 +208,11 @@ fn peer(kind: Kind, peer: Option<SocketAddr>) -> Attributes {
     let mut attributes = Attributes::with_capacity(PEER_BYTES);
     match peer {
         Some(peer) => {
-            if kind == Kind::Server {
-                attributes.ip("client.address", peer.ip());
-            }
-            attributes.ip("network.peer.address", peer.ip());
+            let keys: &[&str] = match kind {
+                Kind::Server => &["client.address", "network.peer.address"],
+                _ => &["network.peer.address"],
+            };
+            attributes.ip(keys, peer.ip());
             attributes.int("network.peer.port", i64::from(peer.port()));
         }
         None => attributes.text("network.transport", "unix"),
