@@ -57,6 +57,8 @@ pub mod left_out {
 
 /// Bits of [`Header::flags`] in a [`Hit`]; the first three are what the [`Site`] is.
 pub mod hit_flags {
+    /// Nothing has happened, so there is no [`Hit`].
+    pub const NOTHING: u8 = 0;
     /// The function was entered.
     pub const ENTRY: u8 = 1;
     /// The function is about to return.
@@ -76,7 +78,9 @@ pub struct Site {
     /// Index of its first [`Op`] in the map of code.
     pub code: u32,
     /// How many there are; 0: nothing is read.
-    pub ops: u16,
+    pub ops: u8,
+    /// When a hit means something: [`condition`].
+    pub condition: u8,
     /// What it is: [`hit_flags`].
     pub flags: u8,
     /// One of [`task_kind`](crate::task_kind): how the task is found.
@@ -89,6 +93,17 @@ pub struct Site {
     pub task_offset: u32,
     /// What a hit costs the target, measured at start, nanoseconds.
     pub cost_ns: u32,
+}
+
+/// [`Site::condition`]: a jump is only an end where it is taken.
+pub mod condition {
+    /// Every hit means something.
+    pub const ALWAYS: u8 = 0;
+    /// A conditional jump (`Jcc`): a hit means something if the flags let it jump. The four bits below
+    /// are its condition code as x86 encodes it (Intel SDM, volume 1, appendix B).
+    pub const JUMPS: u8 = 1 << 4;
+    /// The condition code's.
+    pub const CODE_MASK: u8 = 15;
 }
 
 /// A site's number: its place in the map of sites, and above that how often another site has had the place
@@ -464,6 +479,8 @@ pub mod chunk_status {
 const _: () = {
     assert!(size_of::<Hit>() == 56);
     assert!(size_of::<Site>() == 24);
+    // Site::ops
+    assert!(OPS_MAX <= u8::MAX as usize);
     assert!(size_of::<Op>() == 8);
     assert!(size_of::<Image>() == 176);
     assert!(size_of::<InterpretedFrame>() == 32);

@@ -174,6 +174,11 @@ pub mod socket_flags {
     pub const READ_TO: u8 = 1 << 4;
     /// As [`READ_TO`], and [`Socket::netns`](super::Socket::netns) says how far it had written.
     pub const WRITTEN_TO: u8 = 1 << 5;
+    /// As [`READ_TO`]: bytes had been read from the socket since it was there (more than four), whoever
+    /// has done that.
+    pub const READ: u8 = 1 << 6;
+    /// As [`READ`], bytes had been written.
+    pub const WRITTEN: u8 = 1 << 7;
 }
 
 /// Address families as in `<sys/socket.h>`.

@@ -172,6 +172,9 @@ impl Spender {
     #[inline(always)]
     pub fn spend(&mut self, flags: u8, cost_ns: u32, now_ns: u64) -> bool {
         let afforded = self.afford(u64::from(cost_ns), now_ns);
+        if flags == hit_flags::NOTHING {
+            return false;
+        }
         let told = if flags & hit_flags::ENTRY != 0 {
             let told = afforded && self.is_within_rate(now_ns);
             self.remember(told);

@@ -1,10 +1,13 @@
 //! From a file descriptor of the current task to its socket, with plain kernel reads (any kernel
 //! since 5.8), for hooks that are not handed the socket; and from a file to what epoll was told of it.
 
-use aya_ebpf::helpers::generated::bpf_get_current_task;
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel};
 
 use crate::offsets::offset;
-use crate::sock::{Found, Sock};
+use crate::sock::{Found, Sock, Typed};
 
 /// What a descriptor leads to.
 pub struct Descriptor {
@@ -45,28 +48,44 @@ pub fn socket(fd: u64) -> Option<Descriptor> {
 #[inline(always)]
 pub fn file(fd: u32) -> Option<Found> {
     // SAFETY: takes no arguments.
-    let task = Found::new(unsafe { bpf_get_current_task() } as *const u8, 0);
-    let table = task.follow(offset!(task_files)).follow(offset!(files_fdt));
+    let task = unsafe { bpf_get_current_task_btf() } as *const u8;
+    // SAFETY: the running task, typed.
+    let table = unsafe { Typed::new(task) }.follow(offset!(task_files)).follow(offset!(files_fdt));
     if fd >= table.load::<u32>(offset!(fdt_max_fds)) {
         return None;
     }
-    let file = table.follow(offset!(fdt_fd)).follow(fd as usize * size_of::<u64>());
+    let files = Found::new(table.load(offset!(fdt_fd)), 0);
+    let file = files.follow(fd as usize * size_of::<u64>());
     if file.is_null() { None } else { Some(file) }
 }
 
-/// The descriptor that epoll watches a file by, and what its user wants to be told with it
-/// (`epoll_data`); `None` if it does not, or this kernel keeps that elsewhere (before 5.11). Of several
-/// instances of epoll, the one that was told last.
+/// Where the newest of the instances of epoll that watch a file keeps what it knows of it; 0 if none
+/// does, or this kernel has that elsewhere (before 5.11).
 #[inline(always)]
-pub fn told_to_epoll(file: Found) -> Option<(u32, u64)> {
-    if offset!(file_epoll) == 0 {
+pub fn watched(file: impl Sock) -> u64 {
+    if offset!(file_epoll) == 0 { 0 } else { file.follow(offset!(file_epoll)).load::<u64>(0) }
+}
+
+/// `sizeof(struct epitem)`, at most: the kernel does not build with more.
+const ITEM_BYTES: usize = 128;
+
+/// The descriptor that epoll watches a file by, and what its user wants to be told with it
+/// (`epoll_data`), by what [`watched`] says.
+#[inline(always)]
+pub fn told_to_epoll(watched: u64) -> Option<(u32, u64)> {
+    let data = offset!(epitem_event) + offset!(epoll_event_data);
+    let fd = offset!(epitem_fd);
+    let last = ITEM_BYTES - size_of::<u64>();
+    if watched == 0 || data > last || fd > last {
         return None;
     }
-    let node = file.follow(offset!(file_epoll)).load::<u64>(0);
-    if node == 0 {
-        return None;
-    }
-    let item = Found::new((node - offset!(epitem_link) as u64) as *const u8, 0);
-    let told = item.load::<u64>(offset!(epitem_event) + offset!(epoll_event_data));
-    Some((item.load::<u32>(offset!(epitem_fd)), told))
+    // All of it at once: a read of the kernel's memory costs much, its length little.
+    let mut item = MaybeUninit::<[u64; ITEM_BYTES / size_of::<u64>()]>::uninit();
+    let from = (watched - offset!(epitem_link) as u64) as *const _;
+    let item = item.as_mut_ptr().cast::<u8>();
+    // SAFETY: `item` has that many bytes; the helper fails instead of faulting, and fills it with zeroes then.
+    unsafe { bpf_probe_read_kernel(item.cast(), ITEM_BYTES as u32, from) };
+    // SAFETY: within the item, by the checks above. A packed word is read by halves.
+    let half = |at: usize| u64::from(unsafe { ptr::read_volatile(item.add(at).cast::<u32>()) });
+    Some((half(fd) as u32, half(data) | (half(data + size_of::<u32>()) << 32)))
 }

@@ -137,8 +137,8 @@ pub struct Walk {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Behalf {
-    /// The socket that is sent to.
-    pub sock: u64,
+    /// What epoll keeps of the socket that is sent to: see [`watched`](crate::descriptor::watched).
+    pub watched: u64,
     /// The id of the socket that the request came by.
     pub task: u64,
     /// The position to which nginx has read from that.

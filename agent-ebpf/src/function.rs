@@ -52,6 +52,8 @@ pub fn on_hit(ctx: *mut c_void) {
     // SAFETY: this CPU's value. A task that interrupts this one here takes away one hit's cost.
     unsafe { (*counts).cost_ns += u64::from(site.cost_ns) };
     let registers = Registers::new(ctx);
+    // A jump that is not taken ends nothing: the hit has cost what it costs, and that is all.
+    let flags = if registers.meet(site.condition) { site.flags } else { hit_flags::NOTHING };
     let task = Task::of(site, registers);
     let sp = canonical(site, registers).wrapping_sub(task.stack_end);
     let now_ns = emit::now_ns();
@@ -60,8 +62,8 @@ pub fn on_hit(ctx: *mut c_void) {
     let Some(mut spender) = Spender::new(tgid, known, (site.function, counts), call) else {
         return;
     };
-    if !spender.spend(site.flags, site.cost_ns, now_ns) {
-        if site.flags & (hit_flags::ENTRY | hit_flags::EVENT) != 0 {
+    if !spender.spend(flags, site.cost_ns, now_ns) {
+        if flags & (hit_flags::ENTRY | hit_flags::EVENT) != 0 {
             // SAFETY: a map value, alive while the program runs.
             emit::add_one(unsafe { &raw mut (*counts).suppressed });
         }

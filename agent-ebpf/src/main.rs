@@ -14,6 +14,7 @@ mod descriptor;
 mod emit;
 mod exit;
 mod image;
+mod living;
 mod nethttp;
 mod nginx;
 mod offsets;

@@ -18,7 +18,7 @@ use agent_common::{counter, nginx_flags, task_kind};
 
 use crate::emit::{self, Behalf, Scratch, Slot};
 use crate::offsets::offset;
-use crate::sock::{self, Found, Sock};
+use crate::sock::{self, Sock};
 use crate::user::{self, Plain};
 use crate::{descriptor, socket};
 
@@ -54,7 +54,9 @@ const INSTANCE: u64 = 1;
 /// If that is not proved, for none that is known; `None` where this kernel does not let it be proved.
 #[inline(always)]
 pub fn behalf<S: Sock>(sock: S, slot: Slot, scratch: &mut Scratch) -> Option<(u8, u64, u8, u32)> {
-    let asked = Behalf { sock: sock.address(), task: 0, task_seq: 0, task_flags: 0 };
+    let file = sock.follow(offset!(sk_socket)).follow(offset!(socket_file));
+    let watched = descriptor::watched(file);
+    let asked = Behalf { watched, task: 0, task_seq: 0, task_flags: 0 };
     let place = &raw mut scratch.behalf;
     // SAFETY: part of the scratch, alive while the program runs. Volatile, here and below, since the
     // global function finds it by itself.
@@ -78,24 +80,27 @@ extern "C" fn nginx_request(slot: u32, is_typed: u32) -> u32 {
     let place = &raw mut scratch.behalf;
     // SAFETY: part of the scratch, alive while the program runs.
     let asked = unsafe { ptr::read_volatile(place) };
-    let Some(found) = find(Found::new(asked.sock as *const u8, 0), is_typed != 0) else { return 0 };
+    let Some(found) = find(asked.watched, is_typed != 0) else { return 0 };
     // SAFETY: as above.
     unsafe { ptr::write_volatile(place, found) };
     1
 }
 
 #[inline(always)]
-fn find(sock: Found, is_typed: bool) -> Option<Behalf> {
-    let file = sock.follow(offset!(sk_socket)).follow(offset!(socket_file));
-    let (_, upstream) = connection(file)?;
+fn find(watched: u64, is_typed: bool) -> Option<Behalf> {
+    let (fd, told) = descriptor::told_to_epoll(watched)?;
+    let upstream: Connection = user::read(told & !INSTANCE)?;
+    if upstream.fd != fd {
+        return None;
+    }
     let request: Request = user::read(upstream.data)?;
     if request.signature != SIGNATURE {
         return None;
     }
     let client: Connection = user::read(request.connection)?;
     let file = descriptor::file(client.fd)?;
-    let (address, client) = connection(file)?;
-    if address != request.connection {
+    let (fd, told) = descriptor::told_to_epoll(descriptor::watched(file))?;
+    if client.fd != fd || told & !INSTANCE != request.connection {
         return None;
     }
     // Not asked whether it is a socket: nginx waits for clients on nothing else, and anything else
@@ -111,16 +116,7 @@ fn find(sock: Found, is_typed: bool) -> Option<Behalf> {
         task_flags |= nginx_flags::SEQ;
         task_seq = seq;
     }
-    Some(Behalf { sock: 0, task, task_seq, task_flags: u32::from(task_flags) })
-}
-
-/// The connection that epoll was told with a file, and where it lies.
-#[inline(always)]
-fn connection(file: Found) -> Option<(u64, Connection)> {
-    let (fd, told) = descriptor::told_to_epoll(file)?;
-    let address = told & !INSTANCE;
-    let connection: Connection = user::read(address)?;
-    (connection.fd == fd).then_some((address, connection))
+    Some(Behalf { watched: 0, task, task_seq, task_flags: u32::from(task_flags) })
 }
 
 // SAFETY: three words and two of half the size.

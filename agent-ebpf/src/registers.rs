@@ -28,11 +28,14 @@ impl Registers {
 
 #[cfg(bpf_target_arch = "x86_64")]
 mod x86_64 {
+    use agent_common::function::condition;
+
     use super::Registers;
 
     /// Where DWARF's registers 0 to 16 lie in `struct pt_regs`.
     const OFFSETS: [usize; 17] =
         [80, 96, 88, 40, 104, 112, 32, 152, 72, 64, 56, 48, 24, 16, 8, 0, 128];
+    const FLAGS: usize = 144;
     const RSP: usize = 152;
     const R14: usize = 8;
 
@@ -41,6 +44,28 @@ mod x86_64 {
         #[inline(always)]
         pub fn stack_pointer(self) -> u64 {
             self.word(RSP)
+        }
+
+        /// Whether what a site stands for happens: whether its jump is taken, by the flags that the kernel
+        /// looks at when it emulates that, a moment later.
+        #[inline(always)]
+        pub fn meet(self, condition: u8) -> bool {
+            let flags = self.word(FLAGS);
+            let bit = |number: u64| flags >> number & 1;
+            let [carry, parity, zero, sign, overflow] = [bit(0), bit(2), bit(6), bit(7), bit(11)];
+            let less = sign ^ overflow;
+            // All of them rather than a choice, of which the verifier would follow each way.
+            let pairs = overflow
+                | carry << 1
+                | zero << 2
+                | (carry | zero) << 3
+                | sign << 4
+                | parity << 5
+                | less << 6
+                | (zero | less) << 7;
+            // Two codes are one condition and its opposite.
+            let code = u64::from(condition & condition::CODE_MASK);
+            condition == condition::ALWAYS || (pairs >> (code >> 1) ^ code) & 1 == 1
         }
 
         /// Where Go keeps its `g`.
@@ -76,6 +101,8 @@ mod x86_64 {
 
 #[cfg(bpf_target_arch = "aarch64")]
 mod aarch64 {
+    use agent_common::function::condition;
+
     use super::Registers;
 
     /// `user_pt_regs.sp`, behind 31 registers.
@@ -88,6 +115,13 @@ mod aarch64 {
         #[inline(always)]
         pub fn stack_pointer(self) -> u64 {
             self.word(SP)
+        }
+
+        /// Whether what a site stands for happens. No jump of this architecture is one: user space does not
+        /// follow its code.
+        #[inline(always)]
+        pub fn meet(self, condition: u8) -> bool {
+            condition == condition::ALWAYS
         }
 
         /// Where Go keeps its `g`.

@@ -113,22 +113,37 @@ pub fn is_accepted(sock: impl Sock) -> bool {
 /// Where in the TCP stream the process has read to; `None` for sockets that are not plain TCP.
 #[inline(always)]
 pub fn read_to(sock: Found) -> Option<u32> {
-    tcp_position(sock, Way::Inbound)?.seq
+    let tcp = sock.as_tcp()?;
+    let is_layered = tcp.load::<u64>(offset!(tcp_ulp_ops)) != 0;
+    if is_layered { None } else { Some(tcp.load(offset!(tcp_copied_seq))) }
 }
 
 /// Whether bytes had moved, either way, before the `moved` ones.
 #[inline(always)]
 fn is_older(tcp: impl Sock, moved: i32) -> bool {
-    let word = |offset| u64::from(tcp.load::<u32>(offset));
-    let unread = word(offset!(tcp_rcv_nxt)).wrapping_sub(word(offset!(tcp_copied_seq))) as u32;
-    let unacked = word(offset!(tcp_write_seq)).wrapping_sub(word(offset!(tcp_snd_una))) as u32;
-    let received = tcp.load::<u64>(offset!(tcp_bytes_received)).wrapping_sub(u64::from(unread));
-    let written = tcp.load::<u64>(offset!(tcp_bytes_acked)).wrapping_add(u64::from(unacked));
+    let Totals { read, written } = totals(tcp);
     let moved = if moved > 0 { moved as u64 } else { 0 };
-    let before = received.wrapping_add(written).wrapping_sub(moved);
+    let before = read.wrapping_add(written).wrapping_sub(moved);
     // SYN and FIN are counted with the bytes in some states, and bytes may arrive between these
     // reads, which lowers the sum.
     before as i64 > SLACK
+}
+
+/// Bytes that have moved over a socket.
+struct Totals {
+    read: u64,
+    written: u64,
+}
+
+#[inline(always)]
+fn totals(tcp: impl Sock) -> Totals {
+    let word = |offset| u64::from(tcp.load::<u32>(offset));
+    let unread = word(offset!(tcp_rcv_nxt)).wrapping_sub(word(offset!(tcp_copied_seq))) as u32;
+    let unacked = word(offset!(tcp_write_seq)).wrapping_sub(word(offset!(tcp_snd_una))) as u32;
+    Totals {
+        read: tcp.load::<u64>(offset!(tcp_bytes_received)).wrapping_sub(u64::from(unread)),
+        written: tcp.load::<u64>(offset!(tcp_bytes_acked)).wrapping_add(u64::from(unacked)),
+    }
 }
 
 /// What SYN and FIN of both directions can add up to.
@@ -177,15 +192,9 @@ pub fn on_state(sock: impl Sock, new: i32) {
     if state.told != 0 {
         let kind = if new == TCP_CLOSE { kind::CLOSE } else { kind::SHUTDOWN };
         let held = new == TCP_CLOSE && has_descriptor && !is_over(sock);
-        let mut flags = if held { socket_flags::HELD } else { 0 };
-        let (mut read_to, mut written_to) = (0, 0);
-        if let Some(last) = last_positions(sock, new) {
-            (flags, read_to) = (flags | socket_flags::READ_TO, last.read_to);
-            if let Some(to) = last.written_to {
-                (flags, written_to) = (flags | socket_flags::WRITTEN_TO, to);
-            }
-        }
-        tell(sock, Slot::STATE, kind, flags, state.id, (read_to, written_to));
+        let last = last(sock, new);
+        let flags = last.flags | if held { socket_flags::HELD } else { 0 };
+        tell(sock, Slot::STATE, kind, flags, state.id, (last.read_to, last.written_to));
     }
     if new == TCP_CLOSE && !has_descriptor {
         sock.forget();
@@ -194,21 +203,31 @@ pub fn on_state(sock: impl Sock, new: i32) {
 
 /// How far a process had come with a socket that it closes: what was not seen of it, is seen by that.
 struct Last {
+    /// Which of the following is told, and whether anything had moved.
+    flags: u8,
     read_to: u32,
-    written_to: Option<u32>,
+    written_to: u32,
 }
 
-/// `None` unless the process closes this socket now, which has no operation under way by then, as it may
-/// have when it is only shut down. (A [`Found`] one's
-/// operations are seen by their syscalls' ends, which nothing hides.)
+/// Tells nothing unless the process closes this socket now, which has no operation under way by then, as it
+/// may have when it is only shut down. (Of a [`Found`] one no position is told: its operations are seen by
+/// their syscalls' ends, which nothing hides.)
 #[inline(always)]
-fn last_positions<S: Sock>(sock: S, new: i32) -> Option<Last> {
-    if !S::IS_TYPED || !is_over(sock) || syscall::is_shutdown() {
-        return None;
+fn last<S: Sock>(sock: S, new: i32) -> Last {
+    let mut last = Last { flags: 0, read_to: 0, written_to: 0 };
+    if !is_over(sock) || syscall::is_shutdown() {
+        return last;
     }
-    let tcp = sock.as_tcp()?;
-    if tcp.load::<u64>(offset!(tcp_ulp_ops)) != 0 {
-        return None;
+    let Some(tcp) = sock.as_tcp() else { return last };
+    let Totals { read, written } = totals(tcp);
+    if read as i64 > SLACK {
+        last.flags |= socket_flags::READ;
+    }
+    if written as i64 > SLACK {
+        last.flags |= socket_flags::WRITTEN;
+    }
+    if !S::IS_TYPED || tcp.load::<u64>(offset!(tcp_ulp_ops)) != 0 {
+        return last;
     }
     let mut read_to = tcp.load::<u32>(offset!(tcp_copied_seq));
     let behind = tcp.load::<u32>(offset!(tcp_rcv_nxt)).wrapping_sub(1);
@@ -216,10 +235,14 @@ fn last_positions<S: Sock>(sock: S, new: i32) -> Option<Last> {
     if new != TCP_FIN_WAIT1 && behind.wrapping_sub(read_to) as i32 == -1 {
         read_to = behind;
     }
+    last.flags |= socket_flags::READ_TO;
+    last.read_to = read_to;
     // Its own FIN is not counted yet in these states.
-    let written = new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK;
-    let written_to = if written { Some(tcp.load::<u32>(offset!(tcp_write_seq))) } else { None };
-    Some(Last { read_to, written_to })
+    if new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK {
+        last.flags |= socket_flags::WRITTEN_TO;
+        last.written_to = tcp.load::<u32>(offset!(tcp_write_seq));
+    }
+    last
 }
 
 /// The inode of a socket's network namespace.

@@ -1,7 +1,7 @@
 """A server that does exactly what it is told: `raw.py STEP…`, for one connection.
 
-Prints its port. Steps: `r:TEXT` reads until TEXT has come, `w:TEXT` writes it in one call, `v:A|B`
-writes the parts with one writev, `e` reads to the end, `h` ends the sending direction, `x` resets,
+Prints its port. Steps: `r:TEXT` reads until TEXT has come, `w:TEXT` writes it in one call, `k:TEXT` has a child
+write it, `v:A|B` writes the parts with one writev, `e` reads to the end, `h` ends the sending direction, `x` resets,
 `c` closes, `u` switches to Unix sockets (first step; prints a path), `f:PATH` waits for
 a line on a FIFO. Backslash escapes are understood.
 Prints `done` after the last step and waits to be killed.
@@ -46,6 +46,12 @@ for step in steps:
         seen = seen[seen.index(wanted) + len(wanted):]
     elif step.startswith("w:"):
         connection.sendall(text(step))
+    elif step.startswith("k:"):
+        child = os.fork()
+        if child == 0:
+            connection.sendall(text(step))
+            os._exit(0)
+        os.waitpid(child, 0)
     elif step.startswith("v:"):
         parts = text(step).split(b"|")
         assert os.writev(connection.fileno(), parts) == sum(map(len, parts))

@@ -1,5 +1,7 @@
 //! HTTP/1 as it happens between real sockets: what the span of each exchange says.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use remora_tests::agent::{Agent, Ended};
@@ -345,6 +347,60 @@ fn a_target_longer_than_what_is_copied_is_a_loss() {
     );
     assert!(ended.spans.is_empty(), "{:#?}", ended.spans);
     assert_eq!(ended.count("exchanges.headless"), 1, "{:?}", ended.log);
+}
+
+#[test]
+fn what_a_proxy_says_of_its_client_comes_before_the_first_request() {
+    if !is_root() {
+        return;
+    }
+    let answer = "w:HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok";
+    let steps = ["r:/1 HTTP/1.1\\r\\n\\r\\n", answer, "r:/2 HTTP/1.1\\r\\n\\r\\n", answer];
+    let line = "PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n";
+    let binary = "\r\n\r\n\0\r\nQUIT\n!\x11\0\x0cclient|proxy";
+    for (preface, ending) in [(line, ""), (binary, ""), (binary, "\r\n")] {
+        let ended = scene(&steps, |wire| {
+            wire.send(format!("{preface}{ending}GET /1 HTTP/1.1\r\n\r\n").as_bytes()).expect("ok");
+            wire.send(b"GET /2 HTTP/1.1\r\n\r\n").expect("ok");
+        });
+        check(&ended, &["GET /1 200 - 0/2", "GET /2 200 - 0/2"]);
+    }
+}
+
+#[test]
+fn lines_that_no_parser_takes_but_servers_answer() {
+    if !is_root() {
+        return;
+    }
+    let answer = "w:HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n";
+    let ended =
+        scene(&["r:\\r\\n\\r\\n", answer, "r:body", answer, "r:\\r\\n\\r\\n", answer], |wire| {
+            wire.send(b"GET /caf\xe9?token=h\xfcsh HTTP/1.1\r\nHost: h\r\n\r\n").expect("\r\n\r\n");
+            wire.send(b"PUT /a b\tc HTTP/1.1 \r\nContent-Length: 4\r\n\r\nbody").expect("\r\n\r\n");
+            wire.send(b"GET /after HTTP/1.1\r\nHost: h\r\n\r\n").expect("\r\n\r\n");
+        });
+    check(&ended, &["GET /caf%E9 200 - 0/0", "PUT /a b%09c 200 - 4/0", "GET /after 200 - 0/0"]);
+    assert_eq!(ended.spans[0].text("url.query"), "token=REDACTED");
+}
+
+#[test]
+fn a_unix_socket_that_is_closed_ends_its_answer() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let answer = "w:HTTP/1.0 200 OK\\r\\n\\r\\nuntil the end";
+    let (server, path) = python("raw.py", &["u", "r:\\r\\n\\r\\n", answer, "c"]);
+    let agent = Agent::run(&scratch, &["--pid", &server.pid().to_string()]);
+    let mut wire = UnixStream::connect(path).expect("it listens");
+    wire.write_all(b"GET /unix HTTP/1.0\r\n\r\n").expect("it reads");
+    let mut answer = String::new();
+    wire.read_to_string(&mut answer).expect("it closes");
+    // Neither the server nor its agent ends, nor does anything else happen.
+    agent.wait_for(1, |span| span.path() == "/unix");
+    let ended = agent.stop();
+    check(&ended, &["GET /unix 200 - 0/13"]);
+    assert_eq!(ended.spans[0].text("remora.end.reason"), "");
 }
 
 #[test]

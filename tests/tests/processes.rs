@@ -125,6 +125,26 @@ fn children_are_followed_if_asked() {
 }
 
 #[test]
+fn what_somebody_else_has_written_is_no_closed_connection() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    // A child that is not followed answers, as a CGI script does that writes its own head.
+    let answer = "k:HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok";
+    let (server, port) = python("raw.py", &["r:\\r\\n\\r\\n", answer, "c"]);
+    let agent = Agent::run(&scratch, &["--pid", &server.pid().to_string()]);
+    let answer = get(port.parse().expect("it prints its port"), "/by-a-child");
+    assert!(answer.ends_with("ok"), "{answer}");
+    let ended = agent.stop();
+    let [span] = ended.spans.as_slice() else { panic!("{:#?}", ended.spans) };
+    assert_eq!(span.int("http.response.status_code"), None);
+    assert_eq!((span.text("error.type"), span.status), ("", 0), "{span:#?}");
+    assert_eq!(span.text("remora.end.reason"), "not_seen");
+    assert_eq!(span.int("remora.lost"), Some(1));
+}
+
+#[test]
 fn exec_traces_from_the_first_instruction_and_ends_with_the_program() {
     if !is_root() {
         return;

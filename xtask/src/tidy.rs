@@ -48,7 +48,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("httparse", &["agent/src/protocol/"]),
     ("iced_x86", &["agent/src/inspect/"]),
     ("lzma_rs", &["agent/src/inspect/"]),
-    ("object", &["agent/src/inspect/", "xtask/src/"]),
+    ("object", &["agent/src/inspect/", "agent/src/fuzzing/", "xtask/src/"]),
     ("procfs", &["agent/src/discover/"]),
     ("reqwest", &["agent/src/export/", "agent/src/debuginfod"]),
     ("rustc_demangle", &["agent/src/inspect/"]),

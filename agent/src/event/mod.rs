@@ -122,6 +122,10 @@ pub struct Last {
     pub read_to: Option<u32>,
     /// Behind the last byte that it has written.
     pub written_to: Option<u32>,
+    /// Bytes had been read from the socket since it was there, by this process or another one.
+    pub has_read: bool,
+    /// Bytes had been written.
+    pub has_written: bool,
 }
 
 /// An operation on a socket.
@@ -330,6 +334,18 @@ pub fn exit(tgid: Tgid, at: MonoNs, seq: u32) -> Vec<u8> {
     record
 }
 
+/// The record of the close of a socket, of which the kernel half can tell nothing; `seq` as for [`exit`].
+pub fn close(id: SocketId, at: MonoNs, seq: u32) -> Vec<u8> {
+    let mut record = vec![kind::CLOSE, 0];
+    record.extend_from_slice(&(AGENT_SLOT << SLOT_SHIFT).to_ne_bytes());
+    record.extend_from_slice(&seq.to_ne_bytes());
+    record.extend_from_slice(&at.0.to_ne_bytes());
+    record.extend_from_slice(&id.0.to_ne_bytes());
+    // What a socket is was told before.
+    record.resize(size_of::<agent_common::Socket>(), 0);
+    record
+}
+
 /// The record of a hit with more chunks, which go before its own; `None` if it is none, or would be too
 /// long.
 pub fn with_chunks(record: &[u8], more: &[u8]) -> Option<Vec<u8>> {
@@ -481,6 +497,8 @@ fn end(flags: u8, body: &[u8]) -> Option<(SocketId, Last)> {
     let last = Last {
         read_to: told(socket_flags::READ_TO, u32_at(fixed, 8)),
         written_to: told(socket_flags::WRITTEN_TO, u32_at(fixed, 12)),
+        has_read: flags & socket_flags::READ != 0,
+        has_written: flags & socket_flags::WRITTEN != 0,
     };
     Some((SocketId(u64_at(fixed, 0)), last))
 }

@@ -94,12 +94,14 @@ fn a_socket_tells_its_ends_its_role_and_its_age() {
     let bytes = record(kind::SHUTDOWN, 0, family::INET);
     let Ok((_, Event::Shutdown { id, at, last })) = decode(&bytes) else { panic!("no shutdown") };
     assert_eq!((id, at, last), (SocketId(4), MonoNs(3), Last::default()));
-    let both = Last { read_to: Some(5), written_to: Some(6) };
+    let both = Last { read_to: Some(5), written_to: Some(6), ..Last::default() };
     let all = socket_flags::READ_TO | socket_flags::WRITTEN_TO;
+    let used = Last { has_read: true, has_written: true, ..Last::default() };
     for (flags, is_held, expected) in [
         (0, false, Last::default()),
         (socket_flags::HELD, true, Last::default()),
         (all, false, both),
+        (socket_flags::READ | socket_flags::WRITTEN, false, used),
     ] {
         let bytes = record(kind::CLOSE, flags, family::INET);
         let Ok((_, event)) = decode(&bytes) else { panic!("no record") };

@@ -111,7 +111,7 @@ impl Default for Limits {
             queue_spans: 100_000,
             queue_bytes: 128 << 20,
             request_spans: 2048,
-            linger: Duration::from_millis(100),
+            linger: Duration::from_millis(150),
             give_up: Duration::from_secs(300),
         }
     }

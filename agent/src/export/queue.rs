@@ -92,8 +92,11 @@ struct State {
     bytes: usize,
     /// When the first of them came.
     since: Option<Instant>,
-    /// What whoever waits on the runtime waits for, once there are some.
+    /// What whoever waits on the runtime waits for, once there are some, and for how long.
     enough: Portion,
+    linger: Duration,
+    /// It has taken a request not long ago and will look by itself soon.
+    naps: bool,
     /// Someone waits on a thread of its own.
     awaited: bool,
     /// There were none before what nobody was woken for yet.
@@ -107,6 +110,11 @@ struct State {
 impl State {
     fn is_enough(&self) -> bool {
         self.waiting >= self.enough.spans || self.bytes >= self.enough.bytes
+    }
+
+    /// Whether the first of them has waited for others long enough.
+    fn is_time(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= self.linger)
     }
 }
 
@@ -150,6 +158,8 @@ impl Queue {
             bytes: 0,
             since: None,
             enough: Portion { spans: 0, bytes: 0 },
+            linger: Duration::ZERO,
+            naps: false,
             awaited: false,
             is_news: false,
             account: Account::default(),
@@ -193,9 +203,10 @@ impl Queue {
         if state.parts.is_empty() {
             return;
         }
-        // Waking is dear, and who waits for a few more knows when to look by itself.
-        let is_news = mem::take(&mut state.is_news);
-        let (awaited, notified) = (state.awaited, is_news || state.is_enough());
+        // Waking is dear, and who waits for a few more, or naps, knows when to look by itself. While there
+        // is traffic it is woken for each request once, by whoever has brought the last of its spans.
+        let is_news = mem::take(&mut state.is_news) && !state.naps;
+        let (awaited, notified) = (state.awaited, is_news || state.is_enough() || state.is_time());
         drop(state);
         if awaited {
             self.filled.notify_one();
@@ -247,17 +258,24 @@ impl Queue {
         self.lock().closing
     }
 
-    /// Waits for spans, on the runtime, for at most `linger` from the first on if there are few.
-    /// `None`: closed and drained.
+    /// Waits for spans, on the runtime, for `linger` from the first on if there are few, at most
+    /// twice as long where nobody wakes it. `None`: closed and drained.
     pub(super) async fn take(&self, linger: Duration, portion: Portion) -> Option<Request> {
+        // What will be enough has most often been put by then.
+        let nap = Instant::now() + 2 * linger;
         loop {
             let rest = {
                 let mut state = self.lock();
-                state.enough = portion;
+                (state.enough, state.linger) = (portion, linger);
+                let left = nap.saturating_duration_since(Instant::now());
+                state.naps = !left.is_zero() && state.since.is_none();
                 match state.since {
                     None if state.closing => return None,
-                    None => None,
-                    Some(_) if state.is_enough() || state.closing => Some(Duration::ZERO),
+                    None if left.is_zero() => None,
+                    None => Some(left),
+                    Some(_) if state.is_enough() || state.is_time() || state.closing => {
+                        Some(Duration::ZERO)
+                    }
                     Some(since) => Some(linger.saturating_sub(since.elapsed())),
                 }
             };

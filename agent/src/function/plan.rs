@@ -202,12 +202,13 @@ fn plan_function(
     })
 }
 
-/// Where a direct jump goes (Intel SDM, "JMP": `E9` and `EB`).
+/// Where a direct jump goes (Intel SDM, "JMP": `E9` and `EB`, and "Jcc").
 fn jump(module: &Module, address: VirtAddr) -> Option<VirtAddr> {
-    let bytes = module.read(address, 5).ok()?;
+    let bytes = module.read(address, 6).ok()?;
     let (behind, offset) = match *bytes.as_slice() {
-        [0xe9, a, b, c, d] => (5, i64::from(i32::from_le_bytes([a, b, c, d]))),
-        [0xeb, offset, ..] => (2, i64::from(offset as i8)),
+        [0xe9, a, b, c, d, ..] => (5, i64::from(i32::from_le_bytes([a, b, c, d]))),
+        [0x0f, 0x80..=0x8f, a, b, c, d] => (6, i64::from(i32::from_le_bytes([a, b, c, d]))),
+        [0xeb | 0x70..=0x7f, offset, ..] => (2, i64::from(offset as i8)),
         _ => return None,
     };
     Some(VirtAddr(address.0.wrapping_add(behind).wrapping_add_signed(offset)))

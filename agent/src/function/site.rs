@@ -1,5 +1,6 @@
 //! Where the probes of a function go.
 
+use agent_common::function::condition;
 use serde::{Deserialize, Serialize};
 
 use crate::inspect::address::{FileOffset, VirtAddr};
@@ -30,6 +31,8 @@ pub struct Site {
     pub offset: FileOffset,
     /// What a hit means.
     pub kind: SiteKind,
+    /// For an end at a conditional jump: when it jumps. A hit at which it does not means nothing.
+    pub jumps_if: Option<Condition>,
     /// Added to `rsp` at this instruction to have the address of the slot that holds the return address.
     pub sp_adjust: i32,
     /// How the kernel runs the instruction that the probe stands on.
@@ -67,6 +70,22 @@ impl SiteKind {
     /// Whether it says that another function runs in its place.
     pub fn is_tail_call(self) -> bool {
         matches!(self, Self::TailCall | Self::EntryAndTailCall)
+    }
+}
+
+/// The condition of a `Jcc` instruction, by the four bits of its code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Condition(u8);
+
+impl Condition {
+    /// The one with this code.
+    pub fn of_code(code: u8) -> Option<Self> {
+        (code <= condition::CODE_MASK).then_some(Self(code))
+    }
+
+    /// As the kernel half is told of it.
+    pub fn wire(self) -> u8 {
+        condition::JUMPS | self.0
     }
 }
 

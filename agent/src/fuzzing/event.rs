@@ -95,7 +95,11 @@ impl Kernel {
         let outbound = what & 1;
         let (mut flags, mut len) = (outbound, payload.len() as u32);
         // How far its streams had come, lost bytes included.
-        let last = if outbound == 0 { 0 } else { socket_flags::READ_TO | socket_flags::WRITTEN_TO };
+        let used = socket_flags::READ | socket_flags::WRITTEN;
+        let last = match outbound {
+            0 => used,
+            _ => used | socket_flags::READ_TO | socket_flags::WRITTEN_TO,
+        };
         let over =
             |header| Socket { tgid: end.seq[0], netns: end.seq[1], ..socket(header, number, tgid) };
         match what >> 1 {

@@ -2,12 +2,16 @@
 //! target takes any bytes; it panics only if a promise of the code behind it is broken.
 
 mod answers;
+mod elf;
 mod event;
+mod file;
 mod headers;
 mod honest;
 mod http1;
 mod input;
+mod program;
 mod recording;
+mod sections;
 mod stacks;
 mod values;
 pub mod wire;
@@ -24,12 +28,14 @@ pub use witness::Witness;
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("answers", answers::run),
+    ("elf", elf::run),
     ("event", event::run),
     ("headers", headers::run),
     ("http1", http1::run),
     ("recording", recording::run),
+    ("sections", sections::run),
     ("stacks", stacks::run),
     ("values", values::run),
 ];

@@ -33,3 +33,17 @@ fn nothing_and_anything_are_taken() {
         }
     }
 }
+
+/// Inputs that are refused at once would find nothing.
+#[test]
+fn kept_sections_are_read_to_their_ground() {
+    let (mut probed, mut described, mut lines) = (0, 0, 0);
+    for entry in std::fs::read_dir(corpus("sections")).expect("it is there") {
+        let input = std::fs::read(entry.expect("it can be read").path()).expect("a file");
+        let found = sections::with(&input, program::look).expect("there are descriptors");
+        probed += found.plan.functions.len();
+        described += found.described;
+        lines += found.lines;
+    }
+    assert!(probed > 50 && described > 50 && lines > 100, "{probed} {described} {lines}");
+}

@@ -21,7 +21,7 @@ pub fn is_nginx(proc: &Path, facts: &Facts) -> bool {
         || exports(&proc.join(facts.tgid.0.to_string()).join("exe")).unwrap_or(false)
 }
 
-fn exports(executable: &Path) -> Option<bool> {
+pub(crate) fn exports(executable: &Path) -> Option<bool> {
     let cache = ReadCache::new(File::open(executable).ok()?);
     let elf = object::File::parse(&cache).ok()?;
     Some(elf.dynamic_symbols().any(|symbol| symbol.name() == Ok(SYMBOL)))

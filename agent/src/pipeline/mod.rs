@@ -7,7 +7,7 @@ pub mod recording;
 
 use std::sync::Arc;
 
-use crate::event::ids::Tgid;
+use crate::event::ids::{SocketId, Tgid};
 use crate::event::{self, DecodeError, Event, Position};
 use crate::function::facts::FunctionFacts;
 use crate::platform::clock::{MonoNs, WallOffset};
@@ -127,6 +127,16 @@ impl Pipeline {
     /// Whether spans wait to be handed out.
     pub fn is_pending(&self) -> bool {
         self.tracker.pending()
+    }
+
+    /// Whether something waits to be looked at by [`Step::Collect`].
+    pub fn is_watching(&self) -> bool {
+        self.tracker.is_watching()
+    }
+
+    /// Sockets of which it is not told when they are closed, and that may be: asked for once.
+    pub fn take_quiet(&mut self) -> Vec<SocketId> {
+        self.tracker.take_quiet()
     }
 
     /// Whether a process was announced.

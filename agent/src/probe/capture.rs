@@ -1,5 +1,6 @@
 //! Loading, attaching, draining and detaching the capture programs.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
@@ -10,12 +11,14 @@ use agent_common::counter;
 use super::bpf::program::{self, Kind, Verified};
 use super::error::{AttachError, CaptureError};
 use super::kernel::Kernel;
+use super::living::Living;
 use super::map::{Entry, Map, PerCpuArray};
 use super::object::{Aligned, Object, ObjectError, Wishes, bytes_of_words};
 use super::ring::Ring;
 use super::selection::Selection;
 use super::source::{Attachment, LIFECYCLE, SIGNALS, SIGNALS_WITH_STACKS, Source};
 use super::wait::{Alarm, Until};
+use crate::event::ids::SocketId;
 use crate::platform::cpus;
 
 /// The object with all programs, built by `cargo xtask build`.
@@ -66,6 +69,8 @@ pub struct Capture {
     kernel: Kernel,
     // For the programs that are loaded later.
     object: Object,
+    /// Loaded when it is first asked; `None` if that is not possible.
+    living: Option<Option<Living>>,
 }
 
 /// A program at its place, as long as this lives.
@@ -147,7 +152,28 @@ impl Capture {
             shared: Arc::new(Shared { maps: shared, offsets: kernel.offsets.clone(), wake_bytes }),
             kernel: kernel.clone(),
             object,
+            living: None,
         })
+    }
+
+    /// The ids of all Unix sockets that a process still has; `None` where that cannot be known. (What is
+    /// found by its descriptor has another id than the kernel's, which goes with nothing.)
+    pub fn unix_sockets(&mut self) -> Option<HashSet<SocketId>> {
+        if self.source == Source::SyscallExit {
+            return None;
+        }
+        let load = || {
+            let loaded = Living::new(&self.object, &self.kernel);
+            loaded.inspect_err(|error| {
+                let error: &dyn std::error::Error = error;
+                tracing::info!(error, "the close of Unix sockets is not seen");
+            })
+        };
+        let living = self.living.get_or_insert_with(|| load().ok()).as_ref()?;
+        let told = living.unix().inspect_err(|error| {
+            tracing::warn!(%error, "cannot ask which Unix sockets are there");
+        });
+        told.ok()
     }
 
     /// Has signals told that end a selected process with an error.

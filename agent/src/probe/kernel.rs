@@ -4,7 +4,7 @@
 use super::bpf::program::Kind;
 use super::error::CaptureError;
 use super::offsets;
-use super::source::{Attachment, Hook, LIFECYCLE, SIGNALS, Source};
+use super::source::{Attachment, Hook, LIFECYCLE, SIGNALS, Source, UNIX_SOCKETS};
 use crate::platform::btf::Btf;
 use crate::platform::memory;
 
@@ -30,7 +30,7 @@ impl Kernel {
         let types = Btf::from_sys_fs()?;
         let offsets = offsets::resolve(&types)?;
         let sources = Source::ALL.into_iter().flat_map(Source::attachments);
-        let attachments = LIFECYCLE.iter().chain([&SIGNALS]).chain(sources);
+        let attachments = LIFECYCLE.iter().chain([&SIGNALS, &UNIX_SOCKETS]).chain(sources);
         let mut hooks: Vec<(Hook, Found)> = Vec::new();
         for Attachment { hook, .. } in attachments {
             if hooks.iter().all(|(known, _)| known != hook) {
@@ -49,6 +49,8 @@ impl Kernel {
         match (attachment.hook, found.id) {
             (Hook::Tracepoint(_), Some(id)) => Ok(Some(Kind::Tracepoint(id))),
             (Hook::Tracepoint(name), None) => Err(CaptureError::Tracepoint { name }),
+            (Hook::Iterator(_), Some(id)) => Ok(Some(Kind::Iterator(id))),
+            (Hook::Iterator(_), None) => Ok(None),
             (Hook::FunctionExit { parameters, .. }, Some(id))
                 if found.parameters == Some(parameters) =>
             {
@@ -65,6 +67,9 @@ impl Kernel {
 fn find(types: &Btf, hook: Hook) -> Found {
     match hook {
         Hook::Tracepoint(name) => Found { id: types.tracepoint(name), parameters: None },
+        Hook::Iterator(name) => {
+            Found { id: types.function(&format!("bpf_iter_{name}")), parameters: None }
+        }
         Hook::FunctionExit { function, .. } => {
             Found { id: types.function(function), parameters: types.parameters(function) }
         }

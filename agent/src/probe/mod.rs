@@ -6,6 +6,7 @@ mod capture;
 mod error;
 pub mod function;
 mod kernel;
+mod living;
 mod map;
 mod object;
 mod offsets;

@@ -27,6 +27,8 @@ pub(super) enum Hook {
         /// Whether it is left out where the kernel has no such function.
         optional: bool,
     },
+    /// A walk over something that the kernel has, when user space asks for it.
+    Iterator(&'static str),
 }
 
 /// A program and its place.
@@ -62,6 +64,10 @@ pub(super) const SIGNALS: Attachment = Attachment::tracepoint("signal_deliver");
 /// Instead, with the stack, where the kernel can tell the registers.
 pub(super) const SIGNALS_WITH_STACKS: Attachment =
     Attachment { program: "signal_deliver_stack", hook: Hook::Tracepoint("signal_deliver") };
+
+/// Loaded when it is first asked for.
+pub(super) const UNIX_SOCKETS: Attachment =
+    Attachment { program: "unix_sockets", hook: Hook::Iterator("bpf_sk_storage_map") };
 
 const STATE: &str = "inet_sock_set_state";
 

@@ -56,7 +56,8 @@ pub enum End {
 pub struct RequestHead<'a> {
     /// The method, as sent.
     pub method: &'a str,
-    /// The request target, as sent (origin, absolute, authority or asterisk form).
+    /// The request target, as sent (origin, absolute, authority or asterisk form); of bytes that are no text,
+    /// percent-encoded.
     pub target: &'a str,
     /// Minor version: 0 or 1.
     pub minor_version: u8,

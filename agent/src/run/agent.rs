@@ -4,22 +4,18 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use super::functions::Functions;
+use super::RunError;
+use super::inbox::Inbox;
 use super::launch::Launched;
 use super::metrics::Metrics;
-use super::recorder::Recording;
 use super::signals::{Signal, Signals};
-use super::stacks::Stacks;
 use super::summary::Summary;
-use super::targets::Targets;
-use super::{RunError, note, probe};
 use crate::event::ids::Tgid;
-use crate::event::{self, Event, image};
 use crate::export::Exporters;
-use crate::pipeline::{Pipeline, Step};
+use crate::pipeline::Step;
 use crate::platform::clock::{self, MonoNs, WallOffset};
 use crate::probe::{Capture, Until};
-use crate::span::model::Span;
+use crate::span::tracker::QUIET_NS;
 
 /// How long the reader rests between two drains while there is traffic. Wake-ups cost the traced
 /// program more than the probes do, and a span has a second to leave.
@@ -40,6 +36,9 @@ const SLICE: usize = 256;
 /// writing comes late. One that comes later still is taken in, but links nothing.
 const SETTLE_NS: u64 = 20_000_000;
 
+/// How often it is asked whether Unix sockets are still there on which an answer is waited for.
+const QUIET: Duration = Duration::from_nanos(QUIET_NS);
+
 /// How often the clocks are compared, while awake.
 const CLOCK_NS: u64 = 10_000_000_000;
 
@@ -50,19 +49,9 @@ pub(super) struct Agent {
     pub(super) signals: Signals,
     pub(super) metrics: Option<Metrics>,
     pub(super) command: Option<Launched>,
-    pub(super) recording: Recording,
     pub(super) capture: Capture,
-    pub(super) pipeline: Pipeline,
-    pub(super) targets: Targets,
-    pub(super) functions: Option<Functions>,
-    /// If anything is probed.
-    pub(super) stacks: Option<Stacks>,
-    /// Processes that have begun to be traced and were not looked at for functions.
-    pub(super) fresh: Vec<Tgid>,
+    pub(super) inbox: Inbox,
     pub(super) exporters: Exporters,
-    pub(super) spans: Vec<Span>,
-    /// The latest moment of any record so far.
-    pub(super) latest: MonoNs,
     /// When the clocks were compared.
     pub(super) measured: MonoNs,
     /// Records for which there was no room, at the last look for ends that were among them.
@@ -81,8 +70,11 @@ impl Agent {
             let began = clock::now();
             // First: it may be why this was woken.
             self.keep_functions(began)?;
+            let gone = self.gone_sockets();
             let drained = self.drain()?;
-            self.collect(began.before(SETTLE_NS));
+            self.close_unseen(if drained < DRAIN_MAX { &gone } else { &[] })?;
+            let until = if self.inbox.held.is_empty() { began } else { self.inbox.latest };
+            self.collect(until.before(SETTLE_NS));
             self.hand_on();
             self.keep_time(began);
             if self.is_over() {
@@ -90,22 +82,26 @@ impl Agent {
             }
             idle = if drained == 0 { idle + 1 } else { 0 };
             let full = drained >= DRAIN_MAX;
-            let asleep = idle > IDLE_DRAINS && !self.pipeline.is_pending();
+            let asleep = idle > IDLE_DRAINS && !self.inbox.is_pending();
             let (until, rest) = match (full, asleep) {
                 (true, _) => (Until::Woken, Some(Duration::ZERO)),
-                (false, false) => (Until::Woken, Some(REST)),
+                (false, false) => (Until::Woken, Some(self.inbox.rest(REST))),
                 (false, true) if self.suspects_ends()? => (Until::Woken, Some(REST)),
                 (false, true) => {
-                    self.recording.flush();
+                    self.inbox.recorded.recording.flush();
                     self.capture.sleep_until_event()?;
                     // What came before the kernel half knew does not wake.
                     let late = self.drain()?;
-                    let watch = self.functions.as_ref().map(|it| it.until_next_look(clock::now()));
+                    let functions = self.inbox.functions.as_ref();
+                    let watch = functions.map(|functions| functions.until_next_look(clock::now()));
+                    let sockets = self.inbox.recorded.pipeline.is_watching().then_some(QUIET);
+                    let watch = watch.into_iter().chain(sockets).min();
                     if late > 0 { (Until::Woken, Some(REST)) } else { (Until::Record, watch) }
                 }
             };
             let woken = {
-                let others = [Some(self.signals.as_fd()), self.metrics.as_ref().map(Metrics::fd)];
+                let metrics = self.metrics.as_ref().map(Metrics::fd);
+                let others = [Some(self.signals.as_fd()), metrics, self.inbox.fd()];
                 self.capture.wait(until, others, rest)?
             };
             if woken && self.is_asked_to_end() {
@@ -115,108 +111,72 @@ impl Agent {
         }
     }
 
-    /// Takes in what is in the ring; returns how many records that were.
+    /// Takes what is in the ring; returns how many records that were.
     fn drain(&mut self) -> Result<usize, RunError> {
         let mut drained = 0;
         loop {
             let slice = self.drain_slice()?;
             drained += slice;
+            while self.release_slice()? == SLICE {
+                self.collect(self.inbox.latest.before(SETTLE_NS));
+            }
             if slice < SLICE || drained >= DRAIN_MAX {
                 return Ok(drained);
             }
-            self.collect(self.latest.before(SETTLE_NS));
+            self.collect(self.inbox.latest.before(SETTLE_NS));
             // There may be a tenth of a second's work in the ring.
-            if let Some(functions) = &mut self.functions {
+            if let Some(functions) = &mut self.inbox.functions {
                 functions.keep_to_budget(clock::now())?;
             }
         }
     }
 
     fn drain_slice(&mut self) -> Result<usize, RunError> {
-        let Self { capture, pipeline, targets, functions, fresh, recording, spans, .. } = self;
-        let (latest, stacks) = (&mut self.latest, &mut self.stacks);
+        let Self { capture, inbox, .. } = self;
         let mut failed = None;
         let (ring, selection) = capture.split();
         let drained = ring.drain(SLICE, |record| {
-            *latest = event::time(record).map_or(*latest, |at| at.max(*latest));
-            if image::is_image(record) {
-                let taken = stacks.as_mut().and_then(|stacks| stacks.taken(record));
-                if let Some(taken) = taken {
-                    let step = Step::Stack(taken);
-                    recording.write(&step);
-                    pipeline.step(&step, spans);
-                }
-                return;
-            }
-            let mut decoded = event::decode(record);
-            let completed = match (&decoded, functions.as_ref()) {
-                (Ok((_, Event::Hit(hit))), Some(functions)) => functions.complete(record, hit),
-                _ => None,
-            };
-            if let Some(completed) = &completed {
-                decoded = event::decode(completed);
-            }
-            recording.write(&Step::Record(completed.as_deref().unwrap_or(record)));
-            if let Ok((_, event)) = &decoded {
-                let mut announce = |step: &Step<'_>| {
-                    note(step, fresh);
-                    recording.write(step);
-                    pipeline.step(step, spans);
-                };
-                if let (Event::Exit { tgid, .. }, Some(functions)) = (event, functions.as_mut()) {
-                    functions.forget(*tgid);
-                }
-                if let (Event::Exit { tgid, .. } | Event::Exec { tgid, .. }, Some(stacks)) =
-                    (event, stacks.as_mut())
-                {
-                    stacks.forget(*tgid);
-                }
-                failed = targets.event(selection, event, &mut announce).err().or(failed.take());
-            }
-            pipeline.record(&decoded);
+            failed = inbox.arrive(record, selection).err().or(failed.take());
         });
         if let Some(error) = failed {
             return Err(error.into());
         }
-        let mut announce = |step: &Step<'_>| {
-            recording.write(step);
-            pipeline.step(step, spans);
-        };
-        if let Some(stacks) = stacks {
-            fresh.iter().for_each(|tgid| stacks.look(*tgid));
-        }
-        probe(functions, fresh, targets, selection, &mut announce)?;
+        inbox.probe_fresh(selection)?;
         Ok(drained)
+    }
+
+    /// Takes in what has waited and need not any more; how many records that were.
+    fn release_slice(&mut self) -> Result<usize, RunError> {
+        let Self { capture, inbox, .. } = self;
+        let released = inbox.release(SLICE, capture.selection())?;
+        inbox.probe_fresh(capture.selection())?;
+        Ok(released)
     }
 
     /// Makes spans of the exchanges that ended before `horizon`.
     fn collect(&mut self, horizon: MonoNs) {
-        if self.pipeline.is_pending() {
-            let step = Step::Collect(horizon);
-            self.recording.write(&step);
-            self.pipeline.step(&step, &mut self.spans);
-            self.exporters.put(&mut self.spans);
+        let recorded = &mut self.inbox.recorded;
+        if recorded.pipeline.is_pending() || recorded.pipeline.is_watching() {
+            recorded.step(&Step::Collect(horizon));
+            self.exporters.put(&mut recorded.spans);
         }
     }
 
     fn hand_on(&mut self) {
-        self.exporters.put(&mut self.spans);
+        self.exporters.put(&mut self.inbox.recorded.spans);
         self.exporters.wake();
     }
 
     /// Probes what has come, takes away what costs too much.
     fn keep_functions(&mut self, now: MonoNs) -> Result<(), RunError> {
-        if let Some(stacks) = &mut self.stacks {
+        let Inbox { functions, stacks, recorded, .. } = &mut self.inbox;
+        if let Some(stacks) = stacks {
             stacks.look_again(now);
         }
-        let Self { functions: Some(functions), recording, pipeline, spans, .. } = self else {
-            return Ok(());
-        };
-        functions.keep_to_budget(now)?;
-        functions.look_again(now, &mut |step: &Step<'_>| {
-            recording.write(step);
-            pipeline.step(step, spans);
-        });
+        if let Some(functions) = functions {
+            functions.keep_to_budget(now)?;
+            functions.look_again(now, &mut |step| recorded.step(step));
+        }
         Ok(())
     }
 
@@ -224,15 +184,13 @@ impl Agent {
     fn keep_time(&mut self, at: MonoNs) {
         if at.since(self.measured) > CLOCK_NS {
             self.measured = at;
-            let step = Step::Clock(WallOffset::measure());
-            self.recording.write(&step);
-            self.pipeline.step(&step, &mut self.spans);
+            self.inbox.recorded.step(&Step::Clock(WallOffset::measure()));
         }
     }
 
     /// Whether there is nothing left that could be traced.
     fn is_over(&self) -> bool {
-        let over = self.targets.is_empty() && !self.targets.may_grow();
+        let over = self.inbox.targets.is_empty() && !self.inbox.targets.may_grow();
         if over {
             tracing::info!("every traced process has exited");
         }
@@ -250,7 +208,7 @@ impl Agent {
                 },
                 (Signal::Child, None) => {}
                 (Signal::Lease, _) => {
-                    if let Some(functions) = &mut self.functions {
+                    if let Some(functions) = &mut self.inbox.functions {
                         functions.give_up_leases();
                     }
                 }
@@ -274,16 +232,17 @@ impl Agent {
         if let Err(error) = self.drain() {
             tracing::warn!(%error, "cannot drain the last events");
         }
-        let step = Step::Finish(now);
-        self.recording.write(&step);
-        self.pipeline.step(&step, &mut self.spans);
-        self.recording.flush();
-        let by_process = self.targets.losses(self.capture.selection());
+        if let Err(error) = self.inbox.finish(self.capture.selection()) {
+            tracing::warn!(%error, "cannot take in the last events");
+        }
+        self.inbox.recorded.step(&Step::Finish(now));
+        self.inbox.recorded.recording.flush();
+        let by_process = self.inbox.targets.losses(self.capture.selection());
         let mut summary = self.summary(Vec::new());
         // The target is free before anything is sent.
-        drop(self.functions);
+        drop(self.inbox.functions);
         drop(self.capture);
-        self.exporters.put(&mut self.spans);
+        self.exporters.put(&mut self.inbox.recorded.spans);
         self.exporters.wake();
         summary.accounts = self.exporters.finish(FLUSH);
         for (tgid, name, lost) in by_process {

@@ -4,6 +4,8 @@
 mod agent;
 mod exceptions;
 mod functions;
+mod held;
+mod inbox;
 mod launch;
 mod metrics;
 mod notify;
@@ -35,15 +37,17 @@ use crate::discover::rules::Rules;
 use crate::event::ids::Tgid;
 use crate::export::{Destination, ExportError, Exporters, Limits};
 use crate::pipeline::{Pipeline, Step};
-use crate::platform::clock::{self, MonoNs, WallOffset};
+use crate::platform::clock::{self, MonoNs};
 use crate::platform::memory;
-use crate::probe::{self, Capture, CaptureError, Selection};
+use crate::probe::{self, Capture, CaptureError};
 use crate::span::tracker::Settings;
 use agent::Agent;
 use functions::Functions;
+use held::Held;
+use inbox::Inbox;
 use launch::Launched;
 use metrics::Metrics;
-use recorder::Recording;
+use recorder::{Recorded, Recording};
 use signals::Signals;
 use stacks::Stacks;
 use targets::Targets;
@@ -132,57 +136,38 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
         None => None,
     };
     let seed = seed();
-    let mut recording = Recording::create(plan.record, seed)?;
+    let recording = Recording::create(plan.record, seed)?;
     let mut capture = Capture::start(&plan.capture)?;
-    let mut pipeline = Pipeline::new(plan.tracker, seed);
-    let mut spans = Vec::new();
-    let mut targets = Targets::new(plan.rules, plan.follow, plan.capture.payload_limit);
+    let pipeline = Pipeline::new(plan.tracker, seed);
+    let targets = Targets::new(plan.rules, plan.follow, plan.capture.payload_limit);
     if plan.functions.exceptions
         && let Err(error) = capture.watch_signals()
     {
         tracing::warn!(%error, "signals that end a process are not told");
     }
-    let mut functions = Functions::start(plan.functions, &capture)?;
+    let functions = Functions::start(plan.functions, &capture)?;
     let stacks = functions.as_ref().map(|_| Stacks::start()).transpose();
-    let mut stacks = stacks.map_err(RunError::Thread)?;
-    let mut fresh = Vec::new();
-    {
-        let mut announce = |step: &Step<'_>| {
-            note(step, &mut fresh);
-            recording.write(step);
-            pipeline.step(step, &mut spans);
-        };
-        announce(&Step::Clock(WallOffset::measure()));
-        targets.start(capture.selection(), &mut announce)?;
-    }
-    {
-        let mut announce = |step: &Step<'_>| {
-            recording.write(step);
-            pipeline.step(step, &mut spans);
-        };
-        if let Some(stacks) = &mut stacks {
-            fresh.iter().for_each(|tgid| stacks.look(*tgid));
-        }
-        probe(&mut functions, &mut fresh, &targets, capture.selection(), &mut announce)?;
-        if let Some(functions) = &mut functions {
-            functions.wait(&mut announce);
-        }
-        if let Some(command) = &command {
-            let tgid = Tgid(command.id());
-            targets.add(capture.selection(), tgid, &mut announce)?;
-            if let (Some(functions), Some(program)) = (&mut functions, command.program()) {
-                functions.command(&program, tgid, capture.selection(), &mut announce)?;
-            }
-        }
+    let mut inbox = Inbox {
+        recorded: Recorded { recording, pipeline, spans: Vec::new() },
+        targets,
+        functions,
+        stacks: stacks.map_err(RunError::Thread)?,
+        fresh: Vec::new(),
+        latest: MonoNs::default(),
+        held: Held::default(),
+    };
+    inbox.start(capture.selection())?;
+    if let Some(command) = &command {
+        inbox.hold(Tgid(command.id()), command.program(), capture.selection())?;
     }
     let exporters = Exporters::start(plan.destinations, plan.limits)?;
     memory::give_back();
     let source = capture.source().as_str();
-    let probed = functions.as_ref().map(what_is_probed).unwrap_or_default();
-    for pattern in functions.iter().flat_map(Functions::unmatched) {
+    let probed = inbox.functions.as_ref().map(what_is_probed).unwrap_or_default();
+    for pattern in inbox.functions.iter().flat_map(Functions::unmatched) {
         tracing::warn!(%pattern, "no function that can be probed matches (`remora functions` lists them)");
     }
-    eprintln!("remora: ready processes={} capture={source}{probed}", targets.len());
+    eprintln!("remora: ready processes={} capture={source}{probed}", inbox.targets.len());
     notify::tell("READY=1");
     if let Some(command) = &mut command {
         command.go().map_err(RunError::Launch)?;
@@ -191,16 +176,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
         signals,
         metrics,
         command,
-        recording,
         capture,
-        pipeline,
-        targets,
-        functions,
-        stacks,
-        fresh,
+        inbox,
         exporters,
-        spans,
-        latest: MonoNs::default(),
         measured: clock::now(),
         lost: 0,
         suspects: Vec::new(),
@@ -237,25 +215,4 @@ fn note(step: &Step<'_>, fresh: &mut Vec<Tgid>) {
     if let Step::Process { tgid, .. } = step {
         fresh.push(*tgid);
     }
-}
-
-/// Probes the functions of processes that have begun to be traced.
-fn probe(
-    functions: &mut Option<Functions>,
-    fresh: &mut Vec<Tgid>,
-    targets: &Targets,
-    selection: &mut Selection,
-    announce: &mut dyn FnMut(&Step<'_>),
-) -> Result<(), FunctionsError> {
-    for tgid in fresh.drain(..) {
-        if let (Some(functions), Some((follow, goroutines))) =
-            (functions.as_mut(), targets.about(tgid))
-        {
-            functions.process(tgid, follow, goroutines, selection, announce)?;
-        }
-    }
-    if let Some(functions) = functions {
-        functions.go_on(announce);
-    }
-    Ok(())
 }

@@ -1,4 +1,5 @@
-//! Writing the recording of a live capture. A disk that fails ends the recording, not the tracing.
+//! The pipeline of a live capture, and the recording of what it is told. A disk that fails ends the recording,
+//! not the tracing.
 
 use std::fs::{File, OpenOptions};
 use std::io::BufWriter;
@@ -6,8 +7,35 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use super::RunError;
-use crate::pipeline::Step;
+use crate::event::{DecodeError, Event, Position};
 use crate::pipeline::recording::Recorder;
+use crate::pipeline::{Pipeline, Step};
+use crate::span::model::Span;
+
+/// The pipeline, what it is told, and what it makes of that.
+pub(super) struct Recorded {
+    pub(super) recording: Recording,
+    pub(super) pipeline: Pipeline,
+    /// What no exporter has yet.
+    pub(super) spans: Vec<Span>,
+}
+
+impl Recorded {
+    pub(super) fn step(&mut self, step: &Step<'_>) {
+        self.recording.write(step);
+        self.pipeline.step(step, &mut self.spans);
+    }
+
+    /// As [`Step::Record`], of which it is known what it says.
+    pub(super) fn record(
+        &mut self,
+        record: &[u8],
+        decoded: &Result<(Position, Event<'_>), DecodeError>,
+    ) {
+        self.recording.write(&Step::Record(record));
+        self.pipeline.record(decoded);
+    }
+}
 
 /// A recording, or none.
 pub(super) struct Recording {

@@ -2,6 +2,8 @@
 
 use super::agent::Agent;
 use super::functions::Functions;
+use super::inbox::Inbox;
+use super::stacks::Stacks;
 use super::summary::Summary;
 use crate::export::Account;
 use crate::probe;
@@ -16,13 +18,15 @@ impl Agent {
     }
 
     pub(super) fn summary(&self, accounts: Vec<(String, Account)>) -> Summary {
+        let Inbox { recorded, targets, functions, stacks, held, .. } = &self.inbox;
+        let functions = functions.as_ref();
         let counters = self.capture.counters().unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read the kernel half's counters");
             probe::Counters::default()
         });
-        let mut calls = self.pipeline.call_tallies();
+        let mut calls = recorded.pipeline.call_tallies();
         let mut probes_ns = 0;
-        match self.functions.as_ref().map(Functions::counters) {
+        match functions.map(Functions::counters) {
             Some(Ok(counters)) => {
                 // Hits tell of those before them; after the last one only the kernel half knows.
                 calls.suppressed = counters.suppressed;
@@ -32,19 +36,22 @@ impl Agent {
             None => {}
         }
         Summary {
-            intake: self.pipeline.intake(),
-            tallies: self.pipeline.tallies(),
+            intake: recorded.pipeline.intake(),
+            tallies: recorded.pipeline.tallies(),
             calls,
             probes_ns,
-            functions: self.functions.as_ref().map_or(0, Functions::len),
-            hooks: self.functions.as_ref().and_then(Functions::hooks).unwrap_or(0),
-            detached: self.functions.as_ref().map_or(0, Functions::detached),
-            numbers: self.functions.as_ref().map(Functions::in_use).unwrap_or_default(),
+            functions: functions.map_or(0, Functions::len),
+            hooks: functions.and_then(Functions::hooks).unwrap_or(0),
+            detached: functions.map_or(0, Functions::detached),
+            numbers: functions.map(Functions::in_use).unwrap_or_default(),
+            stacks_unread: stacks.as_ref().map_or(0, Stacks::unread),
+            stacks_hurried: held.hurried(),
+            held: held.len(),
             counters,
-            unrecorded: self.recording.failures(),
-            processes: self.targets.seen(),
-            alive: (self.targets.len(), self.capture.selected()),
-            sizes: self.pipeline.sizes(),
+            unrecorded: recorded.recording.failures(),
+            processes: targets.seen(),
+            alive: (targets.len(), self.capture.selected()),
+            sizes: recorded.pipeline.sizes(),
             accounts,
         }
     }

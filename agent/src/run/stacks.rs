@@ -1,27 +1,28 @@
 //! From copies of stacks to stacks with names and lines: knows what traced processes have mapped, and keeps
 //! the tables of those modules. What a stack needs is read on threads of their own ([`reader`]), once, when a
-//! stack needs it for the first time; a stack waits for that, but not for long.
+//! stack needs it for the first time; a stack waits for that, but not for long, and nobody is held up by it.
 
+mod patience;
 mod reader;
+mod space;
 
-use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::discover::maps::{self, Inode, Mapping};
 use crate::event::ids::Tgid;
-use crate::event::image;
-use crate::inspect::address::{FileOffset, VirtAddr};
+use crate::event::image::{self, Image};
+use crate::inspect::address::VirtAddr;
 use crate::inspect::dwarf::lines;
-use crate::inspect::elf::{Module, Segment};
 use crate::platform::clock::{self, MonoNs};
-use crate::stack::code::Code;
-use crate::stack::walk::{Place, Space, walk};
 use crate::stack::{Stack, Taken, python};
+use patience::Patience;
 use reader::{Answer, Reader};
+use space::{File, Tables, View, view};
 
 /// Most bytes of tables that are kept, and most of one module; debug information that is read counts.
 const TABLES_MAX: u64 = 128 << 20;
@@ -32,12 +33,8 @@ const LINES_MAX: usize = 4 << 20;
 /// Most files that are kept open.
 const FILES_MAX: usize = 256;
 
-/// How long a stack waits for tables that are being read.
+/// How long a stack waits for what is being read.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Of how much time one part may be waited for lines, [`PATIENCE`] at once: nothing is taken from the ring
-/// meanwhile.
-const LINES_SHARE: u32 = 10;
 
 /// How old what is known of a process's memory may be.
 const STALE_NS: u64 = 1_000_000_000;
@@ -48,75 +45,111 @@ const REST_NS: u64 = 50_000_000;
 
 /// A process.
 struct Process {
-    mappings: Vec<Mapping>,
+    mappings: Arc<[Mapping]>,
     read: MonoNs,
     /// When it was looked at first.
     began: MonoNs,
 }
 
-/// A file of which code runs.
-struct File {
-    name: String,
-    segments: Vec<Segment>,
-    tables: Tables,
-    /// The last stack that it was on.
-    used: u64,
-}
-
-enum Tables {
-    Unread(Box<Module>, PathBuf),
-    /// They are being read.
-    Asked,
-    Read(Box<Code>, u64),
-    /// Why there are none.
-    None(String),
-}
-
 /// Stacks of traced processes.
 pub(super) struct Stacks {
+    proc: PathBuf,
     processes: HashMap<Tgid, Process>,
     files: HashMap<Inode, File>,
     reader: Reader,
-    /// What the reader has not answered yet of what it was asked about lines.
-    late: usize,
+    /// How many answers were taken.
+    answers: u64,
     patience: Patience,
     /// Bytes of debug information that it keeps.
     debug_bytes: u64,
     /// Bytes of lines that the files' tables keep.
     lines_bytes: usize,
     stacks: u64,
+    /// Stacks that were told before all that they need was read.
+    unread: u64,
+}
+
+/// A stack that has come.
+pub(super) enum Begun {
+    /// As the pipeline takes it.
+    Whole(Arc<Taken>),
+    /// Something is being read for it.
+    Waiting(Waiting),
+}
+
+/// A stack for which something is being read.
+pub(super) struct Waiting {
+    record: Box<[u8]>,
+    /// As it was at the last look.
+    taken: Taken,
+    needs: Needs,
+}
+
+impl Waiting {
+    /// How many bytes are kept for it.
+    pub(super) fn bytes(&self) -> usize {
+        self.record.len()
+    }
+
+    /// When it waits no more.
+    pub(super) fn until(&self) -> Instant {
+        self.needs.until
+    }
+
+    /// It waits no more.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.needs.until = now;
+    }
+}
+
+/// What has been done for a stack.
+struct Needs {
+    /// What its process had mapped when it came: that may have another program by now.
+    mappings: Arc<[Mapping]>,
+    until: Instant,
+    lack: Lack,
+    has_asked_lines: bool,
+    /// Since when it waits for lines alone, and is the first that waits.
+    for_lines: Option<Instant>,
+    /// How many answers had come at the last look.
+    answers: u64,
 }
 
 impl Stacks {
     /// Starts the threads that read files. They end when this is dropped, after the file that each is at.
     pub(super) fn start() -> io::Result<Self> {
-        Ok(Self {
+        Ok(Self::new(PathBuf::from("/proc"), Reader::start()?))
+    }
+
+    fn new(proc: PathBuf, reader: Reader) -> Self {
+        Self {
+            proc,
             processes: HashMap::new(),
             files: HashMap::new(),
-            reader: Reader::start()?,
-            late: 0,
-            patience: Patience { left: PATIENCE, earned: Instant::now() },
+            reader,
+            answers: 0,
+            patience: Patience::new(Instant::now()),
             debug_bytes: 0,
             lines_bytes: 0,
             stacks: 0,
-        })
+            unread: 0,
+        }
     }
 
     /// Looks at what a process has mapped.
     pub(super) fn look(&mut self, tgid: Tgid) {
-        let proc = Path::new("/proc");
-        let mut mappings = maps::of(proc, tgid);
+        let mut mappings = maps::of(&self.proc, tgid);
         mappings.retain(|mapping| mapping.is_executable && mapping.path.is_some());
         for mapping in &mappings {
             if self.files.len() < FILES_MAX && !self.files.contains_key(&mapping.inode) {
-                self.files.insert(mapping.inode, File::open(proc, tgid, mapping));
+                self.files.insert(mapping.inode, File::open(&self.proc, tgid, mapping));
             }
         }
         // One that has ended has none, and what it did before is still to be told.
         if !mappings.is_empty() {
             let read = clock::now();
             let began = self.processes.get(&tgid).map_or(read, |process| process.began);
-            self.processes.insert(tgid, Process { mappings, read, began });
+            self.processes.insert(tgid, Process { mappings: mappings.into(), read, began });
         }
     }
 
@@ -136,76 +169,111 @@ impl Stacks {
     pub(super) fn forget(&mut self, tgid: Tgid) {
         self.processes.remove(&tgid);
         if self.files.len() == FILES_MAX {
-            let mappings = self.processes.values().flat_map(|process| &process.mappings);
+            let mappings = self.processes.values().flat_map(|process| &*process.mappings);
             let used: HashSet<Inode> = mappings.map(|mapping| mapping.inode).collect();
             self.files.retain(|key, _| used.contains(key));
         }
     }
 
-    /// The stack that a record holds, as the pipeline takes it.
-    pub(super) fn taken(&mut self, record: &[u8]) -> Option<Arc<Taken>> {
+    /// Stacks that were told before all that they need was read.
+    pub(super) fn unread(&self) -> u64 {
+        self.unread
+    }
+
+    /// Readable when something that was asked for has been read.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.reader.fd()
+    }
+
+    /// The stack that a record holds.
+    pub(super) fn begin(&mut self, record: &[u8]) -> Option<Begun> {
         let image = image::decode(record)?;
         if image.is_interpreted() {
             let stack = python::stack(image.stack, image.flags, image.written);
-            let image::Image { at, tgid, tid, site, .. } = image;
-            return Some(Arc::new(Taken { at, tgid, tid, site, stack }));
+            return Some(Begun::Whole(Arc::new(taken(&image, stack))));
         }
         self.stacks += 1;
+        self.take_answers();
         let is_stale = |process: &Process| clock::now().since(process.read) > STALE_NS;
         if self.processes.get(&image.tgid).is_none_or(is_stale) {
             self.look(image.tgid);
         }
-        let deadline = Instant::now() + PATIENCE;
-        // What has come since the last stack.
-        while let Some(answer) = self.reader.answer(Duration::ZERO) {
-            self.take(answer);
+        let mut mappings = self.mappings(image.tgid);
+        let mut view = view(&image, &mappings, &self.files);
+        if view.missed {
+            // A library may have come since.
+            self.look(image.tgid);
+            mappings = self.mappings(image.tgid);
+            view = space::view(&image, &mappings, &self.files);
         }
-        let (mut has_looked, mut has_asked) = (false, false);
-        let stack = loop {
-            let View { stack, wanted, lines, missed } = self.view(&image);
-            if missed && !has_looked {
-                // A library may have come since.
-                self.look(image.tgid);
-                has_looked = true;
-            } else if !wanted.is_empty() {
-                if !self.read(&wanted, deadline) {
-                    break stack;
-                }
-            } else if lines.is_empty() || has_asked {
-                break stack;
-            } else {
-                self.ask_lines(lines);
-                has_asked = true;
-                // What comes in time is shown.
-                let began = Instant::now();
-                let until = deadline.min(began + self.patience.earn(began));
-                self.wait(until, |stacks| stacks.late > 0);
-                self.patience.spend(began.elapsed());
-            }
+        let mut needs = Needs {
+            mappings,
+            until: Instant::now() + PATIENCE,
+            lack: Lack::Nothing,
+            has_asked_lines: false,
+            for_lines: None,
+            answers: self.answers,
         };
-        let image::Image { at, tgid, tid, site, .. } = image;
-        Some(Arc::new(Taken { at, tgid, tid, site, stack }))
+        needs.lack = self.ask(&view, &mut needs);
+        let taken = taken(&image, view.stack);
+        Some(match needs.lack {
+            Lack::Nothing => Begun::Whole(Arc::new(taken)),
+            Lack::Tables | Lack::Lines => {
+                Begun::Waiting(Waiting { record: record.into(), taken, needs })
+            }
+        })
     }
 
-    /// The stack by what is known, and the files of which more should be.
-    fn view(&mut self, image: &image::Image<'_>) -> View {
-        let known = self.processes.get(&image.tgid);
-        let mappings = known.map_or(&[][..], |process| &process.mappings);
-        let (used, wanted, lines, missed) = Default::default();
-        let seen = Seen { mappings, files: &self.files, used, wanted, lines, missed };
-        let stack = walk(image, &seen);
-        let Seen { used, wanted, lines, missed, .. } = seen;
-        for key in used.into_inner() {
-            if let Some(file) = self.files.get_mut(&key) {
+    /// A stack that has waited, if it does no more; asked of the one that has waited longest.
+    pub(super) fn go_on(&mut self, waiting: &mut Waiting, now: Instant) -> Option<Arc<Taken>> {
+        let Waiting { record, taken, needs } = waiting;
+        if needs.answers != self.answers
+            && let Some(image) = image::decode(record)
+        {
+            needs.answers = self.answers;
+            let view = view(&image, &needs.mappings, &self.files);
+            needs.lack = self.ask(&view, needs);
+            taken.stack = view.stack;
+        }
+        if needs.lack == Lack::Lines && needs.for_lines.is_none() {
+            needs.for_lines = Some(now);
+            needs.until = needs.until.min(now + self.patience.earn(now));
+        }
+        if needs.lack != Lack::Nothing && now < needs.until {
+            return None;
+        }
+        if let Some(since) = needs.for_lines {
+            self.patience.spend(now.saturating_duration_since(since));
+        }
+        self.unread += u64::from(needs.lack != Lack::Nothing);
+        Some(Arc::new(Taken { stack: std::mem::take(&mut taken.stack), ..*taken }))
+    }
+
+    fn mappings(&self, tgid: Tgid) -> Arc<[Mapping]> {
+        self.processes.get(&tgid).map(|process| Arc::clone(&process.mappings)).unwrap_or_default()
+    }
+
+    /// Asks for what a stack lacks.
+    fn ask(&mut self, view: &View, needs: &mut Needs) -> Lack {
+        for key in &view.used {
+            if let Some(file) = self.files.get_mut(key) {
                 file.used = self.stacks;
             }
         }
-        let (wanted, lines) = (wanted.into_inner(), lines.into_inner());
-        View { stack, wanted, lines, missed: missed.get() }
+        if !view.wanted.is_empty() {
+            self.ask_tables(&view.wanted);
+            return Lack::Tables;
+        }
+        let mut is_late = view.is_late;
+        // Files may not be open to it: once is enough.
+        if !view.lines.is_empty() && !needs.has_asked_lines {
+            needs.has_asked_lines = true;
+            is_late |= self.ask_lines(&view.lines);
+        }
+        if is_late { Lack::Lines } else { Lack::Nothing }
     }
 
-    /// Reads the tables of files. False if that takes too long.
-    fn read(&mut self, wanted: &HashSet<Inode>, deadline: Instant) -> bool {
+    fn ask_tables(&mut self, wanted: &HashSet<Inode>) {
         for key in wanted {
             let Some(file) = self.files.get_mut(key) else { continue };
             match std::mem::replace(&mut file.tables, Tables::Asked) {
@@ -215,40 +283,44 @@ impl Stacks {
                 other => file.tables = other,
             }
         }
-        self.wait(deadline, |stacks| {
-            let tables = |key| stacks.files.get(key).map(|file| &file.tables);
-            wanted.iter().any(|key| matches!(tables(key), Some(Tables::Asked)))
-        })
     }
 
-    /// Asks what debug information says of addresses.
-    fn ask_lines(&mut self, lines: HashMap<Inode, Vec<VirtAddr>>) {
+    /// Asks what debug information says of addresses; whether it can be asked.
+    fn ask_lines(&mut self, lines: &HashMap<Inode, Vec<VirtAddr>>) -> bool {
         self.make_room(lines::BYTES_MAX, self.stacks);
         let room = TABLES_MAX.saturating_sub(self.tables_bytes());
         // What most of the stack is of comes first: not all may come in time.
-        let mut lines: Vec<_> = lines.into_iter().collect();
+        let mut lines: Vec<_> = lines.iter().collect();
         lines.sort_by_key(|(_, addresses)| std::cmp::Reverse(addresses.len()));
+        let mut are_asked = false;
         for (key, addresses) in lines {
-            let Some(code) = self.files.get_mut(&key).and_then(File::code) else { continue };
-            if let Ok((module, root)) = code.ask(&addresses) {
-                self.reader.ask_lines(key, module, root, addresses, room);
-                self.late += 1;
+            let Some(code) = self.files.get_mut(key).and_then(File::code) else { continue };
+            if let Ok((module, root)) = code.ask(addresses) {
+                self.reader.ask_lines(*key, module, root, addresses.clone(), room);
+                are_asked = true;
             }
+        }
+        are_asked
+    }
+
+    /// Takes what has been read.
+    pub(super) fn take_answers(&mut self) {
+        self.reader.clear();
+        while let Some(answer) = self.reader.answer(Duration::ZERO) {
+            self.take(answer);
         }
     }
 
-    /// Takes answers as long as there is something to wait for. False if that takes too long.
-    fn wait(&mut self, deadline: Instant, is_needed: impl Fn(&Self) -> bool) -> bool {
-        while is_needed(self) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            // A thread that has ended says so by answering nothing more.
-            let Some(answer) = self.reader.answer(left) else { return false };
+    /// Waits for the next answer and takes it.
+    pub(super) fn wait(&mut self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now());
+        if let Some(answer) = self.reader.answer(left) {
             self.take(answer);
         }
-        true
     }
 
     fn take(&mut self, answer: Answer) {
+        self.answers += 1;
         match answer {
             Answer::Tables { key, tables } => {
                 if let Tables::Read(_, bytes) = &tables {
@@ -268,7 +340,6 @@ impl Stacks {
                 }
             }
             Answer::NoMoreLines { key, has_lines, kept_bytes } => {
-                self.late = self.late.saturating_sub(1);
                 self.debug_bytes = kept_bytes;
                 let code = self.files.get_mut(&key).and_then(File::code);
                 if let Some(code) = code.filter(|_| !has_lines) {
@@ -303,137 +374,20 @@ impl Stacks {
     }
 }
 
-/// How long may be waited for lines.
-struct Patience {
-    left: Duration,
-    /// Up to when it was reckoned.
-    earned: Instant,
+/// What a stack lacks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    Nothing,
+    /// Tables of modules.
+    Tables,
+    /// Source lines alone.
+    Lines,
 }
 
-impl Patience {
-    /// What is left by now.
-    fn earn(&mut self, now: Instant) -> Duration {
-        let earned = now.saturating_duration_since(self.earned) / LINES_SHARE;
-        (self.left, self.earned) = (PATIENCE.min(self.left + earned), now);
-        self.left
-    }
-
-    fn spend(&mut self, waited: Duration) {
-        self.left = self.left.saturating_sub(waited);
-    }
-}
-
-struct View {
-    stack: Stack,
-    wanted: HashSet<Inode>,
-    /// Addresses of which debug information was not asked.
-    lines: HashMap<Inode, Vec<VirtAddr>>,
-    /// An address was of nothing that is known.
-    missed: bool,
-}
-
-/// What a process has mapped, by what is known.
-struct Seen<'a> {
-    mappings: &'a [Mapping],
-    files: &'a HashMap<Inode, File>,
-    used: RefCell<HashSet<Inode>>,
-    wanted: RefCell<HashSet<Inode>>,
-    lines: RefCell<HashMap<Inode, Vec<VirtAddr>>>,
-    missed: Cell<bool>,
-}
-
-impl Seen<'_> {
-    /// The file at an address, and where in it that is.
-    fn file(&self, address: u64) -> Option<(Inode, &File, FileOffset)> {
-        let holds = |mapping: &&Mapping| mapping.addresses.contains(&address);
-        let Some(mapping) = self.mappings.iter().find(holds) else {
-            self.missed.set(true);
-            return None;
-        };
-        let offset = FileOffset((address - mapping.addresses.start).wrapping_add(mapping.offset));
-        Some((mapping.inode, self.files.get(&mapping.inode)?, offset))
-    }
-}
-
-impl Space for Seen<'_> {
-    fn code(&self, address: u64) -> Place<'_> {
-        let Some((key, file, offset)) = self.file(address) else { return Place::Nothing };
-        self.used.borrow_mut().insert(key);
-        let Some(at) = file.address(offset) else {
-            let why = match &file.tables {
-                Tables::None(why) => why,
-                _ => "its segments are odd",
-            };
-            return Place::Unread(&file.name, VirtAddr(offset.0), why);
-        };
-        match &file.tables {
-            Tables::Read(code, _) => Place::Code(code, at),
-            Tables::None(why) => Place::Unread(&file.name, at, why),
-            Tables::Unread(..) | Tables::Asked => {
-                self.wanted.borrow_mut().insert(key);
-                Place::Unread(&file.name, at, "its tables are still being read")
-            }
-        }
-    }
-
-    fn is_at(&self, address: u64) {
-        let Some((key, file, offset)) = self.file(address) else { return };
-        if let (Some(at), Tables::Read(code, _)) = (file.address(offset), &file.tables)
-            && code.lacks_lines(at)
-        {
-            self.lines.borrow_mut().entry(key).or_default().push(at);
-        }
-    }
-}
-
-impl File {
-    /// Where code at an offset is loaded, by the file.
-    fn address(&self, offset: FileOffset) -> Option<VirtAddr> {
-        let within = |segment: &&Segment| {
-            segment.executable && offset.0.wrapping_sub(segment.offset.0) < segment.file_size
-        };
-        let segment = self.segments.iter().find(within)?;
-        Some(VirtAddr((offset.0 - segment.offset.0).wrapping_add(segment.address.0)))
-    }
-
-    fn code(&mut self) -> Option<&mut Code> {
-        match &mut self.tables {
-            Tables::Read(code, _) => Some(code),
-            _ => None,
-        }
-    }
-
-    fn forget_lines(&mut self) {
-        if let Some(code) = self.code() {
-            code.forget_lines();
-        }
-    }
-
-    fn open(proc: &Path, tgid: Tgid, mapping: &Mapping) -> Self {
-        let name = mapping.name().unwrap_or_default();
-        let (segments, tables) = match Module::open(&mapping.file(proc, tgid)) {
-            Ok(module) => {
-                let root = proc.join(tgid.0.to_string()).join("root");
-                (module.segments().to_vec(), Tables::Unread(Box::new(module), root))
-            }
-            Err(error) => (Vec::new(), Tables::None(error.to_string())),
-        };
-        Self { name, segments, tables, used: 0 }
-    }
+fn taken(image: &Image<'_>, stack: Stack) -> Taken {
+    let Image { at, tgid, tid, site, .. } = *image;
+    Taken { at, tgid, tid, site, stack }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patience_is_a_share_of_time() {
-        let start = Instant::now();
-        let mut patience = Patience { left: PATIENCE, earned: start };
-        assert_eq!(patience.earn(start), PATIENCE);
-        patience.spend(PATIENCE * 2);
-        assert_eq!(patience.earn(start), Duration::ZERO);
-        assert_eq!(patience.earn(start + Duration::from_secs(1)), Duration::from_millis(100));
-        assert_eq!(patience.earn(start + Duration::from_secs(60)), PATIENCE);
-    }
-}
+mod tests;

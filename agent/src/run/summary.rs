@@ -30,6 +30,12 @@ pub struct Summary {
     pub detached: u64,
     /// Numbers of functions that are in use, and those of their sites and links.
     pub numbers: (u32, InUse),
+    /// Stacks that were told before all that they need was read.
+    pub stacks_unread: u64,
+    /// Stacks that waited no longer because there was no room for what would have waited behind them.
+    pub stacks_hurried: u64,
+    /// Records that wait behind a stack.
+    pub held: usize,
     /// The kernel half's counts.
     pub counters: Counters,
     /// Failures of the recording.
@@ -99,6 +105,9 @@ impl Summary {
             ("remora_unreadable_payloads_total", count(counter::UNREADABLE)),
             ("remora_stacks_left_out_total", count(counter::NO_IMAGE)),
             ("remora_stacks_suppressed_total", count(counter::NO_IMAGE_BUDGET)),
+            ("remora_stacks_unread_total", self.stacks_unread),
+            ("remora_stacks_hurried_total", self.stacks_hurried),
+            ("remora_records_held", self.held as u64),
             ("remora_io_uring_operations_total", count(counter::IO_URING)),
             ("remora_io_uring_calls_unseen_total", count(counter::IO_URING_UNSEEN)),
             ("remora_compat_operations_total", count(counter::COMPAT)),

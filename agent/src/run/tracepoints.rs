@@ -177,6 +177,7 @@ fn place(tracepoint: &Tracepoint, texts: &[usize]) -> Option<Position> {
         address: tracepoint.address,
         offset: tracepoint.offset?,
         kind: SiteKind::Event,
+        jumps_if: None,
         sp_adjust: 0,
         // A NOP of one byte, by the format.
         cost: CostClass::Emulated,

@@ -1,12 +1,12 @@
-//! Processes whose end was told in a record that was lost: without it they would be traced for ever.
+//! Ends that no record tells: of processes whose record was lost, which would be traced for ever without it,
+//! and of Unix sockets, of which there is none.
 
 use std::mem;
 
 use super::RunError;
 use super::agent::Agent;
 use crate::event;
-use crate::event::ids::Tgid;
-use crate::pipeline::Step;
+use crate::event::ids::{SocketId, Tgid};
 use crate::platform::clock;
 
 impl Agent {
@@ -21,7 +21,7 @@ impl Agent {
             }
         }
         let before = mem::take(&mut self.suspects);
-        let gone = self.targets.gone(self.capture.selection());
+        let gone = self.inbox.targets.gone(self.capture.selection());
         let (ended, suspects) = gone.into_iter().partition(|tgid| before.contains(tgid));
         self.suspects = suspects;
         let ended: Vec<Tgid> = ended;
@@ -31,24 +31,34 @@ impl Agent {
         Ok(!ended.is_empty() || !self.suspects.is_empty())
     }
 
+    /// Unix sockets with an unfinished exchange that no process has any more. Called before the ring is read:
+    /// then all that was done with them is read before they are closed.
+    pub(super) fn gone_sockets(&mut self) -> Vec<SocketId> {
+        let mut quiet = self.inbox.recorded.pipeline.take_quiet();
+        if quiet.is_empty() {
+            return quiet;
+        }
+        let Some(living) = self.capture.unix_sockets() else { return Vec::new() };
+        quiet.retain(|socket| !living.contains(socket));
+        quiet
+    }
+
+    /// Does as if records of these sockets' close had come.
+    pub(super) fn close_unseen(&mut self, sockets: &[SocketId]) -> Result<(), RunError> {
+        for id in sockets {
+            let record = event::close(*id, clock::now(), self.unseen);
+            self.unseen = self.unseen.wrapping_add(1);
+            self.inbox.arrive(&record, self.capture.selection())?;
+        }
+        Ok(())
+    }
+
     /// Does as if the record of a process's end had come.
     fn end_unseen(&mut self, tgid: Tgid) -> Result<(), RunError> {
         let record = event::exit(tgid, clock::now(), self.unseen);
         self.unseen += 1;
         tracing::debug!(pid = tgid.0, "a process has ended unseen");
-        self.recording.write(&Step::Record(&record));
-        let decoded = event::decode(&record);
-        if let Ok((_, event)) = &decoded {
-            if let Some(functions) = &mut self.functions {
-                functions.forget(tgid);
-            }
-            if let Some(stacks) = &mut self.stacks {
-                stacks.forget(tgid);
-            }
-            let (_, selection) = self.capture.split();
-            self.targets.event(selection, event, &mut |_| ())?;
-        }
-        self.pipeline.record(&decoded);
-        Ok(())
+        let (_, selection) = self.capture.split();
+        Ok(self.inbox.arrive(&record, selection)?)
     }
 }

@@ -53,6 +53,10 @@ pub(super) fn span(
         if exchange.request_cut {
             exchange.request_bytes = None;
         }
+        // Where there are positions, they have told that nothing is missing.
+        if how == Some(End::CloseDelimited) && exchange.request_seq.is_none() {
+            exchange.response_bytes = None;
+        }
     }
     if let Some(read_by) = read_by {
         end = end.min(read_by.max(exchange.start));

@@ -28,6 +28,10 @@ pub(super) struct SocketState {
     pub(super) peer: Option<SocketKey>,
     /// What is understood of it; elsewhere while it is being fed. Apart, since it is moved for that.
     pub(super) connection: Option<Box<Connection>>,
+    /// It is looked at whether it is still there.
+    pub(super) watched: bool,
+    /// It had been used before it was told.
+    pub(super) is_older: bool,
     /// What its requests say alike.
     pub(super) standing: Standing,
     /// Sequence number of the next byte, by direction.
@@ -183,7 +187,13 @@ impl Sockets {
         if socket.local == Address::Unix(0) {
             return gone;
         }
-        gone.extend(self.by_end.get(&end_key(socket.local, socket.remote, socket.netns)));
+        let same = self.by_end.get(&end_key(socket.local, socket.remote, socket.netns));
+        // Two networks may use the same addresses.
+        let is_other_network = |key: &&SocketKey| {
+            let netns = self.states.get(**key).map(|state| state.netns);
+            netns != Some(socket.netns) && !matches!(socket.local, Address::Unix(_))
+        };
+        gone.extend(same.filter(|key| !is_other_network(key)));
         if let Address::Unix(address @ 1..) = socket.local
             && let Some(old) = self.by_address.get(&address)
         {
@@ -226,6 +236,8 @@ impl Sockets {
             remote,
             peer,
             connection: Some(Box::new(connection(role, is_older))),
+            is_older,
+            watched: false,
             standing: Standing::default(),
             expected: [None; 2],
             last_moved: [MonoNs::default(); 2],

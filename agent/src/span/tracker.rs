@@ -14,13 +14,16 @@ use super::model::{Resource, Span};
 use super::sampler::Sampler;
 use super::sockets::Sockets;
 use super::state::State;
-use crate::event::ids::{TaskId, Tgid};
+use crate::event::ids::{Address, TaskId, Tgid};
 use crate::event::{Event, Socket};
 use crate::function::facts::FunctionFacts;
 use crate::platform::clock::{MonoNs, WallOffset};
 use crate::protocol::{Direction, End};
 use crate::stack::Taken;
 use ending::Closing;
+use watching::Watched;
+
+pub use watching::QUIET_NS;
 
 /// Most exchanges open or waiting at one time; more are not begun, and counted. Tests come to the
 /// bound sooner.
@@ -77,6 +80,7 @@ pub struct Tracker {
     over: VecDeque<(MonoNs, SocketKey)>,
     /// The same after [`READ_LATE_NS`], when nothing waits any more.
     lingering: VecDeque<(MonoNs, SocketKey)>,
+    watched: Watched,
     state: State,
     calls: Calls,
 }
@@ -89,6 +93,7 @@ impl Tracker {
             sockets: Sockets::default(),
             over: VecDeque::new(),
             lingering: VecDeque::new(),
+            watched: Watched::default(),
             state: State::new(seed),
             calls: Calls::default(),
         }
@@ -205,6 +210,7 @@ impl Tracker {
     /// every CPU, have been taken in. One that was seen to end after one that ended later waits for it.
     pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
         self.leave(horizon);
+        self.look(horizon);
         if self.state.exchanges.len() >= EXCHANGES_MAX {
             let busy = self.sockets.oldest(|socket| !socket.exchanges.is_empty());
             self.make_room(busy, horizon);
@@ -226,7 +232,7 @@ impl Tracker {
                 if let Some(exchange) = self.state.exchanges.get_mut(exchange) {
                     exchange.stopped = exchange.end.is_none();
                 }
-                self.state.over(exchange, at, Some(End::Unseen));
+                self.over(key, exchange, at, Some(End::Unseen));
             }
         }
         self.collect(MonoNs::MAX, spans);
@@ -242,7 +248,13 @@ impl Tracker {
             self.forget(known, socket.at);
         }
         for gone in self.sockets.superseded(socket) {
-            self.forget(gone, socket.at);
+            if let Address::Unix(_) = socket.local {
+                // Nothing else is told of their close.
+                self.sockets.unlink(gone);
+                self.close(gone, socket.at, Closing::Found);
+            } else {
+                self.forget(gone, socket.at);
+            }
         }
         if self.sockets.is_full() {
             let oldest = self.sockets.oldest(|_| true);
@@ -305,3 +317,4 @@ mod operations;
 mod related;
 #[cfg(test)]
 mod tests;
+mod watching;

@@ -36,6 +36,17 @@ enum Lines {
     None,
 }
 
+/// What has become of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Nobody has asked.
+    Never,
+    /// It was asked.
+    Open,
+    /// There is an answer, or nobody to ask.
+    Answered,
+}
+
 /// An address, and the calls that it is in the middle of.
 pub type Told = (VirtAddr, Box<[Call]>);
 
@@ -131,14 +142,14 @@ impl Code {
         inlined.chain([Frame { function, file, line, ..outer }]).collect()
     }
 
-    /// Whether debug information has not been asked yet what an address is of.
-    pub fn lacks_lines(&self, address: VirtAddr) -> bool {
-        match &self.lines {
-            Lines::Of(known) => {
-                let is_go = self.go.as_ref().is_some_and(|go| go.has(address));
-                !is_go && !known.contains_key(&address)
-            }
-            Lines::None => false,
+    /// Whether debug information was asked what an address is of.
+    pub fn asked(&self, address: VirtAddr) -> Asked {
+        let Lines::Of(known) = &self.lines else { return Asked::Answered };
+        match known.get(&address) {
+            Some(Some(_)) => Asked::Answered,
+            Some(None) => Asked::Open,
+            None if self.go.as_ref().is_some_and(|go| go.has(address)) => Asked::Answered,
+            None => Asked::Never,
         }
     }
 

@@ -73,6 +73,13 @@ hazards! {
     tail_calls_cet: "tail.c"
         [O2, "-fcf-protection=full", "-no-pie"],
         [], ["first", "second", "third", "is_even", "is_odd"], Exact;
+    /// Jumps in place of a call and a return that are taken only if a condition holds.
+    conditional_tail_calls: "conditional.c" [O2],
+        [], ["short_*", "near_*", "hot", "after", "met", "down", "bottom", "even", "odd", "to_hidden",
+            "choose"], Exact;
+    /// The same with none of what they jump into probed.
+    conditional_tail_calls_alone: "conditional.c" [O2],
+        ["alone"], ["short_?", "short_??", "near_?", "near_??", "hot", "down", "even", "to_hidden", "choose"], Exact;
     /// Functions of one instruction: one probe is their entry and their end.
     single_instructions: "single.cpp" [O2, "-g", "-lpthread"],
         [], ["nothing", "marked", "pops", "onwards", "marked_onwards", "elsewhere", "to_nothing",
@@ -125,7 +132,7 @@ hazards! {
     refused_instructions: "refused.c"
         [O2],
         [], ["locked", "longnop", "relative", "looping", "calling", "flags", "stacked",
-            "repeated", "returning", "waiting", "plain"], AllOrNone;
+            "repeated", "returning", "waiting", "trapping", "restoring", "repeating", "plain"], AllOrNone;
     /// What a probe reads may not be there.
     bad_pointers: "pointers.c" [O2, "-g"], [], ["take", "walk", "end"], Exact;
     bad_pointers_unoptimised: "pointers.c" ["-O0", "-g"], [], ["take", "walk", "end"], Exact;

@@ -16,7 +16,7 @@ use agent_common::function::{
 };
 use agent_common::{kind, task_kind};
 use remora::function::FunctionNo;
-use remora::function::site::SiteKind;
+use remora::function::site::{Condition, SiteKind};
 use remora::probe::Until;
 use remora::probe::function::{HitCosts, Point};
 use remora_tests::is_root;
@@ -497,6 +497,63 @@ fn what_costs_a_gross_lot_wakes_the_reader() {
     assert_eq!(all, each);
     assert_eq!(all[0].cost_ns, 2 * 20_100 * 1000);
     assert!(all[0].suppressed > 0 && all[1].told == 0);
+}
+
+/// The entry of a function and its end by a jump that is taken if the sign is set.
+fn leaves(program: &Program, scene: &mut Scene) {
+    let entry = program.point("leaves", SiteKind::Entry, &[]);
+    let mut jump = program.point("leaves_jump", SiteKind::TailCall, &value(1, register::RDI));
+    jump.site.jumps_if = Condition::of_code(8);
+    scene.attach(program, &[entry, jump]);
+    scene.select(program);
+}
+
+#[test]
+fn a_conditional_jump_is_an_end_when_it_is_taken() {
+    let Some((mut program, mut scene)) = started() else { return };
+    leaves(&program, &mut scene);
+    assert_eq!(program.number("leaves 100 3"), -3);
+    let told = scene.drain();
+    let kinds: Vec<u8> = told.iter().map(|told| told.hit.header.flags).collect();
+    assert_eq!(kinds, [hit_flags::ENTRY, hit_flags::TAIL_CALL].repeat(3));
+    for call in told.chunks(2) {
+        assert_eq!((call[0].hit.sp, call[1].number(1)), (call[1].hit.sp, -1));
+    }
+    let counters = scene.probes.counters(FunctionNo(0)).expect("it is known");
+    assert_eq!((counters.told, counters.suppressed, counters.dropped), (6, 0, 0));
+    // Three entries, and as often a jump that is not taken a hundred times before it is.
+    let hits = 3 * (1 + 101);
+    assert_eq!(counters.cost_ns, hits * u64::from(HitCosts::ASSUMED.emulated_ns));
+}
+
+/// Has it called a hundred times, with `n` jumps before each end: how many of them are told, whole.
+fn leave(program: &mut Program, scene: &mut Scene, n: u32) -> u64 {
+    assert_eq!(program.number(&format!("leaves {n} 100")), -100);
+    let told = scene.drain();
+    let entries = told.iter().filter(|told| told.hit.header.flags == hit_flags::ENTRY).count();
+    assert_eq!(told.len(), 2 * entries);
+    let counters = scene.probes.counters(FunctionNo(0)).expect("it is known");
+    assert_eq!(counters.suppressed, 100 - entries as u64);
+    entries as u64
+}
+
+#[test]
+fn a_jump_that_is_not_taken_does_not_end_a_call_that_is_not_told() {
+    let Some((mut program, mut scene)) = started() else { return };
+    leaves(&program, &mut scene);
+    scene.probes.set_rate(FunctionNo(0), 10).expect("it is known");
+    let told = leave(&mut program, &mut scene, 5);
+    assert!((10..100).contains(&told), "{told}");
+}
+
+#[test]
+fn a_jump_that_is_not_taken_uses_up_the_budget() {
+    let Some((mut program, mut scene)) = started() else { return };
+    leaves(&program, &mut scene);
+    // Some 134 hits a window: a call has more.
+    scene.probes.set_budget(program.id(), 1_000_000).expect("room for one");
+    let told = leave(&mut program, &mut scene, 200);
+    assert!((1..100).contains(&told), "{told}");
 }
 
 #[test]

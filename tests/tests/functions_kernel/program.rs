@@ -10,6 +10,7 @@ std::arch::global_asm!(
     ".text",
     ".globl remora_test_probed, remora_test_probed_return, remora_test_depth",
     ".globl remora_test_depth_return, remora_test_locked, remora_test_refused, remora_test_many",
+    ".globl remora_test_leaves, remora_test_leaves_jump, remora_test_left",
     // A push is emulated; a return is stepped.
     "remora_test_probed: push %rbp",
     "mov %rsp, %rbp",
@@ -26,6 +27,14 @@ std::arch::global_asm!(
     "1: add %rbx, %rax",
     "pop %rbx",
     "remora_test_depth_return: ret",
+    // Counts down, and jumps to what follows when it is below zero.
+    "remora_test_leaves: push %rbp",
+    "pop %rbp",
+    "1: sub $1, %rdi",
+    "remora_test_leaves_jump: js remora_test_left",
+    "jmp 1b",
+    "remora_test_left: mov %rdi, %rax",
+    "ret",
     // The kernel does not step a lock prefix.
     "remora_test_locked: push %rdi",
     "remora_test_refused: lock addq $1, (%rsp)",
@@ -45,6 +54,8 @@ unsafe extern "C" {
     fn remora_test_probed_return();
     fn remora_test_depth(n: i64) -> i64;
     fn remora_test_depth_return();
+    fn remora_test_leaves(n: i64) -> i64;
+    fn remora_test_leaves_jump();
     fn remora_test_locked(a: i64) -> i64;
     fn remora_test_refused();
     fn remora_test_many();
@@ -84,6 +95,8 @@ pub(crate) fn run() {
         ("probed_return", remora_test_probed_return as *const ()),
         ("depth", remora_test_depth as *const ()),
         ("depth_return", remora_test_depth_return as *const ()),
+        ("leaves", remora_test_leaves as *const ()),
+        ("leaves_jump", remora_test_leaves_jump as *const ()),
         ("refused", remora_test_refused as *const ()),
         ("many", remora_test_many as *const ()),
     ];
@@ -123,6 +136,12 @@ fn answer(command: &str, rest: &str, end: *const u8) -> String {
         "wild" => probed(1, 1, end, 0xdead_0000_0000 as *const u8).to_string(),
         // SAFETY: it calls itself so often, on a stack that has room for it.
         "depth" => unsafe { remora_test_depth(number()) }.to_string(),
+        "leaves" => {
+            let (n, times) = rest.split_once(' ').expect("two numbers");
+            let (n, times): (i64, i64) = (n.parse().expect("one"), times.parse().expect("one"));
+            // SAFETY: it counts down.
+            (0..times).map(|_| unsafe { remora_test_leaves(n) }).sum::<i64>().to_string()
+        }
         // SAFETY: it adds one to a number.
         "locked" => unsafe { remora_test_locked(number()) }.to_string(),
         "times" => (0..number()).map(|n| probed(n, 1, nothing, nothing)).sum::<i64>().to_string(),

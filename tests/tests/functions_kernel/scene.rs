@@ -129,6 +129,7 @@ pub(crate) fn point(offset: u64, kind: SiteKind, ops: &[Op]) -> Point {
         address: VirtAddr(0),
         offset: FileOffset(offset),
         kind,
+        jumps_if: None,
         sp_adjust: 0,
         cost: CostClass::Emulated,
     };

@@ -122,3 +122,28 @@ fn who_waits_for_room_is_not_held_by_a_dead_destination() {
     queue.settle(6, 0, Loss::Io);
     queue.wait_for_half(Duration::from_secs(3600));
 }
+
+#[test]
+fn few_wait_for_others_and_enough_do_not() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime can be had").block_on(async {
+        let queue = Queue::new(Room { spans: 100, bytes: usize::MAX });
+        let portion = Portion { spans: 10, bytes: usize::MAX };
+        let mut taken = std::pin::pin!(queue.take(Duration::from_secs(3600), portion));
+        let mut is_ready = async || {
+            tokio::select! {
+                biased;
+                request = &mut taken => request.map(|request| request.len()),
+                () = std::future::ready(()) => None,
+            }
+        };
+        assert_eq!(is_ready().await, None);
+        queue.offer(&batch(9));
+        assert_eq!(is_ready().await, None);
+        queue.offer(&batch(3));
+        assert_eq!(is_ready().await, Some(10));
+        // What is due goes with whoever brings more.
+        let mut due = std::pin::pin!(queue.take(Duration::ZERO, portion));
+        assert_eq!((&mut due).await.map(|request| request.len()), Some(2));
+    });
+}

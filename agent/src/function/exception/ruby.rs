@@ -91,6 +91,7 @@ fn hook(module: &Module, index: &Index, point: &Tracepoint) -> Option<Hook> {
         address: point.address,
         offset: point.offset?,
         kind: SiteKind::Event,
+        jumps_if: None,
         sp_adjust: 0,
         cost: CostClass::Emulated,
     };

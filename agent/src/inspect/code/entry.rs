@@ -163,7 +163,7 @@ fn is_passed_once(flow: &Flow, address: u64) -> bool {
 fn leaves(flow: &Flow, address: u64) -> bool {
     let next = flow.steps.get(&address).map(|step| &step.next);
     match next {
-        Some(Next::End(_) | Next::Nothing) => true,
+        Some(Next::End(_) | Next::EndIf(_) | Next::Nothing) => true,
         // Behind the last call of a function that does not return there is nothing.
         Some(Next::Returns) => !flow.successors(address).any(|to| flow.steps.contains_key(&to)),
         _ => false,

@@ -31,6 +31,7 @@ pub(super) fn handling(instruction: &[u8]) -> Handling {
         code => (None, code),
     };
     let narrow = prefixes.contains(&0x66);
+    let is_repeated = prefixes.iter().any(|prefix| matches!(prefix, 0xf2 | 0xf3));
     match *code {
         // A NOP of five bytes may be replaced by a call (Linux 6.18), which writes below the stack
         // pointer, where leaf functions keep data. `pause` is one byte more than a NOP.
@@ -49,6 +50,13 @@ pub(super) fn handling(instruction: &[u8]) -> Handling {
             Handling::Refused
         }
         [0xeb | 0xe9 | 0xe8 | 0x70..=0x7f, ..] | [0x0f, 0x80..=0x8f, ..] => Handling::Emulated,
+        // A step sets the trap flag, which is what would be stored; a `popf` that takes it back kills.
+        [0x9c] => Handling::Refused,
+        // A repeated string instruction traps after each turn, and each turn would be a hit.
+        [0x6c..=0x6f | 0xa4..=0xa7 | 0xaa..=0xaf] if is_repeated => Handling::Refused,
+        // The trap behind a transaction's beginning aborts it, and where it goes on then is relative to
+        // the copy.
+        [0xc6 | 0xc7, 0xf8, ..] => Handling::Refused,
         [0x0f, second, ..] => bit(&TWO_BYTES, second),
         // Loading the stack segment holds the trap back that ends the step.
         [0x8e, ..] => Handling::Refused,
@@ -137,6 +145,16 @@ mod tests {
             (&[0xf3, 0x0f, 0x1e, 0xfa], Stepped),                      // endbr64
             (&[0x48, 0x83, 0xec, 0x08], Stepped),                      // sub rsp, 8
             (&[0xf0, 0x0f, 0xb1, 0x0f], Refused),                      // lock cmpxchg
+            (&[0x9c], Refused),                                        // pushf
+            (&[0x66, 0x9c], Refused),                                  // pushf of 16 bits
+            (&[0x9d], Stepped),                                        // popf
+            (&[0xaa], Stepped),                                        // stosb
+            (&[0xf3, 0xaa], Refused),                                  // rep stosb
+            (&[0xf3, 0x48, 0xa5], Refused),                            // rep movsq
+            (&[0xf2, 0xae], Refused),                                  // repne scasb
+            (&[0xc7, 0xf8, 0, 0, 0, 0], Refused),                      // xbegin
+            (&[0xc6, 0xf8, 0], Refused),                               // xabort
+            (&[0xc7, 0x00, 0, 0, 0, 0], Stepped),                      // mov dword [rax], 0
             (&[0x0f, 0x05], Refused),                                  // syscall
             (&[0x0f, 0x0b], Refused),                                  // ud2
             (&[0xcc], Refused),                                        // int3

@@ -45,7 +45,7 @@ pub enum Refusal {
     /// A jump whose destinations are not known.
     #[error("the jump at {:#x} goes where no table tells", .0.0)]
     UnresolvedJump(VirtAddr),
-    /// A branch into another function, taken or not: a probe could not tell.
+    /// A branch into another function that asks a register (`jrcxz`, `loop`): a probe asks the flags alone.
     #[error("it may end at the conditional jump at {:#x}", .0.0)]
     ConditionalEnd(VirtAddr),
     /// A jump into the midst or to the start of other code while the frame still stands.
@@ -153,7 +153,9 @@ fn site(
         return Err(Refusal::Overlap(address));
     }
     let offset = program.offset(address).ok_or(Refusal::Unreadable)?;
-    Ok(Site { address, offset, kind, sp_adjust, cost })
+    // A call is entered whether it jumps there or not.
+    let jumps_if = if kind.is_entry() { None } else { flow.leaves_if(address) };
+    Ok(Site { address, offset, kind, jumps_if, sp_adjust, cost })
 }
 
 #[cfg(test)]

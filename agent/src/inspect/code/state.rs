@@ -376,6 +376,13 @@ impl State {
                     self.save(base, offset, 8, value);
                 }
             }
+            (Mnemonic::Pushfq, ..) => {
+                self.move_stack(-8)?;
+                if let Value::Stack { base, offset } = self.registers[RSP] {
+                    self.save(base, offset, 8, None);
+                }
+            }
+            (Mnemonic::Popfq, ..) => self.move_stack(8)?,
             (Mnemonic::Pop, OpKind::Register, _) if wide => {
                 let value = self.top();
                 let value = value.unwrap_or(Value::Something(made_at(i.ip(), number(first)?)));

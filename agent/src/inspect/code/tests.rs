@@ -64,6 +64,7 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
         "sub $24,%rsp; push %rbx; pop %rbx; add $24,%rsp; ret",
         "entry +4 cheap 24; return +10",
     ),
+    ("flags", "nop; push %rdi; popf; pushf; pop %rax; ret", "entry +0 cheap; return +5"),
     // What clobbers an argument ends the search.
     ("clobbers", "xor %edi,%edi; push %rbx; pop %rbx; ret", "entry +0; return +4"),
     ("clobbers_memory", "movl $0,(%rdi); push %rbx; pop %rbx; ret", "entry +0; return +8"),
@@ -77,6 +78,21 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("nop5", ".byte 0x0f,0x1f,0x44,0,0; mov %edi,%eax; ret", "entry +5; return +7"),
     ("nop4", ".byte 0x0f,0x1f,0x40,0; mov %edi,%eax; ret", "entry +0 cheap; return +6"),
     ("locked", "lock incl (%rdi); ret", "refused: the kernel refuses a probe on the instruction"),
+    // A step's trap flag is never stored, and no turn of a loop is a call.
+    ("stores_flags", "pushf; pop %rax; ret", "entry +1 8; return +2"),
+    ("restores_flags", "pushf; cld; popf; ret", "entry +1 8; return +3"),
+    ("repeats", "rep stosb; ret", "refused: the kernel refuses a probe on the instruction"),
+    // An aborted transaction goes on elsewhere.
+    (
+        "transaction",
+        "push %rbx; xbegin 1f; xend; pop %rbx; ret; 1: pop %rbx; ret",
+        "entry +0 cheap; return +11; return +13",
+    ),
+    (
+        "begins_transaction",
+        "xbegin 1f; 1: ret",
+        "refused: the kernel refuses a probe on the instruction",
+    ),
     // A branch counts only if every way passes it, once.
     ("branches", "test %edi,%edi; je 1f; push %rbx; pop %rbx; 1: ret", "entry +2 cheap; return +6"),
     (
@@ -108,11 +124,47 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
         "refused: the kernel refuses a probe on the instruction",
     ),
     ("thunk", "push %rbx; pop %rbx; jmp __x86_return_thunk", "entry +0 cheap; return +2"),
+    // Ends that are ends if a condition holds. Nothing behind them is passed by every call.
+    ("tail_if", "test %edi,%edi; je push; ret", "entry +0; tail if 4 +2; return +8"),
     (
-        "conditional_tail",
-        "test %edi,%edi; je push; ret",
-        "refused: it may end at the conditional jump",
+        "tail_if_cheap",
+        "nop; test %edi,%edi; jg push; push %rbx; pop %rbx; ret",
+        "entry +0 cheap; tail if 15 +3; return +11",
     ),
+    (
+        "tails_if",
+        "push %rbx; test %edi,%edi; pop %rbx; js push; cmp $7,%edi; jb marked; jmp below",
+        "entry +0 cheap; tail if 8 +4; tail if 2 +13; tail +19",
+    ),
+    (
+        "tail_if_into_midst",
+        "test %edi,%edi; jne marked+4; ret",
+        "entry +0; tail if 5 +2; return +8",
+    ),
+    (
+        "thunk_if",
+        "test %edi,%edi; jne __x86_return_thunk; push %rbx; pop %rbx; ret",
+        "entry +0; return if 5 +2; return +10",
+    ),
+    ("tail_if_looping", "nop; 1: dec %edi; js push; jmp 1b", "entry +0 cheap; tail if 8 +3"),
+    ("tail_if_first", "je push; mov %edi,%eax; ret", "refused: it is shorter than its probes"),
+    (
+        "tail_if_with_frame",
+        "push %rbx; test %edi,%edi; je push; pop %rbx; ret",
+        "refused: it jumps into other code",
+    ),
+    (
+        "tail_if_unbalanced",
+        "mov %rdi,%rsp; test %edi,%edi; je push; ret",
+        "refused: the stack pointer is not known at the end",
+    ),
+    (
+        "tail_if_hinted",
+        "test %edi,%edi; .byte 0x2e; je push; ret",
+        "refused: the kernel refuses a probe on the instruction",
+    ),
+    ("tail_if_counted", "nop; jrcxz counted; ret", "refused: it may end at the conditional jump"),
+    ("counted", "mov %edi,%eax; ret", "entry +0; return +2"),
     // Where they begin they end.
     ("only_jump", "jmp push", "entry and tail +0 cheap"),
     ("only_return", "ret", "entry and return +0"),
@@ -335,6 +387,37 @@ fn small_functions() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn conditions_are_those_of_their_jumps() {
+    let codes =
+        ["o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g"];
+    let mut text = String::from(
+        ".text\n.globl _start\n.type _start,@function\n_start: ret\n.size _start,1\n.space 256,0xcc\n",
+    );
+    for code in codes {
+        text.push_str(&format!(".type short_{code},@function\nshort_{code}: nop\nj{code} 1f\n"));
+        text.push_str(&format!("ret\n.size short_{code},.-short_{code}\n"));
+        text.push_str(&format!(".type next_{code},@function\nnext_{code}: 1: ret\n"));
+        text.push_str(&format!(".size next_{code},.-next_{code}\n"));
+        text.push_str(&format!(".type near_{code},@function\nnear_{code}: nop\nj{code} _start\n"));
+        text.push_str(&format!("ret\n.size near_{code},.-near_{code}\n"));
+    }
+    let built = Built::new("conditions");
+    let flags = ["gcc", "-nostdlib", "-no-pie", "-Wl,-z,noexecstack"];
+    let Some(path) = built.build("conditions.S", &text, &flags) else { return };
+    let module = Module::open(&path).expect("a program");
+    let index = Index::read(&module, Lookup::below(Path::new("/"))).expect("symbols");
+    for (number, code) in codes.into_iter().enumerate() {
+        for (form, behind) in [("short", 3), ("near", 7)] {
+            let functions = index.functions(|name| name == format!("{form}_{code}"));
+            let [function] = functions.as_slice() else { panic!("{form}_{code}: {functions:?}") };
+            let placement = place(&module, &index, function).expect("it can be probed");
+            let expected = format!("entry +0 cheap; tail if {number} +1; return +{behind}");
+            assert_eq!(described(function.address, &placement), expected, "{form} {code}");
+        }
+    }
+}
+
 fn described(function: VirtAddr, placement: &Placement) -> String {
     let words: Vec<_> = placement
         .sites()
@@ -352,9 +435,12 @@ fn described(function: VirtAddr, placement: &Placement) -> String {
             } else {
                 ""
             };
+            let condition = site.jumps_if.map_or(String::new(), |condition| {
+                format!(" if {}", condition.wire() & agent_common::function::condition::CODE_MASK)
+            });
             let adjust =
                 if site.sp_adjust == 0 { String::new() } else { format!(" {}", site.sp_adjust) };
-            format!("{kind} +{}{cheap}{adjust}", site.address.0 - function.0)
+            format!("{kind}{condition} +{}{cheap}{adjust}", site.address.0 - function.0)
         })
         .collect();
     words.join("; ")

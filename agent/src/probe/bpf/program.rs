@@ -12,6 +12,8 @@ const PROG_LOAD: libc::c_int = 5;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 const BTF_LOAD: libc::c_int = 18;
+const LINK_CREATE: libc::c_int = 28;
+const ITER_CREATE: libc::c_int = 33;
 
 /// `BPF_PROG_TYPE_KPROBE`, which uprobes are, too.
 const PROG_TYPE_KPROBE: u32 = 2;
@@ -21,6 +23,8 @@ const PROG_TYPE_TRACING: u32 = 26;
 const TRACE_RAW_TP: u32 = 23;
 /// `BPF_TRACE_FEXIT`
 const TRACE_FEXIT: u32 = 25;
+/// `BPF_TRACE_ITER`
+const TRACE_ITER: u32 = 28;
 /// `BPF_TRACE_UPROBE_MULTI`
 pub(in crate::probe) const TRACE_UPROBE_MULTI: u32 = 48;
 
@@ -31,6 +35,8 @@ pub(in crate::probe) enum Kind {
     Tracepoint(u32),
     /// The end of a kernel function, by its number among the kernel's types.
     FunctionExit(u32),
+    /// A walk over something that the kernel has, by the number of its function among the kernel's types.
+    Iterator(u32),
     /// Uprobes, many at once (Linux 6.6).
     UprobeMulti,
     /// Uprobes, one by one.
@@ -43,6 +49,7 @@ impl Kind {
         match self {
             Self::Tracepoint(id) => (PROG_TYPE_TRACING, TRACE_RAW_TP, id),
             Self::FunctionExit(id) => (PROG_TYPE_TRACING, TRACE_FEXIT, id),
+            Self::Iterator(id) => (PROG_TYPE_TRACING, TRACE_ITER, id),
             Self::UprobeMulti => (PROG_TYPE_KPROBE, TRACE_UPROBE_MULTI, 0),
             Self::Uprobe => (PROG_TYPE_KPROBE, 0, 0),
         }
@@ -199,6 +206,47 @@ pub(in crate::probe) fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut attr = Attr { name: 0, prog_fd: number(program), pad: 0 };
     // SAFETY: a structure of integers.
     unsafe { call_fd(RAW_TRACEPOINT_OPEN, &mut attr) }
+}
+
+/// Ties a program that was loaded for a [`Kind::Iterator`] to the map whose elements it is to be run for.
+pub(in crate::probe) fn iterate(
+    program: BorrowedFd<'_>,
+    map: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        prog_fd: u32,
+        target_fd: u32,
+        attach_type: u32,
+        flags: u32,
+        iter_info: u64,
+        iter_info_len: u32,
+        pad: u32,
+    }
+    let map = number(map);
+    let mut attr = Attr {
+        prog_fd: number(program),
+        target_fd: 0,
+        attach_type: TRACE_ITER,
+        flags: 0,
+        iter_info: (&raw const map) as u64,
+        iter_info_len: size_of::<u32>() as u32,
+        pad: 0,
+    };
+    // SAFETY: `map` is as long as we say, and outlives the call.
+    unsafe { call_fd(LINK_CREATE, &mut attr) }
+}
+
+/// A file from which what [`iterate`] has tied can be read once.
+pub(in crate::probe) fn iteration(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        link_fd: u32,
+        flags: u32,
+    }
+    let mut attr = Attr { link_fd: number(link), flags: 0 };
+    // SAFETY: a structure of integers.
+    unsafe { call_fd(ITER_CREATE, &mut attr) }
 }
 
 /// What the kernel has made of a program.

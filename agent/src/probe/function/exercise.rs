@@ -15,7 +15,7 @@ const CALLS: u32 = 200;
 std::arch::global_asm!(
     ".text",
     ".globl remora_exercise_emulated, remora_exercise_stepped, remora_exercise_read",
-    ".globl remora_exercise_nop5, remora_exercise_nop5_place",
+    ".globl remora_exercise_nop5, remora_exercise_nop5_place, remora_exercise_jumps",
     // The kernel does what a push does, and goes on behind it.
     "remora_exercise_emulated: push %rbp",
     "pop %rbp",
@@ -34,6 +34,34 @@ std::arch::global_asm!(
     "remora_exercise_nop5_place: .byte 0x0f, 0x1f, 0x44, 0x00, 0x00",
     "mov -8(%rsp), %rax",
     "ret",
+    // Whether a conditional jump is taken with these flags: for each condition a function of sixteen bytes,
+    // whose third is the jump's first. One of a condition and its opposite is short, the other near.
+    ".balign 16",
+    "remora_exercise_jumps:",
+    ".set condition, 0",
+    ".rept 8",
+    "push %rdi",
+    "popf",
+    ".byte 0x70 + condition",
+    ".byte 1f - (. + 1)",
+    "xor %eax, %eax",
+    "ret",
+    "1: push $1",
+    "pop %rax",
+    "ret",
+    ".balign 16, 0xcc",
+    "push %rdi",
+    "popf",
+    ".byte 0x0f, 0x81 + condition",
+    ".long 1f - (. + 4)",
+    "xor %eax, %eax",
+    "ret",
+    "1: push $1",
+    "pop %rax",
+    "ret",
+    ".balign 16, 0xcc",
+    ".set condition, condition + 2",
+    ".endr",
     options(att_syntax)
 );
 
@@ -44,20 +72,46 @@ unsafe extern "C" {
     fn remora_exercise_read(a: u64, b: u64) -> u64;
     fn remora_exercise_nop5(a: u64) -> u64;
     fn remora_exercise_nop5_place();
+    fn remora_exercise_jumps();
+}
+
+/// Conditions that a jump can have, each with a function of its own.
+pub(super) const CONDITIONS: u64 = 16;
+
+/// Bytes of such a function, and where its jump is.
+const JUMPS_BYTES: u64 = 16;
+const JUMP_AT: u64 = 2;
+
+/// The flags that conditions ask for: carry, parity, zero, sign and overflow (Intel SDM, volume 1, 3.4.3).
+const FLAGS: [u64; 5] = [1 << 0, 1 << 2, 1 << 6, 1 << 7, 1 << 11];
+
+/// Every combination of them.
+pub(super) fn flags() -> impl Iterator<Item = u64> {
+    let of = |chosen: u32| {
+        let flags = FLAGS.iter().enumerate();
+        flags.filter(|(bit, _)| chosen >> bit & 1 == 1).fold(0, |sum, (_, flag)| sum | flag)
+    };
+    (0..1 << FLAGS.len()).map(of)
 }
 
 /// Instructions to probe, by their addresses in this process; `None` where there are none.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn places() -> Option<[u64; 4]> {
+pub(super) fn places() -> Option<[u64; 5]> {
     let emulated = remora_exercise_emulated as *const () as u64;
     let stepped = remora_exercise_stepped as *const () as u64;
     let read = remora_exercise_read as *const () as u64;
-    Some([emulated, stepped, read, remora_exercise_nop5_place as *const () as u64])
+    let nop5 = remora_exercise_nop5_place as *const () as u64;
+    Some([emulated, stepped, read, nop5, remora_exercise_jumps as *const () as u64])
+}
+
+/// Where the jump with a condition is, behind where the functions of all of them begin.
+pub(super) fn jump(condition: u64) -> u64 {
+    condition * JUMPS_BYTES + JUMP_AT
 }
 
 /// As above: nothing is written for this architecture.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn places() -> Option<[u64; 4]> {
+pub(super) fn places() -> Option<[u64; 5]> {
     None
 }
 
@@ -76,6 +130,10 @@ pub(crate) fn run() -> io::Result<()> {
                 println!("{}", sum.map_err(|_| io::Error::other("the thread has failed"))?);
             }
             "stack" => println!("{}", deep(3, 5)),
+            "jumps" => {
+                let taken: Vec<String> = (0..CONDITIONS).map(taken).collect();
+                println!("{}", taken.join(" "));
+            }
             "nop5" => {
                 // Such places are rewritten after the first hits.
                 let good = (0..4).filter(|_| nop5(0x1234) == 0x1234).count();
@@ -85,6 +143,12 @@ pub(crate) fn run() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// With which combinations of flags a condition jumps: a bit for each, as a number.
+fn taken(condition: u64) -> String {
+    let jumps = flags().enumerate().filter(|(_, flags)| jumps(*flags, condition));
+    jumps.fold(0u32, |taken, (number, _)| taken | 1 << number).to_string()
 }
 
 /// Nanoseconds of one call, the best of a few rounds: what comes between is not the probe's.
@@ -133,6 +197,21 @@ fn read(a: u64, b: u64) -> u64 {
 fn nop5(a: u64) -> u64 {
     // SAFETY: the function above takes a number and touches nothing but its own red zone.
     unsafe { remora_exercise_nop5(a) }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn jumps(flags: u64, condition: u64) -> bool {
+    let first = remora_exercise_jumps as *const () as usize;
+    let function = first + (condition * JUMPS_BYTES) as usize;
+    // SAFETY: one of the functions that begin there, one for each condition below `CONDITIONS`.
+    let function: extern "C" fn(u64, u64) -> u64 =
+        unsafe { std::mem::transmute(function as *const ()) };
+    function(flags, condition) == 1
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn jumps(_: u64, _: u64) -> bool {
+    false
 }
 
 #[cfg(not(target_arch = "x86_64"))]

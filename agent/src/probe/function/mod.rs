@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use agent_common::function::site_number::PLACE_BITS;
 use agent_common::function::{
-    self as wire, BUDGET_WINDOW_SHIFT, Counts, RATE_WINDOW_SHIFT, hit_flags,
+    self as wire, BUDGET_WINDOW_SHIFT, Counts, RATE_WINDOW_SHIFT, condition, hit_flags,
 };
 use agent_common::task_kind;
 
@@ -49,7 +49,7 @@ use super::capture::{Capture, Shared};
 use crate::event::ids::SiteNo;
 use crate::function::FunctionNo;
 use crate::function::numbers::Numbers;
-use crate::function::site::SiteKind;
+use crate::function::site::{Condition, SiteKind};
 use crate::platform::clock::MonoNs;
 use crate::platform::cpus;
 
@@ -471,7 +471,8 @@ impl FunctionProbes {
         wire::Site {
             code,
             // Checked to be at most OPS_MAX.
-            ops: point.ops.len() as u16,
+            ops: point.ops.len() as u8,
+            condition: point.site.jumps_if.map_or(condition::ALWAYS, Condition::wire),
             flags,
             task_kind,
             sp_adjust: point.site.sp_adjust,

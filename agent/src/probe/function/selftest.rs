@@ -20,7 +20,7 @@ use super::{
 };
 use crate::event::image;
 use crate::function::FunctionNo;
-use crate::function::site::{CostClass, Site, SiteKind};
+use crate::function::site::{Condition, CostClass, Site, SiteKind};
 use crate::inspect::address::{FileOffset, VirtAddr};
 use crate::platform::btf::{Btf, BtfError};
 use crate::probe::capture::{Capture, Shared};
@@ -113,12 +113,21 @@ const IMAGES: FunctionNo = FunctionNo(1);
 /// The ring's size: room for all hits of a trial.
 const RING_BYTES: u32 = 1 << 18;
 
+/// Tells the first two arguments.
+const READS: [Op; 5] = [
+    op_of(op::CHUNK, 0, 0, 1),
+    op_of(op::REGISTER, register::RDI, 0, 0),
+    op_of(op::PUT, 0, 8, 0),
+    op_of(op::REGISTER, register::RSI, 0, 0),
+    op_of(op::PUT, 0, 8, 0),
+];
+
 struct Trial {
     // Dropped first: what it has attached is gone before the child is.
     probes: FunctionProbes,
     ring: Ring,
     child: Exerciser,
-    offsets: [u64; 4],
+    offsets: [u64; 5],
 }
 
 impl Trial {
@@ -126,7 +135,7 @@ impl Trial {
         let places = exercise::places().ok_or(SelfTestError::Architecture)?;
         let offsets = file_offsets(places).ok_or(SelfTestError::Code)?;
         let shared = Shared { maps: Vec::new(), offsets: fields, wake_bytes: u64::MAX };
-        let limits = Limits { sites: 8, ops: 64, functions: 2, links: 4 };
+        let limits = Limits { sites: 32, ops: 64, functions: 2, links: 4 };
         let entries = [("EVENTS", RING_BYTES), ("SELECTED", 1)];
         let mut probes =
             FunctionProbes::load_with(&Arc::new(shared), &entries, limits, &SelfTest::ASSUMED)?;
@@ -142,15 +151,8 @@ impl Trial {
         let selected = Selected { bits: select::FUNCTIONS, ..Selected::default() };
         let map = self.probes.loaded.maps.fd("SELECTED").map_err(FunctionError::from)?;
         bpf::update(map, &tgid, &[selected]).map_err(|source| unusable("SELECTED", source))?;
-        let [emulated, stepped, read, nop5] = self.offsets;
-        let reads = [
-            op_of(op::CHUNK, 0, 0, 1),
-            op_of(op::REGISTER, register::RDI, 0, 0),
-            op_of(op::PUT, 0, 8, 0),
-            op_of(op::REGISTER, register::RSI, 0, 0),
-            op_of(op::PUT, 0, 8, 0),
-        ];
-        let points = [point(emulated, &[]), point(stepped, &[]), point(read, &reads)];
+        let [emulated, stepped, read, nop5, _] = self.offsets;
+        let points = [point(emulated, &[]), point(stepped, &[]), point(read, &READS)];
         self.attach(tgid, &points)?;
         let probed = self.child.calls()?;
         if self.told().len() < 2 {
@@ -166,6 +168,7 @@ impl Trial {
             return Err(SelfTestError::Harmed("thread"));
         }
         let sees_threads = self.told() == [(30, 50)];
+        self.try_jumps(tgid)?;
         let cost = |probed: f64, plain: f64| (probed - plain).max(1.0).round() as u32;
         let costs = HitCosts {
             emulated_ns: cost(probed.0, plain.0),
@@ -180,6 +183,37 @@ impl Trial {
             Err(_) => None,
         };
         Ok(SelfTest { costs, at_once, sees_threads, nop5_is_safe })
+    }
+
+    /// Whether conditional jumps go where they do without probes, and only those that are taken are told.
+    fn try_jumps(&mut self, tgid: u32) -> Result<(), SelfTestError> {
+        let [.., jumps] = self.offsets;
+        let plain = self.child.ask("jumps")?;
+        let points: Vec<Point> = (0u8..)
+            .map_while(Condition::of_code)
+            .zip(0..exercise::CONDITIONS)
+            .map(|(condition, number)| {
+                let at = point(jumps + exercise::jump(number), &READS);
+                let jumps_if = Some(condition);
+                Point { site: Site { kind: SiteKind::TailCall, jumps_if, ..at.site }, ..at }
+            })
+            .collect();
+        self.attach(tgid, &points)?;
+        if self.child.ask("jumps")? != plain {
+            return Err(SelfTestError::Harmed("jumps"));
+        }
+        let taken: Vec<(u64, u64)> = (0u64..)
+            .zip(&plain)
+            .flat_map(|(condition, taken)| {
+                let numbered = exercise::flags().enumerate();
+                let taken = numbered.filter(|(number, _)| *taken as u64 >> number & 1 == 1);
+                taken.map(move |(_, flags)| (flags, condition))
+            })
+            .collect();
+        if self.told() != taken {
+            return Err(SelfTestError::Untrue("conditional jumps"));
+        }
+        Ok(())
     }
 
     /// What the copy of a stack costs, by the kernel half's own clock: the least of a few.
@@ -242,14 +276,14 @@ impl Trial {
     }
 }
 
-fn op_of(code: u8, a: u8, b: u16, imm: i32) -> Op {
+const fn op_of(code: u8, a: u8, b: u16, imm: i32) -> Op {
     Op { code, a, b, imm }
 }
 
 fn point(offset: u64, ops: &[Op]) -> Point {
     let (address, offset) = (VirtAddr(0), FileOffset(offset));
     let (kind, cost) = (SiteKind::Entry, CostClass::Emulated);
-    let site = Site { address, offset, kind, sp_adjust: 0, cost };
+    let site = Site { address, offset, kind, jumps_if: None, sp_adjust: 0, cost };
     let (function, task) = (FunctionNo(0), TaskSource::Thread);
     Point { site, ops: ops.to_vec(), function, semaphore: None, task }
 }

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::{self, Finder};
 
+use super::request_line::RequestLine;
 use crate::protocol::{Header, RequestHead, ResponseHead};
 
 /// Headers looked at without an allocation; and at all.
@@ -198,7 +199,7 @@ fn is_target_start(byte: u8) -> bool {
 }
 
 fn ends_with_version(line: &[u8]) -> bool {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let line = line.trim_ascii_end();
     line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
 }
 
@@ -271,33 +272,59 @@ pub(super) fn parse_request(
     show: &mut dyn FnMut(RequestHead<'_>, Framing),
 ) {
     with_whole_lines(bytes, truncated, &mut |bytes| {
-        let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
-        let mut many;
-        let mut config = request_config();
-        let mut request = httparse::Request::new(&mut []);
-        let mut result =
-            config.parse_request_with_uninit_headers(&mut request, bytes, &mut storage);
-        let odd = result.is_err();
-        if odd {
-            many = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
-            request = httparse::Request::new(&mut many);
-            config.ignore_invalid_headers_in_requests(true);
-            result = config.parse_request(&mut request, bytes);
-        }
-        let too_many = result == Err(httparse::Error::TooManyHeaders);
-        if !matches!(result, Ok(httparse::Status::Complete(_))) && !too_many {
+        if parse_whole_request(bytes, truncated, None, show) {
             return;
         }
-        let (Some(method), Some(target)) = (request.method, request.path) else { return };
-        let minor_version = request.version.unwrap_or(1);
-        let headers: &[Header<'_>] = if too_many { &[] } else { request.headers };
-        let framing = match odd && hides_framing(bytes, headers) {
-            true => Framing::Invalid,
-            false => framing(headers, minor_version),
-        };
-        let truncated = truncated || too_many;
-        show(RequestHead { method, target, minor_version, headers, truncated }, framing);
+        let Some(line) = RequestLine::of(bytes) else { return };
+        let target = line.text();
+        if parse_whole_request(&line.with_plain_target(), truncated, Some(&target), show) {
+            return;
+        }
+        // Of headers that nobody understands, somebody may understand how they frame the body.
+        let Ok(method) = str::from_utf8(line.method) else { return };
+        let framing = if hides_framing(bytes, &[]) { Framing::Invalid } else { Framing::Absent };
+        let minor_version = u8::from(line.version.ends_with(b"1"));
+        let head =
+            RequestHead { method, target: &target, minor_version, headers: &[], truncated: true };
+        show(head, framing);
     });
+}
+
+/// Shows a request's head; false if the parser does not take it. `target`: what stands for the one in the
+/// head.
+fn parse_whole_request(
+    bytes: &[u8],
+    truncated: bool,
+    target: Option<&str>,
+    show: &mut dyn FnMut(RequestHead<'_>, Framing),
+) -> bool {
+    let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS];
+    let mut many;
+    let mut config = request_config();
+    let mut request = httparse::Request::new(&mut []);
+    let mut result = config.parse_request_with_uninit_headers(&mut request, bytes, &mut storage);
+    let odd = result.is_err();
+    if odd {
+        many = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
+        request = httparse::Request::new(&mut many);
+        config.ignore_invalid_headers_in_requests(true);
+        result = config.parse_request(&mut request, bytes);
+    }
+    let too_many = result == Err(httparse::Error::TooManyHeaders);
+    if !matches!(result, Ok(httparse::Status::Complete(_))) && !too_many {
+        return false;
+    }
+    let (Some(method), Some(in_head)) = (request.method, request.path) else { return false };
+    let target = target.unwrap_or(in_head);
+    let minor_version = request.version.unwrap_or(1);
+    let headers: &[Header<'_>] = if too_many { &[] } else { request.headers };
+    let framing = match odd && hides_framing(bytes, headers) {
+        true => Framing::Invalid,
+        false => framing(headers, minor_version),
+    };
+    let truncated = truncated || too_many;
+    show(RequestHead { method, target, minor_version, headers, truncated }, framing);
+    true
 }
 
 /// Parses a response's head and shows it. Shows nothing if it is none.

@@ -53,7 +53,9 @@ impl Connection {
                 sink(Event::Unknown { direction, bytes });
                 self.answer_missed(direction, bytes, why, sink);
             }
-            Phase::Boundary => self.next_unseen(direction, bytes, why, sink),
+            Phase::Boundary | Phase::Preface(_) => {
+                self.next_unseen(direction, bytes, why, sink);
+            }
             Phase::Head(_) => self.cut_head(direction, sink),
         }
     }
@@ -86,7 +88,7 @@ impl Connection {
         let half = self.half(direction);
         half.body = None;
         match half.phase {
-            Phase::Boundary => self.unframe(direction, Phase::Lost, sink),
+            Phase::Boundary | Phase::Preface(_) => self.unframe(direction, Phase::Lost, sink),
             Phase::Head(_) => self.cut_head(direction, sink),
             Phase::Length(_) | Phase::Chunked(_) => {
                 self.unframe(direction, Phase::Unframed { bodiless: false }, sink);

@@ -11,6 +11,8 @@ mod head;
 mod message;
 mod missing;
 mod order;
+mod preface;
+mod request_line;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ use ending::Settled;
 use head::HeadBuffer;
 use missing::Missing;
 use order::{Evidence, Outstanding, Role};
+use preface::{Part, Preface};
 
 /// Bounds of one connection's memory.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +83,8 @@ enum Phase {
     /// The next byte begins a message.
     #[default]
     Boundary,
+    /// In what a proxy says before the first message.
+    Preface(Preface),
     /// In a head that is not complete.
     Head(Box<HeadBuffer>),
     /// In a body of known length.
@@ -171,6 +176,25 @@ impl Connection {
         self.close_as(if closed_here { End::Unseen } else { End::Aborted }, sink);
     }
 
+    /// The connection was found closed, some time after that had happened. Who has closed it may have handed
+    /// it to somebody before who is not seen.
+    pub fn found_closed(&mut self, sink: &mut Sink<'_>) {
+        if let Some(requests) = self.requests {
+            self.end_request(End::Unseen, requests, sink);
+            if self.outstanding.front().is_some_and(|front| !front.responded) {
+                self.settle_all(Settled::Unseen, sink);
+            }
+            let until_close = match requests {
+                Direction::Inbound => End::CloseDelimited,
+                // It may have had all that it wanted.
+                Direction::Outbound => End::Unseen,
+            };
+            self.end_responses(requests.opposite(), until_close, sink);
+        }
+        self.inbound.phase = Phase::Over;
+        self.outbound.phase = Phase::Over;
+    }
+
     /// The connection is gone, and it is not known since when.
     pub fn vanish(&mut self, sink: &mut Sink<'_>) {
         self.close_as(End::Unseen, sink);
@@ -209,7 +233,8 @@ impl Connection {
             Direction::Outbound => &self.outbound,
         };
         match &half.phase {
-            Phase::Boundary | Phase::Head(_) | Phase::Length(_) | Phase::Chunked(_) => true,
+            Phase::Boundary | Phase::Preface(_) => true,
+            Phase::Head(_) | Phase::Length(_) | Phase::Chunked(_) => true,
             // What came before the end may have been out of step.
             Phase::Over | Phase::GivenUp | Phase::Tunnel | Phase::UntilClose => false,
             phase => !phase.is_out_of_step(),
@@ -255,11 +280,32 @@ impl Connection {
         offset: u64,
         sink: &mut Sink<'_>,
     ) -> usize {
+        let begins = self.requests.is_none();
         let half = self.half(direction);
         match &mut half.phase {
+            Phase::Boundary if begins && let Some(preface) = Preface::begin(bytes) => {
+                half.phase = Phase::Preface(preface);
+                self.advance(direction, bytes, offset, sink)
+            }
             Phase::Boundary => match head::blank_bytes(bytes) {
                 0 => self.begin(direction, bytes, offset, sink),
                 blank => blank,
+            },
+            Phase::Preface(preface) => match preface.advance(bytes) {
+                Part::All => bytes.len(),
+                Part::End(used) => {
+                    half.phase = Phase::Boundary;
+                    used
+                }
+                Part::Blank => {
+                    half.phase = Phase::Boundary;
+                    self.advance(direction, bytes, offset, sink)
+                }
+                Part::Other(before) => {
+                    half.phase = Phase::Boundary;
+                    sink(Event::Unknown { direction, bytes: before + bytes.len() as u64 });
+                    bytes.len()
+                }
             },
             Phase::Head(_) => self.continue_head(direction, bytes, sink),
             Phase::Length(left) => {

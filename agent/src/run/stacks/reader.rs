@@ -2,12 +2,17 @@
 
 use std::error::Error;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use super::{TABLES_MAX, Tables};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::TABLES_MAX;
+use super::space::Tables;
 use crate::discover::maps::Inode;
 use crate::inspect::address::VirtAddr;
 use crate::inspect::debug_file::Lookup;
@@ -47,38 +52,71 @@ pub(super) struct Reader {
     tables: Sender<OfTables>,
     lines: Sender<OfLines>,
     answers: Receiver<Answer>,
+    bell: Arc<OwnedFd>,
+}
+
+/// Where answers go.
+#[derive(Clone)]
+struct Tell {
+    answers: Sender<Answer>,
+    bell: Arc<OwnedFd>,
+}
+
+impl Tell {
+    /// False: nobody is there any more.
+    fn tell(&self, answer: Answer) -> bool {
+        let is_told = self.answers.send(answer).is_ok();
+        // A counter that is full has been rung.
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        is_told
+    }
+}
+
+/// The threads' ends.
+pub(super) struct Ends {
+    tables: Receiver<OfTables>,
+    lines: Receiver<OfLines>,
+    tell: Tell,
 }
 
 impl Reader {
     /// Starts them. They end when this is dropped, after the file that each is at.
     pub(super) fn start() -> io::Result<Self> {
-        let (tables, asked) = mpsc::channel::<OfTables>();
-        let (answer, answers) = mpsc::channel();
-        let tell = answer.clone();
+        let (reader, Ends { tables, lines, tell }) = Self::connected()?;
+        let of_lines = tell.clone();
         spawn("stacks", move || {
-            for OfTables { key, name, module, root } in asked {
+            for OfTables { key, name, module, root } in tables {
                 let tables = self::tables(&name, module, &root);
-                if tell.send(Answer::Tables { key, tables }).is_err() {
+                if !tell.tell(Answer::Tables { key, tables }) {
                     return;
                 }
             }
         })?;
-        let (lines, asked) = mpsc::channel();
         spawn("lines", move || {
             let mut debug = Debug::default();
-            for OfLines { key, module, root, addresses, room } in asked {
+            for OfLines { key, module, root, addresses, room } in lines {
                 let tell = &mut |found| {
-                    // Nobody is there any more: said below.
-                    let _ = answer.send(Answer::Lines { key, found });
+                    of_lines.tell(Answer::Lines { key, found });
                 };
                 let has_lines = debug.calls((key, &module, &root), &addresses, room, tell);
                 let end = Answer::NoMoreLines { key, has_lines, kept_bytes: debug.bytes() };
-                if answer.send(end).is_err() {
+                if !of_lines.tell(end) {
                     return;
                 }
             }
         })?;
-        Ok(Self { tables, lines, answers })
+        Ok(reader)
+    }
+
+    /// Nobody reads yet.
+    pub(super) fn connected() -> io::Result<(Self, Ends)> {
+        let (ask_tables, tables) = mpsc::channel();
+        let (ask_lines, lines) = mpsc::channel();
+        let (tell, answers) = mpsc::channel();
+        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let tell = Tell { answers: tell, bell: Arc::clone(&bell) };
+        let reader = Self { tables: ask_tables, lines: ask_lines, answers, bell };
+        Ok((reader, Ends { tables, lines, tell }))
     }
 
     pub(super) fn ask_tables(&self, key: Inode, name: String, module: Module, root: PathBuf) {
@@ -98,9 +136,39 @@ impl Reader {
         let _ = self.lines.send(OfLines { key, module, root, addresses, room });
     }
 
+    /// Readable when an answer has come since [`Self::clear`].
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// Called before answers are taken, so that none comes unheard.
+    pub(super) fn clear(&self) {
+        // There was nothing to clear.
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+    }
+
     /// The next answer; `None` if it takes longer than that.
     pub(super) fn answer(&self, within: Duration) -> Option<Answer> {
         self.answers.recv_timeout(within).ok()
+    }
+}
+
+#[cfg(test)]
+impl Ends {
+    /// Reads the tables that are asked for; how many files' that were.
+    pub(super) fn read_tables(&self) -> usize {
+        let asked = self.tables.try_iter().map(|OfTables { key, name, module, root }| {
+            self.tell.tell(Answer::Tables { key, tables: tables(&name, module, &root) })
+        });
+        asked.count()
+    }
+
+    /// Says of the files that are asked about that they have no lines; how many those were.
+    pub(super) fn find_no_lines(&self) -> usize {
+        let asked = self.lines.try_iter().map(|OfLines { key, .. }| {
+            self.tell.tell(Answer::NoMoreLines { key, has_lines: false, kept_bytes: 0 })
+        });
+        asked.count()
     }
 }
 

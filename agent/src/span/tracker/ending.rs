@@ -5,6 +5,7 @@ use std::mem;
 
 use super::Tracker;
 use crate::event::Last;
+use crate::event::ids::Address;
 use crate::platform::clock::MonoNs;
 use crate::protocol::Direction;
 use crate::span::exchange::SocketKey;
@@ -25,6 +26,8 @@ pub(super) enum Closing {
     Told,
     /// Its process is gone; it may have closed it before.
     Vanished,
+    /// It was found closed.
+    Found,
     /// It may go on, but cannot be followed any more.
     OutOfSight,
 }
@@ -39,6 +42,9 @@ impl Tracker {
     /// handled within the very operation that provoked it.)
     pub(super) fn closed(&mut self, key: SocketKey, at: MonoNs, held: bool) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
+        if let Address::Unix(_) = socket.local {
+            return self.close(key, at, Closing::Found);
+        }
         socket.closed_at = Some(at);
         if held {
             if !mem::replace(&mut socket.over, true) {
@@ -94,25 +100,32 @@ impl Tracker {
         self.boundary(key, at, |connection, sink| match how {
             Closing::Told => connection.close(sink),
             Closing::Vanished => connection.vanish(sink),
+            Closing::Found => connection.found_closed(sink),
             Closing::OutOfSight => connection.lose_sight(sink),
         });
     }
 
     /// The process has closed a socket, with which it had come this far: operations that were not seen may
-    /// have been its last ones.
+    /// have been its last ones, or those of another process that has it, too, and is not traced.
     pub(super) fn last(&mut self, key: SocketKey, last: Last, at: MonoNs) {
-        let ends = [(Direction::Inbound, last.read_to), (Direction::Outbound, last.written_to)];
-        for (direction, position) in ends {
-            let (Some(position), Some(socket)) = (position, self.sockets.get_mut(key)) else {
-                continue;
+        let ends = [
+            (Direction::Inbound, last.read_to, last.has_read),
+            (Direction::Outbound, last.written_to, last.has_written),
+        ];
+        for (direction, position, has_moved) in ends {
+            let Some(socket) = self.sockets.get_mut(key) else { return };
+            let is_unseen = *socket.last_moved_mut(direction) == MonoNs::default();
+            let expected = position.and_then(|at| socket.expected_mut(direction).replace(at));
+            let missing = match position.zip(expected).map(|(to, from)| to.wrapping_sub(from)) {
+                // Nothing says where it began.
+                _ if is_unseen && has_moved && !socket.is_older => None,
+                Some(missing @ 1..) if missing < 1 << 31 => Some(u64::from(missing)),
+                _ => continue,
             };
-            // Of a direction in which nothing was seen, nothing says where it began.
-            let Some(expected) = socket.expected_mut(direction).replace(position) else { continue };
-            let missing = position.wrapping_sub(expected);
-            if missing > 0 && missing < 1 << 31 {
-                self.missed(key);
-                self.gap(key, direction, Some(missing.into()), at);
-            }
+            // Once is enough.
+            socket.is_older |= missing.is_none();
+            self.missed(key);
+            self.gap(key, direction, missing, at);
         }
     }
 }

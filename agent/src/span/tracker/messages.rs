@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{EXCHANGES_MAX, Tracker};
-use crate::event::ids::TaskId;
+use crate::event::ids::{Address, TaskId};
 use crate::platform::clock::MonoNs;
 use crate::protocol::{self, Direction, End, ExchangeNo, http1};
 use crate::span::attributes::Attributes;
@@ -125,7 +125,14 @@ impl Tracker {
         }
     }
 
-    fn over(&mut self, socket: SocketKey, key: ExchangeKey, at: MonoNs, end: Option<End>) {
+    /// Nothing more will come of an exchange, of which its socket has one less open.
+    pub(super) fn over(
+        &mut self,
+        socket: SocketKey,
+        key: ExchangeKey,
+        at: MonoNs,
+        end: Option<End>,
+    ) {
         if self.state.over(key, at, end)
             && let Some(socket) = self.sockets.get_mut(socket)
         {
@@ -152,8 +159,10 @@ impl Tracker {
             }
             return;
         }
+        // Before the first one there is what a proxy says of its client, or blank lines.
+        let is_behind = offset > 0 && number > 0;
         let is_busy = |socket: &SocketState| socket.open > 0;
-        let is_pipelined = offset > 0 || self.sockets.get(socket_key).is_some_and(is_busy);
+        let is_pipelined = is_behind || self.sockets.get(socket_key).is_some_and(is_busy);
         let Some(process) = self.state.processes.get(&operation.task.tgid) else { return };
         let resource = Arc::clone(&process.resource);
         let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };
@@ -219,6 +228,9 @@ impl Tracker {
         socket.last_begun = Some(key);
         socket.open += 1;
         socket.unjoined += 1;
+        if let Address::Unix(_) = socket.local {
+            self.watch(socket_key, operation.at);
+        }
         self.join(key, kind, socket_key);
     }
 }

@@ -1,7 +1,6 @@
 //! What the tracker makes of events in an order that kernels do give.
 
 use super::*;
-use crate::event::ids::Address;
 use crate::event::ids::{SocketId, Tid};
 use crate::event::{Io, Outcome};
 use crate::protocol::Segment;
@@ -102,4 +101,83 @@ fn an_answer_that_was_read_before_the_request_is_not_its_own() {
         ],
     );
     assert_eq!(joined(&mut tracker), [false]);
+}
+
+/// Nothing tells of a Unix socket's close.
+#[test]
+fn what_is_quiet_is_asked_for_and_ends_when_it_is_gone() {
+    let step = |after: u64| MonoNs(after * QUIET_NS);
+    for (answer, is_told) in [(&b"HTTP/1.0 200 OK\r\n\r\nbody"[..], true), (b"", false)] {
+        let mut tracker = unix_stream();
+        feed(&mut tracker, &[(10, SERVER, IN, REQUEST)]);
+        let mut spans = Vec::new();
+        if !answer.is_empty() {
+            feed(&mut tracker, &[(11, SERVER, OUT, answer)]);
+        }
+        tracker.collect(MonoNs(12), &mut spans);
+        assert_eq!(tracker.take_quiet(), []);
+        tracker.collect(step(2), &mut spans);
+        assert_eq!(tracker.take_quiet(), [SocketId(SERVER.0.into())]);
+        assert_eq!(tracker.take_quiet(), [], "asked for once");
+        tracker.collect(step(4), &mut spans);
+        assert_eq!(tracker.take_quiet(), [SocketId(SERVER.0.into())], "and again later");
+        let id = SocketId(SERVER.0.into());
+        let last = crate::event::Last::default();
+        tracker.event(&Event::Closed { id, at: step(4), held: false, last });
+        tracker.collect(step(6), &mut spans);
+        assert_eq!((tracker.take_quiet(), tracker.is_watching()), (Vec::new(), false));
+        let [span] = spans.as_slice() else { panic!("{spans:#?}") };
+        let text = format!("{:?}", span.attributes);
+        assert_eq!(text.contains("http.response.body.size"), is_told, "{text}");
+        assert_eq!(text.contains("not_seen"), !is_told, "{text}");
+        assert!(!text.contains("connection_closed"), "{text}");
+    }
+}
+
+#[test]
+fn a_unix_socket_whose_address_is_anothers_was_closed() {
+    let mut tracker = unix_stream();
+    feed(
+        &mut tracker,
+        &[(10, SERVER, IN, REQUEST), (11, SERVER, OUT, b"HTTP/1.0 200 OK\r\n\r\nbody")],
+    );
+    let (local, remote) = (Address::Unix(20), Address::Unix(30));
+    let (at, id, tgid, role) = (MonoNs(20), SocketId(9), SERVER, None);
+    tracker.event(&Event::Socket(Socket {
+        at,
+        id,
+        tgid,
+        netns: 1,
+        local,
+        remote,
+        role,
+        is_older: false,
+    }));
+    let mut spans = Vec::new();
+    tracker.collect(MonoNs(1000), &mut spans);
+    let [span] = spans.as_slice() else { panic!("{spans:#?}") };
+    let text = format!("{:?}", span.attributes);
+    assert!(text.contains("http.response.body.size") && !text.contains("not_seen"), "{text}");
+}
+
+#[test]
+fn networks_with_the_same_addresses_are_two() {
+    let mut tracker = unix_stream();
+    let address = |text: &str| Address::Tcp(text.parse().expect("an address"));
+    let socket = |id, netns| Socket {
+        at: MonoNs(1),
+        id: SocketId(id),
+        tgid: SERVER,
+        netns,
+        local: address("10.0.0.1:80"),
+        remote: address("10.0.0.2:4711"),
+        role: None,
+        is_older: false,
+    };
+    let before = tracker.sizes().0;
+    tracker.event(&Event::Socket(socket(11, 1)));
+    tracker.event(&Event::Socket(socket(12, 2)));
+    assert_eq!(tracker.sizes().0, before + 2);
+    tracker.event(&Event::Socket(socket(13, 2)));
+    assert_eq!(tracker.sizes().0, before + 2, "one that took another's place");
 }

@@ -19,11 +19,22 @@ FUNCTION(stacked, "  subq $8, %rsp\n  movq %rsp, %rax\n  addq $8, %rsp\n  subq %
 FUNCTION(repeated, "  movq $8, %rcx\n  leaq word_buffer(%rip), %rdx\n  pushq %rdi\n  movq %rdx, %rdi\n"
                    "  movb $7, %al\n  rep stosb\n  popq %rdi\n  movq word_buffer(%rip), %rax\n  ret");
 FUNCTION(returning, "  ret $0");
+FUNCTION(trapping, "  pushfq\n  popq %rax\n  andq $0x100, %rax\n  ret");
+FUNCTION(restoring, "  pushfq\n  cld\n  leaq 10(%rdi), %rax\n  popfq\n  ret");
+FUNCTION(repeating, "  rep stosb\n  movl $11, %eax\n  ret");
 FUNCTION(waiting, "  pause\n  leaq 9(%rdi), %rax\n  ret");
 
 long counter, word_buffer;
 
 PROBED long plain(long n) { return n + word; }
+
+// The text that `repeating` fills, eight bytes of it.
+static long fill(long n) {
+    void *to = &word_buffer;
+    long count = 8, result = n;
+    __asm__ volatile("call repeating" : "+D"(to), "+c"(count), "+a"(result) : : "memory", "cc");
+    return result + word_buffer;
+}
 
 int main(void) {
     ready();
@@ -38,12 +49,15 @@ int main(void) {
         sum = sum * 31 + (unsigned long)stacked(n);
         sum = sum * 31 + (unsigned long)repeated(n);
         returning(n);
+        sum = sum * 31 + (unsigned long)trapping(n);
+        sum = sum * 31 + (unsigned long)restoring(n);
+        sum = sum * 31 + (unsigned long)fill(n);
         sum = sum * 31 + (unsigned long)waiting(n);
         sum = sum * 31 + (unsigned long)plain(n);
     }
     printf("%lu %ld\n", sum, counter);
     const char *all[] = {"locked", "longnop", "relative", "looping", "calling", "flags", "stacked",
-                         "repeated", "returning", "waiting"};
-    for (int n = 0; n < 10; ++n) calls(all[n], 500);
+                         "repeated", "returning", "waiting", "trapping", "restoring", "repeating"};
+    for (int n = 0; n < 13; ++n) calls(all[n], 500);
     calls("plain", 500);
 }

@@ -87,7 +87,8 @@ fn value(chunk: i32, register: u8) -> [Op; 3] {
 
 fn point(offset: u64, kind: SiteKind, ops: Vec<Op>, function: u32) -> Point {
     let cost = if kind == SiteKind::Entry { CostClass::Emulated } else { CostClass::Stepped };
-    let site = Site { address: VirtAddr(0), offset: FileOffset(offset), kind, sp_adjust: 0, cost };
+    let (address, offset) = (VirtAddr(0), FileOffset(offset));
+    let site = Site { address, offset, kind, jumps_if: None, sp_adjust: 0, cost };
     let function = FunctionNo(function);
     Point { site, ops, function, semaphore: None, task: TaskSource::Thread }
 }

@@ -14,6 +14,7 @@ use iced_x86::Instruction;
 use super::Refusal;
 use super::kernel::Handling;
 use super::program::Program;
+use crate::function::site::Condition;
 use crate::inspect::address::VirtAddr;
 use crate::inspect::demangle::Language;
 use walk::{Walk, Walked};
@@ -43,6 +44,8 @@ pub(super) enum Next {
     Jump(Vec<u64>),
     /// Out of the function.
     End(Ending),
+    /// Out of the function, or to the one that follows.
+    EndIf(Ending),
 }
 
 /// An instruction that is reached.
@@ -93,9 +96,19 @@ impl Flow {
     /// The instructions that end the function, by address.
     pub(super) fn endings(&self) -> impl Iterator<Item = (VirtAddr, Ending)> {
         self.steps.iter().filter_map(|(address, step)| match step.next {
-            Next::End(ending) => Some((VirtAddr(*address), ending)),
+            Next::End(ending) | Next::EndIf(ending) => Some((VirtAddr(*address), ending)),
             _ => None,
         })
+    }
+
+    /// When the jump at an address is taken, if it is a conditional one that leads out of the function.
+    pub(super) fn leaves_if(&self, address: VirtAddr) -> Option<Condition> {
+        let step = self.steps.get(&address.0)?;
+        if !matches!(step.next, Next::EndIf(_)) {
+            return None;
+        }
+        // iced counts them from 1 in the order of their codes, 0 being none.
+        (step.instruction.condition_code() as u8).checked_sub(1).and_then(Condition::of_code)
     }
 
     pub(super) fn handling(&self, address: VirtAddr) -> Option<Handling> {
@@ -129,7 +142,7 @@ impl Flow {
         let step = self.steps.get(&address);
         let behind = step.map(|step| step.instruction.next_ip());
         let (follows, jumps): (_, &[u64]) = match step.map(|step| &step.next) {
-            Some(Next::Follows | Next::Returns) => (behind, &[]),
+            Some(Next::Follows | Next::Returns | Next::EndIf(_)) => (behind, &[]),
             Some(Next::Branch(target)) => (behind, std::slice::from_ref(target)),
             Some(Next::Jump(targets)) => (None, targets),
             _ => (None, &[]),

@@ -227,6 +227,7 @@ impl<'a, P: Program> Walk<'a, P> {
                     self.edge(target, taken, way);
                     state.branch(&instruction, false);
                 }
+                Next::EndIf(_) => state.branch(&instruction, false),
                 Next::Jump(targets) => {
                     for target in targets {
                         self.edge(target, state.clone(), way);

@@ -1,6 +1,6 @@
 //! Where control goes behind an instruction.
 
-use iced_x86::{FlowControl, Mnemonic};
+use iced_x86::{FlowControl, Instruction, Mnemonic};
 
 use super::walk::Walk;
 use super::{Ending, Next, Step};
@@ -26,22 +26,7 @@ impl<P: Program> Walk<'_, P> {
                 step.landing_pad = self.landing_pad(address)?;
                 if self.noreturn.contains(&address.0) { Next::Nothing } else { Next::Returns }
             }
-            FlowControl::ConditionalBranch => {
-                let target = instruction.near_branch_target();
-                if self.is_inside(target) {
-                    return Ok(Next::Branch(target));
-                }
-                match self.program.whereabouts(VirtAddr(target)) {
-                    Whereabouts::Piece(range) | Whereabouts::Unnamed(range) => {
-                        self.add_region(range.start.0..range.end.0)?;
-                        Next::Branch(target)
-                    }
-                    _ => {
-                        self.refuse(Refusal::ConditionalEnd(address));
-                        Next::Follows
-                    }
-                }
-            }
+            FlowControl::ConditionalBranch => self.branch(instruction, state)?,
             FlowControl::UnconditionalBranch => {
                 let target = instruction.near_branch_target();
                 if self.is_inside(target) {
@@ -54,11 +39,37 @@ impl<P: Program> Walk<'_, P> {
             FlowControl::Interrupt | FlowControl::Exception | FlowControl::XbeginXabortXend => {
                 match instruction.mnemonic() {
                     Mnemonic::Int | Mnemonic::Xend | Mnemonic::Xabort => Next::Follows,
-                    Mnemonic::Xbegin => Next::Follows,
+                    // Where it goes on when the transaction is aborted.
+                    Mnemonic::Xbegin => self.branch(instruction, state)?,
                     _ => Next::Nothing,
                 }
             }
         })
+    }
+
+    /// A jump that may be taken or not.
+    fn branch(&mut self, instruction: &Instruction, state: &State) -> Result<Next, Refusal> {
+        let (from, target) = (VirtAddr(instruction.ip()), instruction.near_branch_target());
+        if self.is_inside(target) {
+            return Ok(Next::Branch(target));
+        }
+        let ending = match self.program.whereabouts(VirtAddr(target)) {
+            Whereabouts::Piece(range) | Whereabouts::Unnamed(range) => {
+                self.add_region(range.start.0..range.end.0)?;
+                return Ok(Next::Branch(target));
+            }
+            Whereabouts::ReturnThunk => Ending::Return,
+            Whereabouts::Start | Whereabouts::Midst => Ending::TailCall,
+            Whereabouts::Nowhere => {
+                self.refuse(Refusal::SharedCode(from));
+                Ending::TailCall
+            }
+        };
+        if !instruction.is_jcc_short_or_near() {
+            self.refuse(Refusal::ConditionalEnd(from));
+        }
+        self.end(from, ending, state);
+        Ok(Next::EndIf(ending))
     }
 
     /// Where a call goes on that throws; it may be in a piece of the function.

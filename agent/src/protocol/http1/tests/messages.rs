@@ -557,3 +557,96 @@ fn what_began_to_answer_a_mistaken_request_answers_no_other() {
         "#]],
     );
 }
+
+#[test]
+fn what_a_proxy_says_first_is_no_message() {
+    // The binary one in pieces, as who reads its head first does; then blank lines that are only that.
+    for (script, expected) in [
+        (
+            r"
+            > PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\nGET /a HTTP/1.1\r\n\r\n
+            < HTTP/1.1 204 No\r\n\r\n
+            > GET /b HTTP/1.1\r\n\r\n
+            < HTTP/1.1 204 No\r\n\r\n
+            close",
+            expect![[r#"
+                > 0 begins@40, 0 GET /a, 0 sent 0
+                < 0 204, 0 over 0
+                > 1 begins, 1 GET /b, 1 sent 0
+                < 1 204, 1 over 0
+            "#]],
+        ),
+        (
+            r"
+            > \r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x03
+            > abcGET /a HTTP/1.1\r\n\r\n
+            < HTTP/1.1 204 No\r\n\r\n
+            close",
+            expect![[r#"
+                > 0 begins@3, 0 GET /a, 0 sent 0
+                < 0 204, 0 over 0
+            "#]],
+        ),
+        (
+            r"
+            > \r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00GET /a HTTP/1.1\r\n\r\n
+            close",
+            expect![[r#"
+                > 0 begins@16, 0 GET /a, 0 sent 0
+                . 0 abandoned
+            "#]],
+        ),
+        (
+            r"
+            > \r\n
+            > \r\nGET /a HTTP/1.1\r\n\r\n
+            close",
+            expect![[r#"
+                > 0 begins@2, 0 GET /a, 0 sent 0
+                . 0 abandoned
+            "#]],
+        ),
+        (
+            r"
+            > \r\n\r\n\x00
+            > \r\nquit
+            > PROXY UNKNOWN (x*120)
+            > PROXY /a HTTP/1.1\r\n\r\n
+            close",
+            expect![[r#"
+                > unknown 11
+                > unknown 241
+                > 0 begins, 0 PROXY /a, 0 sent 0
+                . 0 abandoned
+            "#]],
+        ),
+    ] {
+        check(script, expected);
+    }
+}
+
+#[test]
+fn lines_that_no_parser_takes_are_requests_all_the_same() {
+    check(
+        r"
+        > GET /caf\xe9?\x01=\xff HTTP/1.1\r\nHost: h\r\n\r\n
+        < HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok
+        > POST /a b\tc  HTTP/1.1 \r\nContent-Length: 2\r\n\r\nok
+        < HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n
+        > GET /z\xff HTTP/1.0\nX\x00: 1\n\n
+        < HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n
+        > GET /after HTTP/1.1\r\n\r\n
+        < HTTP/1.1 204 No\r\n\r\n
+        close",
+        expect![[r#"
+            > 0 begins, 0 GET /caf%E9?%01=%FF, 0 sent 0
+            < 0 200, 0 over 2
+            > 1 begins, 1 POST /a b%09c, 1 sent 2
+            < 1 400, 1 over 0
+            > 2 begins, 2 GET /z%FF 1.0 cut, 2 sent 0
+            < 2 400, 2 over 0
+            > 3 begins, 3 GET /after, 3 sent 0
+            < 3 204, 3 over 0
+        "#]],
+    );
+}
