@@ -167,6 +167,51 @@ fn exec_traces_from_the_first_instruction_and_ends_with_the_program() {
     assert_eq!(ended.count("spans"), 1);
 }
 
+/// Blocked and ignored signals, limits, descriptors, environment: a program that is traced from its start
+/// starts with what it would have without.
+#[test]
+fn exec_gives_the_program_what_the_agent_was_given() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let signals = [
+        "grep",
+        "-E",
+        "^(Sig(Blk|Ign|Cgt)|Threads|NoNewPrivs|Seccomp|Umask|Cap)",
+        "/proc/self/status",
+    ];
+    let settings = [
+        "cat",
+        "/proc/self/limits",
+        "/proc/self/timerslack_ns",
+        "/proc/self/oom_score_adj",
+        "/proc/self/personality",
+        "/proc/self/cgroup",
+        "/proc/self/cmdline",
+    ];
+    for given in [
+        &["env"][..],
+        &["env", "--block-signal=USR1", "--block-signal=CHLD", "--ignore-signal=PIPE"],
+        &["env", "--ignore-signal=INT", "--ignore-signal=HUP", "A=1"],
+    ] {
+        for asked in [&signals[..], &settings, &["env", "-0"], &["ls", "/proc/self/fd"]] {
+            let agent = binary();
+            let exec = [agent.to_str().expect("a name"), "exec", "--file", "/dev/null", "--"];
+            let said = |before: &[&str]| {
+                let mut command = Command::new(given[0]);
+                command.args(&given[1..]).args(before).args(asked).current_dir(scratch.path());
+                let output = command.output().expect("it runs");
+                assert!(output.status.success(), "{output:?}");
+                String::from_utf8_lossy(&output.stdout).into_owned()
+            };
+            let alone = said(&[]);
+            assert!(!alone.is_empty(), "{asked:?} says nothing");
+            assert_eq!(said(&exec), alone, "{given:?} {asked:?}");
+        }
+    }
+}
+
 #[test]
 fn exec_says_when_the_program_cannot_be_started() {
     if !is_root() {

@@ -76,6 +76,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("agent/src/run/functions/lease.rs", "leases: fcntl"),
     ("agent/src/probe/function/uprobe.rs", "calls of bpf(2) and perf_event_open(2)"),
     ("agent/src/probe/ring.rs", "memory shared with the kernel"),
+    ("agent/src/run/inherited.rs", "signals as they were before Rust's runtime began"),
     ("agent/src/run/launch.rs", "a descriptor across exec, and kill"),
     ("agent/src/run/signals.rs", "signalfd"),
     ("tests/src/kernel.rs", "asks bpf(2) what is left"),

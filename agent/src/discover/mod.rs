@@ -11,3 +11,4 @@ pub mod process;
 pub mod redact_args;
 pub mod resource;
 pub mod rules;
+pub(crate) mod translator;

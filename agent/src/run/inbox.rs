@@ -2,11 +2,11 @@
 //! what comes later waits behind it, so that the ring goes on to be drained.
 
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::functions::{Functions, FunctionsError};
 use super::held::{Held, Next};
+use super::launch::Launched;
 use super::recorder::Recorded;
 use super::stacks::{Begun, Stacks};
 use super::targets::Targets;
@@ -50,14 +50,14 @@ impl Inbox {
     /// Selects a process that is held, and probes the program that it is about to become.
     pub(super) fn hold(
         &mut self,
-        tgid: Tgid,
-        program: Option<PathBuf>,
+        command: &Launched,
         selection: &mut Selection,
     ) -> Result<(), RunError> {
+        let tgid = Tgid(command.id());
         let mut announce = |step: &Step<'_>| self.recorded.step(step);
         self.targets.add(selection, tgid, &mut announce)?;
-        if let (Some(functions), Some(program)) = (&mut self.functions, program) {
-            functions.command(&program, tgid, selection, &mut announce)?;
+        if let (Some(functions), Some(program)) = (&mut self.functions, command.program()) {
+            functions.command(&program, &command.args(), tgid, selection, &mut announce)?;
         }
         Ok(())
     }

@@ -14,13 +14,15 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
+use super::inherited;
+
 /// A program that was started.
 pub(super) struct Launched {
     child: Child,
     go: Option<PipeWriter>,
     /// It was interrupted by the terminal.
     pub(super) told: bool,
-    command: OsString,
+    command: Vec<OsString>,
     /// How it ended, once it has.
     status: Option<ExitStatus>,
 }
@@ -41,8 +43,9 @@ impl Launched {
         };
         // SAFETY: the closure only calls fcntl, which is async-signal-safe.
         unsafe { hold.pre_exec(keep) };
+        inherited::pass_on(&mut hold);
         let child = hold.spawn()?;
-        let command = command.first().cloned().unwrap_or_default();
+        let command = command.to_vec();
         Ok(Self { child, go: Some(go), told: false, command, status: None })
     }
 
@@ -53,8 +56,9 @@ impl Launched {
 
     /// The file of the program that it will become, as execvp(3) finds it: of a script, its interpreter's.
     pub(super) fn program(&self) -> Option<PathBuf> {
-        let name = Path::new(&self.command);
-        let is_path = name.components().count() > 1 || self.command.as_bytes().contains(&b'/');
+        let command = self.command.first()?;
+        let name = Path::new(command);
+        let is_path = name.components().count() > 1 || command.as_bytes().contains(&b'/');
         let mut program = if is_path {
             name.to_owned()
         } else {
@@ -69,6 +73,11 @@ impl Launched {
             }
         }
         Some(program)
+    }
+
+    /// What it was asked to become, word by word.
+    pub(super) fn args(&self) -> Vec<String> {
+        self.command.iter().map(|word| word.to_string_lossy().into_owned()).collect()
     }
 
     /// Lets it become the program.
@@ -131,5 +140,7 @@ pub fn become_program(fd: i32, command: &[OsString]) -> io::Error {
         Err(error) => return error,
     }
     drop(wait);
-    Command::new(program).args(args).exec()
+    let mut command = Command::new(program);
+    inherited::pass_on(command.args(args));
+    command.exec()
 }

@@ -6,6 +6,7 @@ mod exceptions;
 mod functions;
 mod held;
 mod inbox;
+mod inherited;
 mod launch;
 mod metrics;
 mod notify;
@@ -158,7 +159,7 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     };
     inbox.start(capture.selection())?;
     if let Some(command) = &command {
-        inbox.hold(Tgid(command.id()), command.program(), capture.selection())?;
+        inbox.hold(command, capture.selection())?;
     }
     let exporters = Exporters::start(plan.destinations, plan.limits)?;
     memory::give_back();

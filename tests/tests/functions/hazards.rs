@@ -4,7 +4,7 @@ use remora_tests::compile::compile;
 use remora_tests::{Scratch, is_root};
 use std::process::Command;
 
-use crate::scene::{ALL, Hazard, Spans};
+use crate::scene::{ALL, Hazard, Spans, Waiting, ended, probing, spans_by_function};
 
 /// A test for each row: its name, its source and how that is compiled, its arguments, what is probed,
 /// and the spans that come of it.
@@ -41,6 +41,34 @@ fn play(hazard: &Hazard) {
     };
     let (_, ended) = hazard.play(&scratch, start, |_| ());
     println!("{}", ended.done());
+}
+
+/// A program that translates the code of the libraries that it maps would take a probe for an instruction:
+/// one that is known to do so has none there. Any other sees them.
+#[test]
+fn what_translates_libraries_finds_no_probes_in_them() {
+    if !is_root() {
+        return;
+    }
+    for (name, is_spared) in [("text", false), ("valgrind", true)] {
+        let scratch = Scratch::new();
+        let Some(compiled) = compile(&scratch, "hazards/text.c", &[O2]) else { return };
+        let program = compiled.with_file_name(name);
+        std::fs::rename(&compiled, &program).expect("both are in one directory");
+        let mut command = Command::new(program);
+        let mut probed = Waiting::start(&scratch, "probed", command.arg("library"));
+        let agent = probing(&scratch, probed.pid(), &["libc.so.6!malloc", "work"], ALL);
+        probed.tell("go");
+        probed.tell("go");
+        let shown = probed.end();
+        let ended = ended(&scratch, agent);
+        let said = ended.log.iter().any(|line| line.contains("libraries are not probed here"));
+        let is_same = shown.stdout.lines().any(|line| line == "differ 0");
+        assert_eq!((is_same, said), (is_spared, is_spared), "{shown:?} {:#?}", ended.log);
+        // Its own code is not what it translates.
+        let spans = spans_by_function(&ended);
+        assert_eq!(spans.get("work"), shown.calls().get("work"), "{:#?}", ended.log);
+    }
 }
 
 const O2: &str = "-O2";

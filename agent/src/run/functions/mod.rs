@@ -30,7 +30,7 @@ use super::planner::{self, Answer, Planner};
 use super::tracepoints::TracepointGlobs;
 use crate::debuginfod::Debuginfod;
 use crate::discover::maps::file_name;
-use crate::discover::process;
+use crate::discover::{process, translator};
 use crate::event::Hit;
 use crate::event::ids::{SiteNo, Tgid};
 use crate::function::FunctionNo;
@@ -128,6 +128,8 @@ struct Process {
     goroutines: Option<Goroutines>,
     /// It is held, and what is probed is the program that it is about to become.
     is_held: bool,
+    /// It runs code by reading it, so that only its own is probed.
+    reads_code: bool,
     /// The files that it was seen to run code of.
     seen: HashSet<FileId>,
     /// What is attached in it alone.
@@ -139,7 +141,8 @@ struct Process {
 impl Process {
     fn new(is_followed: bool, goroutines: Option<Goroutines>, looks: Option<Looks>) -> Self {
         let (seen, links) = (HashSet::new(), Vec::new());
-        Self { is_followed, goroutines, is_held: false, seen, links, looks }
+        let (is_held, reads_code) = (false, false);
+        Self { is_followed, goroutines, is_held, reads_code, seen, links, looks }
     }
 }
 
@@ -234,6 +237,7 @@ impl Functions {
     pub(super) fn command(
         &mut self,
         program: &Path,
+        args: &[String],
         tgid: Tgid,
         selection: &mut Selection,
         announce: &mut dyn FnMut(&Step<'_>),
@@ -243,7 +247,8 @@ impl Functions {
         let module =
             Mapped { id, open: program.to_owned(), name: file_name(program), is_executable: true };
         // What it runs until then is none of its own.
-        let process = Process { is_held: true, ..Process::new(true, goroutines, None) };
+        let mut process = Process { is_held: true, ..Process::new(true, goroutines, None) };
+        process.reads_code = self.reads_code(tgid, program, args);
         self.processes.insert(tgid, process);
         selection.select_next_functions(tgid.0)?;
         self.module(tgid, module, PathBuf::from("/"), Reach::Everywhere, announce);
@@ -265,6 +270,11 @@ impl Functions {
         let code = process::code_kib(Path::new("/proc"), tgid);
         let looks = Looks::begin(clock::now(), code);
         let mut process = Process::new(is_followed, goroutines, Some(looks));
+        if self.wishes.concern_libraries()
+            && let Ok(facts) = process::read(Path::new("/proc"), tgid)
+        {
+            process.reads_code = self.reads_code(tgid, &facts.exe, &facts.args);
+        }
         let mut before = self.processes.remove(&tgid);
         if let Some(held) = before.take_if(|before| before.is_held) {
             (process.seen, process.links) = (held.seen, held.links);
@@ -340,6 +350,19 @@ impl Functions {
         }
     }
 
+    /// Whether a process runs code by reading it; says so once.
+    fn reads_code(&self, tgid: Tgid, executable: &Path, args: &[String]) -> bool {
+        let reads_code = translator::reads_code(executable, args);
+        let before = self.processes.get(&tgid).is_some_and(|process| process.reads_code);
+        if reads_code && !before && self.wishes.concern_libraries() {
+            tracing::warn!(
+                pid = tgid.0,
+                "libraries are not probed here: an emulator reads their code, and would take probes for it"
+            );
+        }
+        reads_code
+    }
+
     fn detach(&mut self, links: &[(FileId, LinkNo)]) {
         for (_, link) in links {
             self.probes.detach(*link);
@@ -399,6 +422,9 @@ impl Functions {
         process.seen.insert(module.id);
         let goroutines = process.goroutines;
         if !planner::concern(&self.wishes, &module) {
+            return;
+        }
+        if process.reads_code && !module.is_executable {
             return;
         }
         // Its process may have ended.

@@ -1,5 +1,5 @@
 // A program that reads its own machine code: `text file` from its file, `text memory` where it runs,
-// `text mapped` in a mapping of its file. The kernel puts probes into whatever memory of a process has
+// `text mapped` in a mapping of its file, `text library` the C library's in a mapping of that. The kernel puts probes into whatever memory of a process has
 // the file's pages and could be executed, so that the last two show the breakpoints.
 #define _GNU_SOURCE
 #include <elf.h>
@@ -19,11 +19,26 @@ PROBED long work(long n) {
     return n % 5 ? n * 7 : n - 7;
 }
 
+static const char *path = "/proc/self/exe";
 static unsigned long size;
+
+// The C library's file.
+static const char *library(void) {
+    static char line[4096];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    while (maps && fgets(line, sizeof line, maps)) {
+        char *name = strchr(line, '/');
+        if (!name || !strstr(name, "/libc.so")) continue;
+        name[strcspn(name, "\n")] = 0;
+        fclose(maps);
+        return name;
+    }
+    exit(1);
+}
 
 // The file, as read(2) has it.
 static unsigned char *file(void) {
-    int fd = open("/proc/self/exe", O_RDONLY);
+    int fd = open(path, O_RDONLY);
     struct stat about;
     if (fd < 0 || fstat(fd, &about)) exit(1);
     size = (unsigned long)about.st_size;
@@ -63,7 +78,7 @@ static long in_memory(const unsigned char *bytes) {
 
 // The same for a mapping of the file that is only read.
 static long in_mapping(const unsigned char *bytes) {
-    int fd = open("/proc/self/exe", O_RDONLY);
+    int fd = open(path, O_RDONLY);
     unsigned char *mapped = mmap(0, size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (fd < 0 || mapped == MAP_FAILED) exit(1);
     long count = differing(bytes, mapped, size);
@@ -76,11 +91,12 @@ int main(int argc, char **argv) {
     ready();
     long sum = 0;
     for (long n = 0; n < 1000; ++n) sum += work(n);
+    const char *how = argc > 1 ? argv[1] : "file";
+    if (!strcmp(how, "library")) path = library();
     unsigned long digest = 0;
     unsigned char *bytes = file();
     for (unsigned long at = 0; at < size; ++at) digest = digest * 31 + bytes[at];
     printf("sum %ld digest %lx\n", sum, digest);
-    const char *how = argc > 1 ? argv[1] : "file";
     long (*look)(const unsigned char *) = strcmp(how, "memory") ? in_mapping : in_memory;
     if (strcmp(how, "file")) {
         printf("differ %ld\n", look(bytes));
