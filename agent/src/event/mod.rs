@@ -375,13 +375,12 @@ pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
         kind::SOCKET => Event::Socket(socket(at, flags, body).ok_or(short)?),
         kind::LISTEN => Event::Listen(socket(at, flags, body).ok_or(short)?),
         kind::SHUTDOWN => {
-            let socket = socket(at, flags, body).ok_or(short)?;
-            Event::Shutdown { id: socket.id, at, last: last(flags, &socket) }
+            let (id, last) = end(flags, body).ok_or(short)?;
+            Event::Shutdown { id, at, last }
         }
         kind::CLOSE => {
-            let socket = socket(at, flags, body).ok_or(short)?;
-            let held = flags & socket_flags::HELD != 0;
-            Event::Closed { id: socket.id, at, held, last: last(flags, &socket) }
+            let (id, last) = end(flags, body).ok_or(short)?;
+            Event::Closed { id, at, held: flags & socket_flags::HELD != 0, last }
         }
         kind::HIT => Event::Hit(hit(at, flags, body).ok_or(short)?),
         kind::FORK | kind::EXEC | kind::EXIT | kind::THREAD_EXIT | kind::SIGNAL | kind::CGROUP => {
@@ -490,15 +489,18 @@ fn socket(at: MonoNs, flags: u8, body: &[u8]) -> Option<Socket> {
     })
 }
 
-/// What a record of an end says in the fields that it does not need.
-fn last(flags: u8, socket: &Socket) -> Last {
+/// A socket's end: how far its process had come stands where another record of it has the process and the
+/// namespace.
+fn end(flags: u8, body: &[u8]) -> Option<(SocketId, Last)> {
+    let fixed = body.first_chunk::<56>()?;
     let told = |flag, position| (flags & flag != 0).then_some(position);
-    Last {
-        read_to: told(socket_flags::READ_TO, socket.tgid.0),
-        written_to: told(socket_flags::WRITTEN_TO, socket.netns),
+    let last = Last {
+        read_to: told(socket_flags::READ_TO, u32_at(fixed, 8)),
+        written_to: told(socket_flags::WRITTEN_TO, u32_at(fixed, 12)),
         has_read: flags & socket_flags::READ != 0,
         has_written: flags & socket_flags::WRITTEN != 0,
-    }
+    };
+    Some((SocketId(u64_at(fixed, 0)), last))
 }
 
 fn role(flags: u8) -> Option<Role> {

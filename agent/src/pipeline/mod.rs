@@ -78,8 +78,7 @@ impl Pipeline {
             Step::Function(facts) => self.tracker.function(facts),
             Step::Stack(taken) => self.tracker.taken(taken),
             Step::Record(record) => {
-                let decoded = event::decode(record);
-                self.record(decoded);
+                self.record(&event::decode(record));
             }
             Step::Collect(horizon) => self.tracker.collect(*horizon, spans),
             Step::Finish(at) => self.tracker.finish(*at, spans),
@@ -87,15 +86,15 @@ impl Pipeline {
     }
 
     /// Takes in a record that was decoded already.
-    pub fn record(&mut self, decoded: Result<(Position, Event<'_>), DecodeError>) {
+    pub fn record(&mut self, decoded: &Result<(Position, Event<'_>), DecodeError>) {
         self.intake.events += 1;
         match decoded {
             Ok((position, event)) => {
                 // A probe that can be preempted keeps no order on its CPU; its losses come with the hits.
                 if !matches!(event, Event::Hit(_)) {
-                    self.follow(position);
+                    self.follow(*position);
                 }
-                self.tracker.event(&event);
+                self.tracker.event(event);
             }
             Err(error) => {
                 self.intake.malformed += 1;

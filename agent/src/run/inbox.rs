@@ -90,9 +90,9 @@ impl Inbox {
                 stacks.forget(*tgid);
             }
             match (completed, self.held.is_empty()) {
-                (None, true) => return self.take_in(record, decoded, selection),
+                (None, true) => return self.take_in(record, &decoded, selection),
                 (Some(completed), true) => {
-                    return self.take_in(&completed, event::decode(&completed), selection);
+                    return self.take_in(&completed, &event::decode(&completed), selection);
                 }
                 (completed, false) => {
                     self.held.push_record(completed.as_deref().unwrap_or(record));
@@ -126,7 +126,7 @@ impl Inbox {
             match next {
                 Next::Stack(taken) => self.recorded.step(&Step::Stack(taken)),
                 Next::Record(record) => {
-                    let taken = self.take_in(&record, event::decode(&record), selection);
+                    let taken = self.take_in(&record, &event::decode(&record), selection);
                     failed = failed.and(taken);
                 }
             }
@@ -137,13 +137,13 @@ impl Inbox {
     fn take_in(
         &mut self,
         record: &[u8],
-        decoded: Result<(Position, Event<'_>), DecodeError>,
+        decoded: &Result<(Position, Event<'_>), DecodeError>,
         selection: &mut Selection,
     ) -> Result<(), CaptureError> {
         self.latest = event::time(record).map_or(self.latest, |at| at.max(self.latest));
         let Self { recorded, targets, functions, fresh, .. } = self;
         let mut result = Ok(());
-        if let Ok((_, event)) = &decoded {
+        if let Ok((_, event)) = decoded {
             if let (Event::Exit { tgid, .. }, Some(functions)) = (event, functions) {
                 functions.forget(*tgid);
             }

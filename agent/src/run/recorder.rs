@@ -30,7 +30,7 @@ impl Recorded {
     pub(super) fn record(
         &mut self,
         record: &[u8],
-        decoded: Result<(Position, Event<'_>), DecodeError>,
+        decoded: &Result<(Position, Event<'_>), DecodeError>,
     ) {
         self.recording.write(&Step::Record(record));
         self.pipeline.record(decoded);

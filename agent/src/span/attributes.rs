@@ -131,8 +131,8 @@ impl Attributes {
         }
     }
 
-    /// Adds an address as text.
-    pub fn ip(&mut self, key: &str, ip: IpAddr) {
+    /// Adds an address as text, under each of some keys.
+    pub fn ip(&mut self, keys: &[&str], ip: IpAddr) {
         let mut short = Short::default();
         // An address in text is at most 45 characters long.
         let _ = match ip {
@@ -147,7 +147,8 @@ impl Attributes {
             }
             IpAddr::V6(ip) => write!(short, "{ip}"),
         };
-        self.text(key, short.as_str());
+        let text = short.as_str();
+        keys.iter().for_each(|key| self.text(key, text));
     }
 
     /// Adds an integer.

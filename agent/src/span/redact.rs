@@ -41,7 +41,9 @@ fn is_secret_name(key: &[u8]) -> bool {
         20 => &["x-amz-security-token"],
         _ => &[],
     };
-    keys.iter().any(|secret| key.eq_ignore_ascii_case(secret.as_bytes()))
+    let first = key.first().map(u8::to_ascii_lowercase);
+    let may_be = |secret: &&&str| secret.bytes().next() == first;
+    keys.iter().filter(may_be).any(|secret| key.eq_ignore_ascii_case(secret.as_bytes()))
 }
 
 /// A value of a program's own, named by the last part of `key`, without what names itself a secret: the
@@ -118,7 +120,7 @@ pub fn path(path: &str) -> Cow<'_, str> {
     if !has_any(path, b";#") {
         return Cow::Borrowed(path);
     }
-    pairs(path, [';', '/', '#', '&'])
+    pairs(path, *b";/#&")
 }
 
 /// Whether a text has one of some characters. Without a way out of the loop, so that the compiler makes
@@ -130,23 +132,19 @@ fn has_any<const N: usize>(text: &str, of: &[u8; N]) -> bool {
 
 /// A query string without secrets.
 pub fn query(query: &str) -> Cow<'_, str> {
-    pairs(query, ['&', ';', '#'])
+    pairs(query, *b"&;#")
 }
 
 /// Text in which separators (ASCII) stand between pairs of key and value.
-fn pairs<const N: usize>(query: &str, separators: [char; N]) -> Cow<'_, str> {
+fn pairs<const N: usize>(query: &str, separators: [u8; N]) -> Cow<'_, str> {
     let secret = |pair: &str| {
         pair.split_once('=').is_some_and(|(key, value)| !value.is_empty() && is_secret(key))
     };
-    // Most have none. Looking for characters is slower than looking for bytes.
-    let is_separator = |byte: &u8| separators.iter().any(|one| *one as u32 == u32::from(*byte));
-    let may_be_secret = |pair: &[u8]| {
-        let key = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
-        key.len() < pair.len() && (key.contains(&b'%') || is_secret_name(key))
-    };
-    if !query.as_bytes().split(is_separator).any(may_be_secret) {
+    // Most have none.
+    if !may_have_secrets(query.as_bytes(), separators) {
         return Cow::Borrowed(query);
     }
+    let separators = separators.map(char::from);
     let mut clean = String::with_capacity(query.len());
     for pair in query.split_inclusive(&separators[..]) {
         let (body, separator) = match pair.strip_suffix(&separators[..]) {
@@ -164,6 +162,26 @@ fn pairs<const N: usize>(query: &str, separators: [char; N]) -> Cow<'_, str> {
         clean.push_str(separator);
     }
     Cow::Owned(clean)
+}
+
+/// Whether a pair's key is that of a secret, or has escapes that would have to be read. Byte by byte: keys
+/// are short, and looking for characters is slower.
+fn may_have_secrets<const N: usize>(query: &[u8], separators: [u8; N]) -> bool {
+    let mut key_begins = Some(0);
+    for (at, byte) in query.iter().enumerate() {
+        match *byte {
+            byte if separators.contains(&byte) => key_begins = Some(at + 1),
+            b'%' if key_begins.is_some() => return true,
+            b'=' => {
+                let key = key_begins.take().and_then(|begins| query.get(begins..at));
+                if key.is_some_and(is_secret_name) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 /// An authority without user information, and without what is none of its parts.

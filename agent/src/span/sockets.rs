@@ -1,6 +1,7 @@
 //! The sockets that were told, what they are the two ends of, and what is open on each.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 
 use slotmap::SlotMap;
 
@@ -25,7 +26,8 @@ pub(super) struct SocketState {
     pub(super) remote: Address,
     /// The other end, if it is on this host and told.
     pub(super) peer: Option<SocketKey>,
-    pub(super) connection: Connection,
+    /// What is understood of it; elsewhere while it is being fed. Apart, since it is moved for that.
+    pub(super) connection: Option<Box<Connection>>,
     /// It is looked at whether it is still there.
     pub(super) watched: bool,
     /// It had been used before it was told.
@@ -44,6 +46,8 @@ pub(super) struct SocketState {
     pub(super) exchanges: VecDeque<(ExchangeNo, ExchangeKey)>,
     /// The exchange that was the last to begin, unless that could not be kept.
     pub(super) last_begun: Option<ExchangeKey>,
+    /// How many of them are not over.
+    pub(super) open: u32,
     /// How many of them have no counterpart at the other end.
     pub(super) unjoined: usize,
     /// When the kernel closed it.
@@ -62,9 +66,17 @@ impl SocketState {
         ends == (socket.local, socket.remote, socket.netns) && !self.closed
     }
 
+    /// Whether responses are still to be read: they can be when the connection itself is gone.
+    pub(super) fn is_to_be_read(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.is_to_be_read())
+    }
+
     pub(super) fn exchange(&self, number: ExchangeNo) -> Option<ExchangeKey> {
-        let (_, key) = self.exchanges.get(self.index(number)?)?;
-        Some(*key)
+        match self.exchanges.back()? {
+            // As nearly always.
+            (last, key) if *last == number => Some(*key),
+            _ => self.exchanges.get(self.index(number)?).map(|(_, key)| *key),
+        }
     }
 
     /// Forgets an exchange.
@@ -113,12 +125,31 @@ impl SocketState {
     }
 }
 
-/// An end's address as the other end would name it. Loopback means nothing outside its namespace.
-type EndKey = (Address, Address, u32);
+/// An end's address as the other end would name it, in few numbers, since it is hashed for every connection
+/// thrice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct EndKey {
+    local: u128,
+    remote: u128,
+    ports: u32,
+    netns: u32,
+    is_unix: bool,
+}
 
 fn end_key(local: Address, remote: Address, netns: u32) -> EndKey {
+    let numbers = |address: Address| match address {
+        Address::Tcp(address) => match address.ip() {
+            IpAddr::V4(ip) => (u128::from(ip.to_ipv6_mapped()), address.port()),
+            IpAddr::V6(ip) => (u128::from(ip), address.port()),
+        },
+        Address::Unix(address) => (u128::from(address), 0),
+    };
+    let is_unix = matches!(local, Address::Unix(_));
+    // Loopback means nothing outside its namespace.
     let netns = if local.is_local_to_namespace() { netns } else { 0 };
-    (local, remote, netns)
+    let ((local, local_port), (remote, remote_port)) = (numbers(local), numbers(remote));
+    let ports = u32::from(local_port) << 16 | u32::from(remote_port);
+    EndKey { local, remote, ports, netns, is_unix }
 }
 
 /// All sockets.
@@ -204,7 +235,7 @@ impl Sockets {
             local,
             remote,
             peer,
-            connection: connection(role, is_older),
+            connection: Some(Box::new(connection(role, is_older))),
             is_older,
             watched: false,
             standing: Standing::default(),
@@ -214,6 +245,7 @@ impl Sockets {
             touched: socket.at,
             exchanges: VecDeque::new(),
             last_begun: None,
+            open: 0,
             unjoined: 0,
             closed_at: None,
             over: false,

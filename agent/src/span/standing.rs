@@ -11,9 +11,11 @@ use super::http::{Ends, TEXT_MAX, cut, split_host};
 use super::model::Kind;
 use super::redact;
 
-/// How many different things are remembered for connections to come. Which is which tells their hash:
-/// one takes the place of another that has the same, so that no peer can make it more.
+/// How many different things are remembered for connections to come. Where, tells their hash, so that no peer
+/// can make it more.
 const SAYINGS: usize = 1 << 10;
+/// How many are remembered at one place, since what takes turns there would be made anew each time.
+const WAYS: usize = 4;
 
 /// What a head says of its connection, as it says it.
 #[derive(Clone, Copy, Debug, Hash)]
@@ -96,7 +98,7 @@ impl Saying {
         let (address, port) = split_host(host.unwrap_or_default());
         match (address.is_empty(), server) {
             (false, _) => asked.text("server.address", cut(address, TEXT_MAX)),
-            (true, Some(server)) => asked.ip("server.address", server.ip()),
+            (true, Some(server)) => asked.ip(&["server.address"], server.ip()),
             (true, None) => {}
         }
         if let Some(port) = port.or(server.map(|server| server.port())) {
@@ -140,18 +142,19 @@ impl Sayings {
         if self.slots.is_empty() {
             self.slots.resize(SAYINGS, None);
         }
-        let at = self.hasher.hash_one((words, server)) as usize % SAYINGS;
-        let slot = self.slots.get_mut(at);
-        match slot {
-            Some(Some(known)) if known.is(words) && known.server == server => Arc::clone(known),
-            slot => {
-                let saying = Arc::new(Saying::new(words, server));
-                if let Some(slot) = slot {
-                    *slot = Some(Arc::clone(&saying));
-                }
-                saying
-            }
+        let place = self.hasher.hash_one((words, server)) as usize % (SAYINGS / WAYS);
+        let slots = self.slots.get_mut(place * WAYS..).unwrap_or_default();
+        let slots = slots.get_mut(..WAYS).unwrap_or_default();
+        let is_it = |known: &&Arc<Saying>| known.is(words) && known.server == server;
+        if let Some(known) = slots.iter().flatten().find(is_it) {
+            return Arc::clone(known);
         }
+        let saying = Arc::new(Saying::new(words, server));
+        slots.rotate_right(1);
+        if let Some(oldest) = slots.first_mut() {
+            *oldest = Some(Arc::clone(&saying));
+        }
+        saying
     }
 }
 
@@ -208,10 +211,11 @@ fn peer(kind: Kind, peer: Option<SocketAddr>) -> Attributes {
     let mut attributes = Attributes::with_capacity(PEER_BYTES);
     match peer {
         Some(peer) => {
-            if kind == Kind::Server {
-                attributes.ip("client.address", peer.ip());
-            }
-            attributes.ip("network.peer.address", peer.ip());
+            let keys: &[&str] = match kind {
+                Kind::Server => &["client.address", "network.peer.address"],
+                _ => &["network.peer.address"],
+            };
+            attributes.ip(keys, peer.ip());
             attributes.int("network.peer.port", i64::from(peer.port()));
         }
         None => attributes.text("network.transport", "unix"),
@@ -221,3 +225,26 @@ fn peer(kind: Kind, peer: Option<SocketAddr>) -> Attributes {
 
 /// Room for the address of a peer by IPv4, encoded.
 const PEER_BYTES: usize = 112;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_sayings_are_known_however_many_there_were() {
+        let mut sayings = Sayings::default();
+        let mut find = |number: usize| {
+            let agent = number.to_string();
+            let agent = Some(agent.as_bytes());
+            let (scheme, authority, host) = (None, None, Some(&b"host"[..]));
+            let kind = Kind::Server;
+            let words = Words { kind, minor_version: 1, scheme, authority, host, agent };
+            sayings.find(&words, None)
+        };
+        let all: Vec<_> = (0..4 * SAYINGS).map(&mut find).collect();
+        for (number, last) in all.iter().enumerate().skip(all.len() - WAYS) {
+            assert!(Arc::ptr_eq(last, &find(number)), "{number} is made anew");
+        }
+        assert_eq!(sayings.slots.len(), SAYINGS);
+    }
+}

@@ -375,11 +375,12 @@ impl State {
         }
     }
 
-    /// Nothing more will come of an exchange. `None`: it was abandoned without a response.
-    pub(super) fn over(&mut self, key: ExchangeKey, at: MonoNs, end: Option<End>) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+    /// Nothing more will come of an exchange. `None`: it was abandoned without a response. False: that is
+    /// known already.
+    pub(super) fn over(&mut self, key: ExchangeKey, at: MonoNs, end: Option<End>) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return false };
         if exchange.end.is_some() {
-            return;
+            return false;
         }
         let at = at.max(exchange.start);
         exchange.end = Some((at, end));
@@ -396,6 +397,7 @@ impl State {
         if is_server {
             self.tasks.leave(exchange.task, key);
         }
+        true
     }
 
     /// A process ends: what is open in it says how, unless all is well.

@@ -6,6 +6,7 @@
 //! request. From then on the thread rule stays silent for them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use agent_common::task_kind;
@@ -96,8 +97,10 @@ impl Tasks {
 
     /// The task's exchange is over, unless it serves another one by now.
     pub(super) fn leave(&mut self, task: TaskId, exchange: ExchangeKey) {
-        if self.current(task) == Some(exchange) {
-            self.current.remove(&task);
+        if let Entry::Occupied(current) = self.current.entry(task)
+            && *current.get() == exchange
+        {
+            current.remove();
         }
     }
 }

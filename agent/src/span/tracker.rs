@@ -232,7 +232,7 @@ impl Tracker {
                 if let Some(exchange) = self.state.exchanges.get_mut(exchange) {
                     exchange.stopped = exchange.end.is_none();
                 }
-                self.state.over(exchange, at, Some(End::Unseen));
+                self.over(key, exchange, at, Some(End::Unseen));
             }
         }
         self.collect(MonoNs::MAX, spans);
@@ -275,7 +275,7 @@ impl Tracker {
         self.sockets.unlink(key);
         let Some(socket) = self.sockets.get(key) else { return };
         match socket.closed_at {
-            Some(at) if !socket.connection.is_to_be_read() => self.close(key, at, Closing::Told),
+            Some(at) if !socket.is_to_be_read() => self.close(key, at, Closing::Told),
             _ => self.close(key, at, Closing::OutOfSight),
         }
     }

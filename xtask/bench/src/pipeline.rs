@@ -43,7 +43,8 @@ pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     println!(
         "  to see where the time goes, build with CARGO_PROFILE_RELEASE_STRIP=none and \
          CARGO_PROFILE_RELEASE_DEBUG=line-tables-only, then: perf record -g {0} --rounds 20, or \
-         valgrind --tool=callgrind {0} --rounds 1 --requests 20000",
+         valgrind --tool=callgrind --toggle-collect='*pipeline::play*' --cache-sim=yes {0} --rounds 0 \
+         --requests 20000",
         program.display()
     );
     Ok(())

@@ -114,7 +114,7 @@ proptest! {
         let ips = [IpAddr::V4(v4.into()), IpAddr::V6(v6.into()), IpAddr::V4((v4 & 0xff00_0aff).into())];
         for ip in ips {
             let mut attributes = Attributes::default();
-            attributes.ip("ip", ip);
+            attributes.ip(&["ip"], ip);
             prop_assert_eq!(attributes.get("ip"), Some(Value::Text(&ip.to_string())));
         }
     }

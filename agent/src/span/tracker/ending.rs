@@ -8,7 +8,7 @@ use crate::event::Last;
 use crate::event::ids::Address;
 use crate::platform::clock::MonoNs;
 use crate::protocol::Direction;
-use crate::span::exchange::{ExchangeKey, SocketKey};
+use crate::span::exchange::SocketKey;
 use crate::span::state;
 
 /// How long after a connection is over, or after its last read since, what is open on it waits for
@@ -50,7 +50,7 @@ impl Tracker {
             if !mem::replace(&mut socket.over, true) {
                 self.over.push_back((at, key));
             }
-        } else if socket.connection.is_to_be_read() {
+        } else if socket.is_to_be_read() {
             // A half-closed connection is closed as soon as its peer has closed it, too.
             self.over.push_back((at, key));
         } else {
@@ -80,12 +80,9 @@ impl Tracker {
     /// What is open on a connection that is over waits no longer.
     fn despair(&mut self, key: SocketKey, at: MonoNs) {
         let Some(socket) = self.sockets.get(key) else { return };
-        let is_open = |key: ExchangeKey| {
-            self.state.exchanges.get(key).is_some_and(|exchange| exchange.end.is_none())
-        };
-        if socket.exchanges.iter().any(|(_, key)| is_open(*key)) {
+        if socket.open > 0 {
             // A response may be there, and be read some time.
-            let unread = socket.connection.is_to_be_read();
+            let unread = socket.is_to_be_read();
             self.end_streams(key, at, if unread { Closing::OutOfSight } else { Closing::Told });
         }
     }

@@ -1,7 +1,6 @@
 //! What a connection's parser tells, taken in: exchanges begin, are told more of, and are over.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::sync::Arc;
 
 use super::{EXCHANGES_MAX, Tracker};
@@ -14,10 +13,6 @@ use crate::span::http::{self, Ends};
 use crate::span::model::Kind;
 use crate::span::sockets::SocketState;
 use crate::span::state::Operation;
-
-/// How many of a connection's last requests are looked at, of which one may not be answered yet.
-/// What was taken for a request and was none may lie between.
-pub(super) const LAST: usize = 4;
 
 /// Room for the attributes of an ordinary request, encoded.
 const ATTRIBUTE_BYTES: usize = 640;
@@ -46,11 +41,11 @@ impl Tracker {
         step: impl FnOnce(&mut http1::Connection, &mut dyn FnMut(protocol::Event<'_>)),
     ) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        let mut connection = mem::take(&mut socket.connection);
+        let Some(mut connection) = socket.connection.take() else { return };
         let mut sink = |event: protocol::Event<'_>| self.message(key, operation, event);
         step(&mut connection, &mut sink);
         if let Some(socket) = self.sockets.get_mut(key) {
-            socket.connection = connection;
+            socket.connection = Some(connection);
         }
     }
 
@@ -111,11 +106,11 @@ impl Tracker {
                         at = last.max(exchange.start);
                     }
                 }
-                self.state.over(key, at, Some(end));
+                self.over(socket_key, key, at, Some(end));
             }
             Message::Abandoned { exchange } => {
                 let Some(key) = self.open(key, exchange) else { return };
-                self.state.over(key, at, None);
+                self.over(socket_key, key, at, None);
             }
             Message::Mistaken { exchange } => {
                 let Some(key) = self.open(key, exchange) else { return };
@@ -123,10 +118,25 @@ impl Tracker {
                     // Unless what names it as its parent has left already.
                     exchange.mistaken = exchange.trace.is_none();
                 }
-                self.state.over(key, at, None);
+                self.over(socket_key, key, at, None);
             }
             Message::Untold => self.state.tallies.untold += 1,
             Message::Unknown { bytes, .. } => self.state.tallies.unknown_bytes += bytes,
+        }
+    }
+
+    /// Nothing more will come of an exchange, of which its socket has one less open.
+    pub(super) fn over(
+        &mut self,
+        socket: SocketKey,
+        key: ExchangeKey,
+        at: MonoNs,
+        end: Option<End>,
+    ) {
+        if self.state.over(key, at, end)
+            && let Some(socket) = self.sockets.get_mut(socket)
+        {
+            socket.open = socket.open.saturating_sub(1);
         }
     }
 
@@ -149,15 +159,10 @@ impl Tracker {
             }
             return;
         }
-        let is_open = |(_, key): &(ExchangeNo, ExchangeKey)| {
-            self.state.exchanges.get(*key).is_some_and(|exchange| exchange.end.is_none())
-        };
-        // Answers come in the order of their requests, so one of the last is open if any is; the others,
-        // thousands on a busy connection, wait to be handed out.
-        let last = |socket: &SocketState| socket.exchanges.iter().rev().take(LAST).any(is_open);
         // Before the first one there is what a proxy says of its client, or blank lines.
         let is_behind = offset > 0 && number > 0;
-        let is_pipelined = is_behind || self.sockets.get(socket_key).is_some_and(last);
+        let is_busy = |socket: &SocketState| socket.open > 0;
+        let is_pipelined = is_behind || self.sockets.get(socket_key).is_some_and(is_busy);
         let Some(process) = self.state.processes.get(&operation.task.tgid) else { return };
         let resource = Arc::clone(&process.resource);
         let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };
@@ -221,6 +226,7 @@ impl Tracker {
         let Some(socket) = self.sockets.get_mut(socket_key) else { return };
         socket.exchanges.push_back((number, key));
         socket.last_begun = Some(key);
+        socket.open += 1;
         socket.unjoined += 1;
         if let Address::Unix(_) = socket.local {
             self.watch(socket_key, operation.at);

@@ -72,14 +72,13 @@ impl Tracker {
         self.state.tasks.touch(io.task, exchange.map(|(_, key)| *key));
     }
 
-    /// Bytes of an operation were not copied: the rest of a request's head may have been among them.
+    /// Bytes of an operation were not copied: the rest of a request's head may have been among them. It can
+    /// only be the last request's: before those that are open there may be thousands.
     fn cut(&mut self, key: SocketKey, direction: Direction) {
         let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };
-        let Some(socket) = self.sockets.get(key) else { return };
-        for (_, exchange) in &socket.exchanges {
-            if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
-                exchange.head_cut |= exchange.kind == kind && !exchange.head_seen;
-            }
+        let last = self.sockets.get(key).and_then(|socket| socket.last_begun);
+        if let Some(exchange) = last.and_then(|key| self.state.exchanges.get_mut(key)) {
+            exchange.head_cut |= exchange.kind == kind && !exchange.head_seen;
         }
     }
 

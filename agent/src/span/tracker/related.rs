@@ -2,12 +2,15 @@
 //! connection that nginx has a request from. Looks at no bytes.
 
 use super::Tracker;
-use super::messages::LAST;
 use crate::event::Behalf;
 use crate::event::ids::Address;
 use crate::protocol::Direction;
 use crate::span::exchange::{Exchange, ExchangeKey, SocketKey};
 use crate::span::model::{Confidence, Kind, Method};
+
+/// How many of a connection's last requests are looked at, of which one may not be answered yet.
+/// What was taken for a request and was none may lie between.
+const LAST: usize = 4;
 
 impl Tracker {
     /// The exchange that nginx has a request for which came by a certain connection; `None` is no reason to
@@ -27,7 +30,8 @@ impl Tracker {
             }
         }
         // A request may have begun among bytes that were not copied.
-        if !socket.connection.follows(Direction::Inbound) {
+        let connection = socket.connection.as_ref();
+        if connection.is_none_or(|connection| !connection.follows(Direction::Inbound)) {
             return None;
         }
         let server = |key: ExchangeKey| {

@@ -51,12 +51,7 @@ impl Tracker {
             let Some(socket) = self.sockets.get_mut(key).filter(|socket| !socket.closed) else {
                 continue;
             };
-            let exchanges = &self.state.exchanges;
-            let is_open = socket
-                .exchanges
-                .iter()
-                .any(|(_, key)| exchanges.get(*key).is_some_and(|exchange| exchange.end.is_none()));
-            if !is_open {
+            if socket.open == 0 {
                 socket.watched = false;
                 continue;
             }
