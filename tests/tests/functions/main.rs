@@ -10,6 +10,7 @@ mod lines;
 mod numbers;
 mod places;
 mod planned;
+mod real;
 mod scene;
 mod stacks;
 mod strain;
