@@ -432,6 +432,7 @@ fn what_cannot_be_traced_says_why() {
     }
     for (args, code, message) in [
         (&["run", "--pid", "999999999"][..], 1, "it has exited or never existed"),
+        (&["exec", "--", "no-such-program"], 1, "cannot start no-such-program: No such file"),
         (&["run", "--pid", "2"], 1, "is a kernel thread"),
         (&["run"], 2, "nothing to trace"),
         (&["run", "--pid", "x"], 2, "invalid value 'x'"),

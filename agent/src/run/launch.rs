@@ -30,6 +30,9 @@ pub(super) struct Launched {
 impl Launched {
     /// Starts `command`, held before its first instruction.
     pub(super) fn hold(command: &[OsString]) -> io::Result<Self> {
+        if !program(command).is_some_and(|program| program.exists()) {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
         let (wait, go) = io::pipe()?;
         let fd = wait.as_raw_fd();
         let mut hold = Command::new("/proc/self/exe");
@@ -54,25 +57,9 @@ impl Launched {
         self.child.id()
     }
 
-    /// The file of the program that it will become, as execvp(3) finds it: of a script, its interpreter's.
+    /// The file of the program that it will become.
     pub(super) fn program(&self) -> Option<PathBuf> {
-        let command = self.command.first()?;
-        let name = Path::new(command);
-        let is_path = name.components().count() > 1 || command.as_bytes().contains(&b'/');
-        let mut program = if is_path {
-            name.to_owned()
-        } else {
-            let path = std::env::var_os("PATH")?;
-            let mut files = std::env::split_paths(&path).map(|folder| folder.join(name));
-            files.find(|file| file.is_file())?
-        };
-        for _ in 0..INTERPRETERS_MAX {
-            match interpreter(&program) {
-                Some(interpreter) => program = interpreter,
-                None => break,
-            }
-        }
-        Some(program)
+        program(&self.command)
     }
 
     /// What it was asked to become, word by word.
@@ -123,6 +110,27 @@ fn interpreter(script: &Path) -> Option<PathBuf> {
     let mut words = line.split(|byte| *byte == b' ' || *byte == b'\t');
     let name = words.find(|word| !word.is_empty())?;
     Some(PathBuf::from(OsStr::from_bytes(name)))
+}
+
+/// The file of the program that a command runs, as execvp(3) finds it: of a script, its interpreter's.
+fn program(command: &[OsString]) -> Option<PathBuf> {
+    let command = command.first()?;
+    let name = Path::new(command);
+    let is_path = name.components().count() > 1 || command.as_bytes().contains(&b'/');
+    let mut program = if is_path {
+        name.to_owned()
+    } else {
+        let path = std::env::var_os("PATH")?;
+        let mut files = std::env::split_paths(&path).map(|folder| folder.join(name));
+        files.find(|file| file.is_file())?
+    };
+    for _ in 0..INTERPRETERS_MAX {
+        match interpreter(&program) {
+            Some(interpreter) => program = interpreter,
+            None => break,
+        }
+    }
+    Some(program)
 }
 
 /// The held side: waits for the byte on `fd`, then becomes `command`. Returns only on failure.

@@ -99,8 +99,14 @@ pub enum RunError {
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
     /// The command could not be started.
-    #[error("cannot start the command")]
-    Launch(#[source] io::Error),
+    #[error("cannot start {program}")]
+    Launch {
+        /// Its name.
+        program: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The metrics cannot be served.
     #[error("cannot serve metrics on {address}")]
     Metrics {
@@ -133,7 +139,7 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
         None => None,
     };
     let mut command = match &plan.command {
-        Some(command) => Some(Launched::hold(command).map_err(RunError::Launch)?),
+        Some(words) => Some(Launched::hold(words).map_err(|error| not_launched(words, error))?),
         None => None,
     };
     let seed = seed();
@@ -174,7 +180,8 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     eprintln!("remora: ready processes={} capture={source}{probed}", inbox.targets.len());
     notify::tell("READY=1");
     if let Some(command) = &mut command {
-        command.go().map_err(RunError::Launch)?;
+        let words = plan.command.as_deref().unwrap_or_default();
+        command.go().map_err(|error| not_launched(words, error))?;
     }
     let mut agent = Agent {
         signals,
@@ -219,4 +226,9 @@ fn note(step: &Step<'_>, fresh: &mut Vec<Tgid>) {
     if let Step::Process { tgid, .. } = step {
         fresh.push(*tgid);
     }
+}
+
+fn not_launched(command: &[OsString], source: io::Error) -> RunError {
+    let program = command.first().map(|name| name.to_string_lossy().into_owned());
+    RunError::Launch { program: program.unwrap_or_default(), source }
 }

@@ -87,7 +87,7 @@ fn assembly_of_libraries() {
     }
     let scratch = Scratch::new();
     let input = scratch.file("input");
-    std::fs::write(&input, (0..30_000_u32).map(|n| (n * n >> 7) as u8).collect::<Vec<_>>())
+    std::fs::write(&input, (0..30_000_u32).map(|n| ((n * n) >> 7) as u8).collect::<Vec<_>>())
         .expect("ours");
     let key = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
     let vector = &key[..32];

@@ -1,4 +1,5 @@
-// A little of everything that Rust's standard library does, the same each time; ends by a panic.
+//! A little of everything that Rust's standard library does, the same each time; ends by a panic.
+
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::panic;
