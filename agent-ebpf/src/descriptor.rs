@@ -1,5 +1,5 @@
-//! From a file descriptor of the current task to its socket, with plain kernel reads (any kernel
-//! since 5.8), for hooks that are not handed the socket; and from a file to what epoll was told of it.
+//! From a file descriptor of the current task to its socket (5.11, for the typed task), for hooks that are
+//! not handed the socket; and from a file to what epoll was told of it.
 
 use core::mem::MaybeUninit;
 use core::ptr;

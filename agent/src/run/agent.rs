@@ -36,8 +36,10 @@ const SLICE: usize = 256;
 /// writing comes late. One that comes later still is taken in, but links nothing.
 const SETTLE_NS: u64 = 20_000_000;
 
-/// How often it is asked whether Unix sockets are still there on which an answer is waited for.
+/// How often it is asked whether Unix sockets are still there on which an answer is waited for; less and
+/// less often, up to this many times as long, while nothing else happens.
 const QUIET: Duration = Duration::from_nanos(QUIET_NS);
+const QUIETER: u32 = 8;
 
 /// How often the clocks are compared, while awake.
 const CLOCK_NS: u64 = 10_000_000_000;
@@ -94,7 +96,8 @@ impl Agent {
                     let late = self.drain()?;
                     let functions = self.inbox.functions.as_ref();
                     let watch = functions.map(|functions| functions.until_next_look(clock::now()));
-                    let sockets = self.inbox.recorded.pipeline.is_watching().then_some(QUIET);
+                    let quiet = QUIET * (idle - IDLE_DRAINS).min(QUIETER);
+                    let sockets = self.inbox.recorded.pipeline.is_watching().then_some(quiet);
                     let watch = watch.into_iter().chain(sockets).min();
                     if late > 0 { (Until::Woken, Some(REST)) } else { (Until::Record, watch) }
                 }

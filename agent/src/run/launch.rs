@@ -112,6 +112,9 @@ fn interpreter(script: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name)))
 }
 
+/// Where execvp(3) of musl looks if the environment says nothing.
+const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
+
 /// The file of the program that a command runs, as execvp(3) finds it: of a script, its interpreter's.
 fn program(command: &[OsString]) -> Option<PathBuf> {
     let command = command.first()?;
@@ -120,7 +123,7 @@ fn program(command: &[OsString]) -> Option<PathBuf> {
     let mut program = if is_path {
         name.to_owned()
     } else {
-        let path = std::env::var_os("PATH")?;
+        let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
         let mut files = std::env::split_paths(&path).map(|folder| folder.join(name));
         files.find(|file| file.is_file())?
     };

@@ -61,6 +61,18 @@ pub(crate) fn terminate(child: &Child) -> io::Result<()> {
     signal(child.id(), libc::SIGTERM)
 }
 
+/// Has a process end by itself when it is interrupted, and ends it if it does not.
+pub(crate) fn end(child: &mut Child, patience: Duration) {
+    // Ended already is as good.
+    let _ = interrupt(child);
+    let deadline = Instant::now() + patience;
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        rest(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
 /// Ends what a child has left behind.
 pub(crate) fn kill(pid: u32) -> io::Result<()> {
     signal(pid, libc::SIGKILL)

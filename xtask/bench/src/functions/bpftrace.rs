@@ -181,13 +181,7 @@ impl Bpftrace {
 
 impl Drop for Bpftrace {
     fn drop(&mut self) {
-        // Ended already is as good. It detaches its probes before it ends.
-        let _ = sys::interrupt(&self.child);
-        let deadline = Instant::now() + PATIENCE;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            sys::rest(Duration::from_millis(5));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It detaches its probes before it ends.
+        sys::end(&mut self.child, PATIENCE);
     }
 }

@@ -194,14 +194,8 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // Ended already is as good. What traces by ptrace lets go when it is asked to.
-        let _ = sys::interrupt(&self.child);
-        let deadline = Instant::now() + PATIENCE;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            sys::rest(Duration::from_millis(5));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // What traces by ptrace lets go when it is asked to.
+        sys::end(&mut self.child, PATIENCE);
     }
 }
 
