@@ -191,6 +191,11 @@ hazards! {
     patched_code: "patches.c" [O2], [], ["patched", "work"], AllOrNone;
     /// Code that is dropped and read anew loses its probes.
     dropped_code: "patches.c" [O2], ["again"], ["work"], AtMost;
+    /// What is in the file is not what runs: the kernel would run the former.
+    relocated_code: "relocated.c" [O2, "-fPIE", "-pie", "-Wl,-z,notext"],
+        [], ["read_datum", "jump_away", "work"], AllOrNone;
+    relocated_code_beside: "relocated.c" [O2, "-fPIE", "-pie", "-Wl,-z,notext"],
+        ["beside"], ["read_datum", "jump_away", "work"], Exact;
     /// However a program ends, it ends so.
     ends_by_abort: "dies.c" [O2, "-lpthread"], ["abort"], ["before", "last"], Exact;
     ends_by_fault: "dies.c" [O2, "-lpthread"], ["segv"], ["before", "last"], Exact;

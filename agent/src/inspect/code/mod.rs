@@ -36,6 +36,9 @@ pub enum Refusal {
     /// The code does not decode.
     #[error("the bytes at {:#x} are no instruction", .0.0)]
     Undecodable(VirtAddr),
+    /// What is in the file is not what runs: a probe would have the kernel run the former.
+    #[error("the loader writes into the instruction at {:#x}", .0.0)]
+    Relocated(VirtAddr),
     /// More code than is looked at.
     #[error("it has more than {} instructions", flow::INSTRUCTIONS_MAX)]
     TooLarge,
