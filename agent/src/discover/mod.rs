@@ -7,6 +7,7 @@ pub mod container;
 pub(crate) mod libraries;
 pub mod listeners;
 pub(crate) mod maps;
+pub(crate) mod mover;
 pub mod process;
 pub mod redact_args;
 pub mod resource;

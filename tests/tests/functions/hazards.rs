@@ -1,5 +1,6 @@
 //! What kills or corrupts a program when probes are placed without thought, one row each.
 
+use remora_tests::agent::{Agent, binary};
 use remora_tests::compile::compile;
 use remora_tests::{Scratch, is_root, until};
 use std::process::Command;
@@ -69,6 +70,45 @@ fn what_translates_libraries_finds_no_probes_in_them() {
         let spans = spans_by_function(&ended);
         assert_eq!(spans.get("work"), shown.calls().get("work"), "{:#?}", ended.log);
     }
+}
+
+/// What copies its own code copies the probes in it, of which the kernel knows nothing there: it ends by SIGTRAP.
+#[test]
+fn what_moves_its_own_code_has_no_probes_in_it() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let script = "process.stdin.once('data', () => {
+        for (let n = 0; n < 100; ++n) try { null.x } catch (error) { if (!n) console.log(error.message) }
+        process.exit(3)
+    }); console.log('ready')";
+    let start = |name: &str, options: &[&str]| {
+        Waiting::start(&scratch, name, Command::new("node").args(options).args(["-e", script]))
+    };
+    let end = |mut waiting: Waiting| {
+        waiting.tell("go");
+        waiting.end()
+    };
+    let moving = ["--use-largepages=silent"];
+    let alone = end(start("alone", &moving));
+    assert_eq!(alone.status.code(), Some(3), "{alone:?}");
+    // From its first instruction on.
+    let mut command = Command::new(binary());
+    command.args(["exec", "--exceptions", "--file", "/dev/null", "--", "sh", "-c"]);
+    let line = "echo | node --use-largepages=silent -e \"$0\"";
+    command.args([&format!("{line}; echo $?"), script]);
+    let started = Agent::start(&mut command).end();
+    assert_eq!(started.stdout, format!("{}3\n", alone.stdout), "{:#?}", started.log);
+    let said = started.log.iter().any(|line| line.contains("moves its own code"));
+    assert!(said, "{:#?}", started.log);
+    // Beside one that is probed.
+    let traced = start("traced", &[]);
+    let agent = probing(&scratch, traced.pid(), &[], &["--exceptions", "--follow"]);
+    assert_eq!(end(start("beside", &moving)), alone);
+    assert_eq!(end(traced), alone);
+    let ended = ended(&scratch, agent);
+    assert_eq!(ended.code, Some(0), "{:#?}", ended.log);
 }
 
 /// The kernel takes a debugger's breakpoint for the probe that is there, and the program never stops.

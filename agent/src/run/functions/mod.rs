@@ -34,6 +34,7 @@ pub use wishes::Wishes;
 use super::exceptions::Cold;
 use super::planner::{self, Answer, Planner};
 use crate::discover::maps::file_name;
+use crate::discover::mover::{Begun, may_move};
 use crate::discover::process;
 use crate::event::Hit;
 use crate::event::ids::{SiteNo, Tgid};
@@ -127,7 +128,7 @@ struct Waiting {
 /// Where the probes of a file go.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    /// Into every process that maps it: few do that are not traced.
+    /// Into every process that maps it: few do that are not traced, and none of those moves it.
     Everywhere,
     /// Into one process.
     Alone,
@@ -184,11 +185,18 @@ impl Functions {
             Mapped { id, open: program.to_owned(), name: file_name(program), is_executable: true };
         // What it runs until then is none of its own.
         let mut process = Process { is_held: true, ..Process::new(true, goroutines, None) };
-        process.spared = Spared::of_command(program, args);
+        let executable = program.canonicalize().unwrap_or_else(|_| program.to_owned());
+        process.spared = Spared::of_command(&Begun {
+            executable: &executable,
+            args,
+            variable: &|name| std::env::var(name).ok(),
+            root: Path::new("/"),
+        });
         process.spared.say(tgid, Spared::Nothing);
         self.processes.insert(tgid, process);
         selection.select_next_functions(tgid.0)?;
-        self.module(tgid, module, PathBuf::from("/"), Reach::Everywhere, announce);
+        let reach = if may_move(&executable) { Reach::Alone } else { Reach::Everywhere };
+        self.module(tgid, module, PathBuf::from("/"), reach, announce);
         self.foretell_command(tgid, program, announce);
         self.wait(announce);
         Ok(())
@@ -268,8 +276,9 @@ impl Functions {
             if process.seen.contains(&module.id) {
                 continue;
             }
-            let everywhere =
-                module.is_executable && process.is_followed || !self.trust.sees_threads;
+            let name = Path::new(&module.name);
+            let is_shared = module.is_executable && process.is_followed && !may_move(name);
+            let everywhere = is_shared || !self.trust.sees_threads;
             let reach = if everywhere { Reach::Everywhere } else { Reach::Alone };
             self.module(tgid, module, root.clone(), reach, announce);
             found += 1;

@@ -1,8 +1,9 @@
 //! What of a process is not probed, because others than it would run into the probes: emulators that read
-//! code, and debuggers.
+//! code, and debuggers; or because it would take them along, where it moves its code.
 
 use std::path::Path;
 
+use crate::discover::mover::{self, Begun};
 use crate::discover::{process, translator};
 use crate::event::ids::Tgid;
 
@@ -14,6 +15,8 @@ pub(super) enum Spared {
     Nothing,
     /// The process runs code by reading it, but its own.
     Libraries,
+    /// The process moves its own code.
+    Executable,
     /// A debugger holds it: where there is a probe, the kernel takes its breakpoints for that, and it never
     /// stops.
     Everything,
@@ -23,11 +26,14 @@ pub(super) enum Spared {
 const NO_DEBUGGERS: [&str; 2] = ["strace", "proot"];
 
 impl Spared {
-    /// Of a program that begins with these arguments.
-    pub(super) fn of_command(executable: &Path, args: &[String]) -> Self {
-        match translator::reads_code(executable, args) {
-            true => Self::Libraries,
-            false => Self::Nothing,
+    /// Of a program that begins.
+    pub(super) fn of_command(begun: &Begun<'_>) -> Self {
+        if translator::reads_code(begun.executable, begun.args) {
+            Self::Libraries
+        } else if mover::moves(begun) {
+            Self::Executable
+        } else {
+            Self::Nothing
         }
     }
 
@@ -38,8 +44,13 @@ impl Spared {
         if tracer.is_some_and(|name| !NO_DEBUGGERS.contains(&name.as_str())) {
             return Self::Everything;
         }
-        let facts = process::read(proc, tgid);
-        facts.map(|facts| Self::of_command(&facts.exe, &facts.args)).unwrap_or_default()
+        let Ok(facts) = process::read(proc, tgid) else { return Self::default() };
+        Self::of_command(&Begun {
+            executable: &facts.exe,
+            args: &facts.args,
+            variable: &|name| process::variable(proc, tgid, name),
+            root: &process::directory(proc, tgid).join("root"),
+        })
     }
 
     /// Says what is not probed and why, unless it was so before.
@@ -50,6 +61,11 @@ impl Spared {
             Self::Libraries => tracing::warn!(
                 pid = tgid.0,
                 "libraries are not probed here: an emulator reads their code, and would take probes for it"
+            ),
+            Self::Executable => tracing::warn!(
+                pid = tgid.0,
+                "its executable is not probed: it moves its own code into large pages, and would end by the \
+                 probes that it takes along"
             ),
             Self::Everything => tracing::warn!(
                 pid = tgid.0,
@@ -63,6 +79,7 @@ impl Spared {
         match self {
             Self::Nothing => false,
             Self::Libraries => !is_executable,
+            Self::Executable => is_executable,
             Self::Everything => true,
         }
     }
