@@ -77,6 +77,7 @@ fn a_socket_tells_its_ends_its_role_and_its_age() {
             remote_port: 4711,
             family,
             pad: 0,
+            from: [7, 8],
         })
     };
     let flags = socket_flags::ACCEPTED | socket_flags::OLDER;
@@ -86,7 +87,14 @@ fn a_socket_tells_its_ends_its_role_and_its_age() {
     let (local, remote) = (address("10.0.0.1:80"), address("[2001:db8::1]:4711"));
     let (at, id, tgid) = (MonoNs(3), SocketId(4), Tgid(5));
     let role = Some(Role::Accepted);
-    assert_eq!(socket, Socket { at, id, tgid, netns: 6, local, remote, role, is_older: true });
+    let (from, netns, is_older) = ([None; 2], 6, true);
+    assert_eq!(socket, Socket { at, id, tgid, netns, local, remote, role, is_older, from });
+    let bytes = record(kind::SOCKET, socket_flags::FROM, family::INET);
+    let (_, Event::Socket(socket)) = decode(&bytes).expect("whole") else { panic!("no socket") };
+    assert_eq!(socket.from, [Some(7), Some(8)]);
+    // As it was written before it had this.
+    let (_, Event::Socket(socket)) = decode(&bytes[..72]).expect("whole") else { panic!("none") };
+    assert_eq!(socket.from, [None; 2]);
     let bytes = record(kind::LISTEN, socket_flags::CONNECTED, family::UNIX);
     let (_, Event::Listen(socket)) = decode(&bytes).expect("whole") else { panic!("no listen") };
     assert_eq!(socket.local, Address::Unix(ip("10.0.0.1")[0]));
