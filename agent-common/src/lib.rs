@@ -221,7 +221,7 @@ pub struct Socket {
     /// Reserved, zero.
     pub pad: u16,
     /// TCP sequence numbers of the first byte to be read, and to be written, that this agent tells of, if
-    /// flagged so.
+    /// flagged so. For Unix sockets the first is the number of the first operation.
     pub from: [u32; 2],
 }
 

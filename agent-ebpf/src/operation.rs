@@ -139,7 +139,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
         let asks = way == Way::Outbound && !socket::is_accepted(sock);
         if is_goroutine && (asks || state.asks != 0) {
             let caller = nethttp::caller(g, &selected, fd);
-            state.asks = u16::from(asks && matches!(caller, Caller::Unknown));
+            state.asks = u32::from(asks && matches!(caller, Caller::Unknown));
             if let Caller::Other(goid) = caller {
                 (task, task_flags) = (goid, goroutine_flags::CALLER);
             } else if !asks {

@@ -26,10 +26,10 @@ pub struct State {
     inode: u64,
     /// Operations so far, lost ones included.
     op: u32,
-    /// Whether its `Socket` record was written.
-    pub told: u16,
+    /// For which process its `Socket` record was written, if it was.
+    pub told: u32,
     /// Whether a request was written by it, and it was not known yet for whom.
-    pub asks: u16,
+    pub asks: u32,
 }
 
 /// Connections of one socket are told apart above what its first id has.
@@ -43,6 +43,12 @@ impl State {
             self.id = self.id.wrapping_add(NEXT_CONNECTION);
             (self.op, self.told, self.asks) = (0, 0, 0);
         }
+    }
+
+    /// The number of the next operation.
+    #[inline(always)]
+    pub fn op(&self) -> u32 {
+        self.op
     }
 
     /// Numbers an operation.

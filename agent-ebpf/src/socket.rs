@@ -57,7 +57,7 @@ pub fn state<S: Sock>(sock: S, moved: &Moved) -> Option<&'static mut State> {
         process::lost(moved.me.tgid());
         return None;
     };
-    if state.told == 0 {
+    if state.told != moved.me.tgid() {
         introduce(sock, state, moved);
     }
     Some(state)
@@ -66,8 +66,18 @@ pub fn state<S: Sock>(sock: S, moved: &Moved) -> Option<&'static mut State> {
 /// Tells what a socket is. Not on the way of every operation: what these run should lie close together.
 #[inline(never)]
 fn introduce<S: Sock>(sock: S, state: &mut State, moved: &Moved) {
+    let is_unix = sock.load::<u16>(offset!(skc_family)) == family::UNIX;
+    if state.told != 0 && !is_unix {
+        state.told = moved.me.tgid();
+        return;
+    }
+    // Of a Unix socket nothing tells that it is closed. It was taken to be when the process ended that had
+    // used it, but another one may have it.
     let mut flags = role(sock);
     let mut from = [0; 2];
+    if is_unix {
+        from[0] = state.op();
+    }
     if let Some(tcp) = sock.as_tcp() {
         if is_older(tcp, moved.bytes) {
             flags |= socket_flags::OLDER;
@@ -85,7 +95,7 @@ fn introduce<S: Sock>(sock: S, state: &mut State, moved: &Moved) {
     }
     let words = [moved.me.tgid(), netns(sock)];
     if tell(sock, moved.slot, kind::SOCKET, flags, state.id, (words, from)) {
-        state.told = 1;
+        state.told = moved.me.tgid();
     } else {
         process::lost(moved.me.tgid());
     }

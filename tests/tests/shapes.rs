@@ -1,7 +1,7 @@
 //! Requests in rare system calls, and between processes of rare shapes: every one is told as the programs tell it, by
 //! every source that this kernel has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use remora_tests::agent::{Agent, Ended};
@@ -13,6 +13,8 @@ use remora_tests::{Scratch, is_root};
 struct Played {
     told: Vec<String>,
     lost: BTreeSet<String>,
+    /// By the path of a call: that of the request for whose sake it was made.
+    within: BTreeMap<String, String>,
     ended: Ended,
 }
 
@@ -20,28 +22,31 @@ struct Played {
 fn play(source: &str, shapes: &[&str]) -> Played {
     let scratch = Scratch::new();
     let mut command = Command::new("python3");
-    command.arg(scripts().join("shapes.py")).args(shapes);
+    command.arg(scripts().join("shapes")).args(shapes);
     let mut program = Program::start_told(&mut command);
     assert_eq!(program.line(), "ready");
     let pid = program.pid().to_string();
     let agent = Agent::run(&scratch, &["--stats", "--capture", source, "--follow", "--pid", &pid]);
     program.tell("go");
-    let (mut told, mut lost) = (Vec::new(), BTreeSet::new());
+    let (mut told, mut lost, mut within) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
     loop {
         let line = program.line();
-        if let Some(line) = line.strip_prefix("told ") {
-            told.push(line.split_once(' ').expect("a shape and what it did").1.to_owned());
-        } else if let Some(line) = line.strip_prefix("lost ") {
-            lost.insert(line.split_once(' ').expect("a shape and a path").1.to_owned());
-        } else {
-            assert_eq!(line, "done");
-            break;
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["told", _shape, ref did @ ..] => told.push(did.join(" ")),
+            ["lost", _shape, path] => drop(lost.insert(path.to_owned())),
+            ["within", _shape, path, server] => {
+                drop(within.insert(path.to_owned(), server.to_owned()));
+            }
+            _ => {
+                assert_eq!(line, "done");
+                break;
+            }
         }
     }
     let ended = agent.stop();
     assert_eq!(ended.code, Some(0));
     check_honest(&ended.spans);
-    Played { told, lost, ended }
+    Played { told, lost, within, ended }
 }
 
 /// A span as the programs tell of it.
@@ -75,11 +80,15 @@ fn faults(played: &Played) -> Vec<String> {
         if lost != (span.kind == SERVER && played.lost.contains(span.path())) {
             faults.push(format!("lost: {lost}: {said}"));
         }
-        let caller = spans.iter().find(|caller| {
-            caller.kind == CLIENT && span.kind == SERVER && caller.path() == span.path()
-        });
-        let parent = caller.map(|caller| caller.id.as_str());
-        if span.parent.as_deref() != parent {
+        let (kind, path) = match span.kind {
+            SERVER => (CLIENT, span.path()),
+            _ => (SERVER, played.within.get(span.path()).map_or("-", String::as_str)),
+        };
+        let parent = spans.iter().find(|other| other.kind == kind && other.path() == path);
+        let parent = parent.map(|parent| parent.id.as_str());
+        // Of what a process does for itself not everything can be known.
+        let may_be_unknown = span.kind == CLIENT && span.parent.is_none();
+        if span.parent.as_deref() != parent && !may_be_unknown {
             faults.push(format!("parent {:?}, not {parent:?}: {said}", span.parent));
         }
     }

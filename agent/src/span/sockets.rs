@@ -227,7 +227,7 @@ impl Sockets {
 
     /// Adds a socket and finds its other end.
     pub(super) fn add(&mut self, socket: &Socket) {
-        let Socket { id, tgid, netns, local, remote, role, is_older, from, .. } = *socket;
+        let Socket { id, tgid, netns, local, remote, role, is_older, from, op, .. } = *socket;
         let other_end = end_key(remote, local, netns);
         let peer = self.by_end.get(&other_end).copied().filter(|_| is_known(local, remote));
         let key = self.states.insert(SocketState {
@@ -244,7 +244,7 @@ impl Sockets {
             is_unnumbered: matches!(local, Address::Unix(_)),
             expected: from,
             last_moved: [MonoNs::default(); 2],
-            next_op: 0,
+            next_op: op,
             touched: socket.at,
             exchanges: VecDeque::new(),
             last_begun: None,

@@ -31,6 +31,7 @@ fn unix_stream() -> Tracker {
             role,
             is_older: false,
             from: [None; 2],
+            op: 0,
         };
         tracker.event(&Event::Socket(socket));
     }
@@ -163,6 +164,7 @@ fn a_unix_socket_whose_address_is_anothers_was_closed() {
         role,
         is_older: false,
         from: [None; 2],
+        op: 0,
     }));
     let mut spans = Vec::new();
     tracker.collect(MonoNs(1000), &mut spans);
@@ -185,6 +187,7 @@ fn networks_with_the_same_addresses_are_two() {
         role: None,
         is_older: false,
         from: [None; 2],
+        op: 0,
     };
     let before = tracker.sizes().0;
     tracker.event(&Event::Socket(socket(11, 1)));
