@@ -155,7 +155,11 @@ fn a_layered_tcp_stream_is_joined_as_a_unix_stream_is() {
         &mut scene,
         expect![[r#"
             front → /a 200
-            back /a 200
+              back /a 200 (tcp_peer exact)
+            front → /b 200
+            front → /c 200
+            back /b 200
+            back /c 200
         "#]],
     );
 }
