@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::elf::Module;
+use super::regular;
 
 /// A debug file that belongs to a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +137,7 @@ fn open(path: &Path, module: &Module) -> Option<Module> {
 /// The checksum of a whole file (CRC-32 as in zlib), read in pieces.
 fn file_crc(path: &Path) -> Option<u32> {
     use std::io::Read;
-    let mut file = std::fs::File::open(path).ok()?;
+    let mut file = regular::open(path).ok()??;
     let mut crc = u32::MAX;
     let mut buffer = vec![0; 64 << 10];
     loop {
