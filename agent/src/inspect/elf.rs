@@ -5,7 +5,7 @@
 //! Refuses what is not a regular file and not little-endian x86-64 ELF. Symbols, DWARF and machine code
 //! are for others.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -202,6 +202,14 @@ impl Module {
             sections: sections.clone(),
             build_id: build_id.clone(),
         })
+    }
+
+    /// What the system says of the file, at this moment.
+    ///
+    /// # Errors
+    /// If it says nothing.
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
     }
 
     /// Bytes of the whole file, at this moment.

@@ -43,6 +43,13 @@ pub(crate) struct Version {
     modified: (i64, i64),
 }
 
+impl Version {
+    /// Of what a path leads to.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().map(|metadata| Self::from(&metadata))
+    }
+}
+
 impl From<&Metadata> for Version {
     fn from(metadata: &Metadata) -> Self {
         let modified = (metadata.mtime(), metadata.mtime_nsec());
