@@ -112,6 +112,10 @@ pub trait Sock: Copy {
     /// Its state, if there is one.
     fn known(self) -> Option<&'static mut State>;
 
+    /// A connection begins: what is known is of another one. Of a socket that had one (connect(2) with
+    /// `AF_UNSPEC` lies between), or of another socket that lay here.
+    fn begins(self, is_accepted: bool);
+
     /// Forgets its state.
     fn forget(self);
 }
@@ -195,6 +199,14 @@ impl Sock for Typed {
     #[inline(always)]
     fn known(self) -> Option<&'static mut State> {
         self.storage(0)
+    }
+
+    #[inline(always)]
+    fn begins(self, is_accepted: bool) {
+        // What is accepted is made, and has nothing yet.
+        if !is_accepted && let Some(state) = self.known() {
+            state.renew();
+        }
     }
 
     #[inline(always)]
@@ -289,6 +301,17 @@ impl Sock for Found {
         let state = SOCKETS_FOUND.get_ptr_mut(&self.address())?;
         // SAFETY: a map value, whose memory stays a `State` while the program runs.
         Some(unsafe { &mut *state })
+    }
+
+    #[inline(always)]
+    fn begins(self, is_accepted: bool) {
+        if let Some(state) = self.known() {
+            if is_accepted || state.is_gone(self.address()) {
+                self.forget();
+            } else {
+                state.renew();
+            }
+        }
     }
 
     #[inline(always)]
