@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use remora_tests::agent::{Agent, Ended};
+use remora_tests::compile::compile_file;
 use remora_tests::program::{Program, scripts};
 use remora_tests::spans::{CLIENT, SERVER, Span, check_honest};
 use remora_tests::{Scratch, is_root};
@@ -18,12 +19,10 @@ struct Played {
     ended: Ended,
 }
 
-/// Plays shapes, all of them if none is named, beside an agent with this source.
-fn play(source: &str, shapes: &[&str]) -> Played {
+/// Plays a program's shapes beside an agent with this source.
+fn play(source: &str, command: &mut Command) -> Played {
     let scratch = Scratch::new();
-    let mut command = Command::new("python3");
-    command.arg(scripts().join("shapes")).args(shapes);
-    let mut program = Program::start_told(&mut command);
+    let mut program = Program::start_told(command);
     assert_eq!(program.line(), "ready");
     let pid = program.pid().to_string();
     let agent = Agent::run(&scratch, &["--stats", "--capture", source, "--follow", "--pid", &pid]);
@@ -96,22 +95,46 @@ fn faults(played: &Played) -> Vec<String> {
     faults
 }
 
-fn check(source: &str) {
-    if !is_root() {
-        return;
-    }
-    let played = play(source, &[]);
-    assert!(played.told.len() > 50, "{:#?}", played.told);
+fn check(source: &str, least: usize, command: &mut Command) {
+    let played = play(source, command);
+    assert!(played.told.len() >= least, "{:#?}", played.told);
     let faults = faults(&played);
     assert!(faults.is_empty(), "{faults:#?} {:#?}", played.ended.log);
 }
 
+fn check_python(source: &str) {
+    if is_root() {
+        check(source, 180, Command::new("python3").arg(scripts().join("shapes")));
+    }
+}
+
+fn check_go(source: &str) {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let program = scratch.file("net");
+    if compile_file(&scripts().join("shapes/net.go"), &program, &[]) {
+        check(source, 50, &mut Command::new(program));
+    }
+}
+
 #[test]
 fn sockets_tell_of_every_shape() {
-    check("socket");
+    check_python("socket");
 }
 
 #[test]
 fn syscall_exits_tell_of_every_shape() {
-    check("syscall");
+    check_python("syscall");
+}
+
+#[test]
+fn sockets_tell_of_what_go_does() {
+    check_go("socket");
+}
+
+#[test]
+fn syscall_exits_tell_of_what_go_does() {
+    check_go("syscall");
 }
