@@ -48,6 +48,15 @@ fn play(source: &str, command: &mut Command) -> Played {
     Played { told, lost, within, ended }
 }
 
+/// The path of a request, or what stands for it.
+fn path(span: &Span) -> &str {
+    match (span.path(), span.text("http.request.method")) {
+        ("", "OPTIONS") => "*",
+        ("", _) => "-",
+        (path, _) => path,
+    }
+}
+
 /// A span as the programs tell of it.
 fn line(span: &Span) -> String {
     let number = |key: &str| span.int(key).map_or("-".to_owned(), |number| number.to_string());
@@ -56,7 +65,7 @@ fn line(span: &Span) -> String {
         if span.kind == SERVER { "server" } else { "client" },
         span.resource["process.pid"],
         span.text("http.request.method"),
-        span.path(),
+        path(span),
         number("http.response.status_code"),
         number("http.request.body.size"),
         number("http.response.body.size"),
@@ -76,14 +85,14 @@ fn faults(played: &Played) -> Vec<String> {
             None => faults.push(format!("said but not so: {said}")),
         }
         let lost = span.int("remora.lost").is_some();
-        if lost != (span.kind == SERVER && played.lost.contains(span.path())) {
+        if lost != (span.kind == SERVER && played.lost.contains(path(span))) {
             faults.push(format!("lost: {lost}: {said}"));
         }
-        let (kind, path) = match span.kind {
-            SERVER => (CLIENT, span.path()),
-            _ => (SERVER, played.within.get(span.path()).map_or("-", String::as_str)),
+        let (kind, of) = match span.kind {
+            SERVER => (CLIENT, path(span)),
+            _ => (SERVER, played.within.get(path(span)).map_or("-", String::as_str)),
         };
-        let parent = spans.iter().find(|other| other.kind == kind && other.path() == path);
+        let parent = spans.iter().find(|other| other.kind == kind && self::path(other) == of);
         let parent = parent.map(|parent| parent.id.as_str());
         // Of what a process does for itself not everything can be known.
         let may_be_unknown = span.kind == CLIENT && span.parent.is_none();
