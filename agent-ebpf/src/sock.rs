@@ -32,7 +32,19 @@ pub struct State {
     pub asks: u16,
 }
 
+/// Connections of one socket are told apart above what its first id has.
+const NEXT_CONNECTION: u64 = 1 << 48;
+
 impl State {
+    /// What follows is another connection's.
+    #[inline(always)]
+    pub fn renew(&mut self) {
+        if self.told != 0 {
+            self.id = self.id.wrapping_add(NEXT_CONNECTION);
+            (self.op, self.told, self.asks) = (0, 0, 0);
+        }
+    }
+
     /// Numbers an operation.
     #[inline(always)]
     pub fn next_op(&mut self) -> u32 {
