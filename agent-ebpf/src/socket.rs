@@ -13,12 +13,16 @@ use crate::{process, syscall};
 
 const SOCK_STREAM: u16 = 1;
 const TCP_ESTABLISHED: i32 = 1;
+const TCP_SYN_SENT: i32 = 2;
 const TCP_FIN_WAIT1: i32 = 4;
 const TCP_CLOSE: i32 = 7;
 const TCP_LAST_ACK: i32 = 9;
 const TCP_LISTEN: i32 = 10;
 /// `RCV_SHUTDOWN`: nothing more will come.
 const RCV_SHUTDOWN: u8 = 1;
+/// `1 << SOCK_DONE` of `enum sock_flags`: a FIN has come. (After a reset, or a shutdown(2) of the process's
+/// own, nothing more comes either.)
+const SOCK_DONE: u64 = 1 << 1;
 /// `SHUTDOWN_MASK`: nor go. The kernel sets both when it begins to close a socket for its process,
 /// or has lost its peer.
 const SHUTDOWN_MASK: u8 = 3;
@@ -72,6 +76,7 @@ fn introduce<S: Sock>(sock: S, state: &mut State, before: u64, moved: &Moved) {
             flags |= socket_flags::OLDER;
         }
     }
+    state.accepted = u8::from(flags & socket_flags::ACCEPTED != 0);
     let words = (moved.me.tgid(), netns(sock));
     if tell(sock, moved.slot, kind::SOCKET, flags, state.id, words) {
         state.told = 1;
@@ -106,12 +111,6 @@ fn role(sock: impl Sock) -> u8 {
         (false, true) => socket_flags::CONNECTED,
         _ => 0,
     }
-}
-
-/// Whether a peer is known to have connected to this socket.
-#[inline(always)]
-pub fn is_accepted(sock: impl Sock) -> bool {
-    role(sock) & socket_flags::ACCEPTED != 0
 }
 
 /// Where in the TCP stream the process has read to; `None` for sockets that are not plain TCP.
@@ -166,13 +165,24 @@ pub struct Position {
 #[inline(always)]
 pub fn tcp_position(sock: impl Sock, way: Way) -> Option<Position> {
     let tcp = sock.as_tcp()?;
-    let seq = tcp.load::<u32>(match way {
-        Way::Outbound => offset!(tcp_write_seq),
-        Way::Inbound => offset!(tcp_copied_seq),
-    });
+    let seq = match way {
+        Way::Outbound => tcp.load::<u32>(offset!(tcp_write_seq)),
+        Way::Inbound => read_position(tcp),
+    };
     let layered = tcp.load::<u64>(offset!(tcp_ulp_ops)) != 0;
     let segment_ns = tcp.load::<u64>(offset!(tcp_clock_cache));
     Some(Position { seq: if layered { None } else { Some(seq) }, segment_ns })
+}
+
+/// Where the next byte to be read stands. The peer's FIN, which the kernel counts with the last bytes that it
+/// hands out, is none.
+#[inline(always)]
+fn read_position(tcp: impl Sock) -> u32 {
+    let seq = tcp.load::<u32>(offset!(tcp_copied_seq));
+    // It is the last that came.
+    let has_fin = tcp.load::<u64>(offset!(skc_flags)) & SOCK_DONE != 0
+        && tcp.load::<u32>(offset!(tcp_rcv_nxt)) == seq;
+    seq.wrapping_sub(u32::from(has_fin))
 }
 
 /// `inet_sock_set_state(sk, old, new)`. Runs in any context: the current task means something only
@@ -184,6 +194,13 @@ pub fn on_state(sock: impl Sock, new: i32) {
         let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
         if process::listens(tgid, sock.load::<u16>(offset!(skc_num))) {
             tell(sock, Slot::STATE, kind::LISTEN, 0, 0, (tgid, netns(sock)));
+        }
+        return;
+    }
+    if new == TCP_SYN_SENT {
+        // Another connection of a socket that had one (connect(2) with `AF_UNSPEC` lies between).
+        if let Some(state) = sock.known() {
+            state.renew();
         }
         return;
     }
@@ -203,6 +220,13 @@ pub fn on_state(sock: impl Sock, new: i32) {
     if new == TCP_CLOSE && !has_descriptor {
         sock.forget();
     }
+}
+
+/// `tcp_destroy_sock(sk)`: nobody will use it any more, and its state has not gone yet if the process still had
+/// it when the connection was over.
+#[inline(always)]
+pub fn on_destroy(sock: impl Sock) {
+    sock.forget();
 }
 
 /// How far a process had come with a socket that it closes: what was not seen of it, is seen by that.
@@ -281,6 +305,11 @@ fn tell(sock: impl Sock, slot: Slot, kind: u8, flags: u8, id: u64, words: (u32, 
     };
     if family != family::UNIX {
         local_port = sock.load::<u16>(offset!(skc_num));
+        if local_port == 0 {
+            // A connection that was reset has given its port back, but remembers which it was.
+            let address = Found::new(sock.address() as *const u8, 0);
+            local_port = u16::from_be(address.load::<u16>(offset!(inet_sport)));
+        }
         remote_port = u16::from_be(sock.load::<u16>(offset!(skc_dport)));
     }
     let mut record = Socket {
