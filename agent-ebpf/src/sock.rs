@@ -24,10 +24,10 @@ pub struct State {
     pub id: u64,
     /// Operations so far, lost ones included.
     op: u32,
-    /// Whether its `Socket` record was written.
-    pub told: u8,
+    /// For which process its `Socket` record was written, if it was.
+    pub told: u32,
     /// Whether a peer is known to have connected to it, as far as that was known when it was told.
-    pub accepted: u8,
+    pub accepted: u16,
     /// Whether a request was written by it, and it was not known yet for whom.
     pub asks: u16,
 }
@@ -68,6 +68,12 @@ impl State {
     #[inline(always)]
     pub fn is_of(id: u64, cookie: u64) -> bool {
         (id ^ cookie) & (NEXT_CONNECTION - 1) == 0
+    }
+
+    /// The number of the next operation.
+    #[inline(always)]
+    pub fn op(&self) -> u32 {
+        self.op
     }
 
     /// Numbers an operation.

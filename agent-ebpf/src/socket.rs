@@ -57,7 +57,7 @@ pub fn state<S: Sock>(sock: S, moved: &Moved) -> Option<&'static mut State> {
         process::lost(moved.me.tgid());
         return None;
     };
-    if state.told == 0 {
+    if state.told != moved.me.tgid() {
         introduce(sock, state, before, moved);
     }
     Some(state)
@@ -67,19 +67,40 @@ pub fn state<S: Sock>(sock: S, moved: &Moved) -> Option<&'static mut State> {
 /// run should lie close together.
 #[inline(never)]
 fn introduce<S: Sock>(sock: S, state: &mut State, before: u64, moved: &Moved) {
+    let is_unix = sock.load::<u16>(offset!(skc_family)) == family::UNIX;
+    if state.told != 0 && !is_unix {
+        state.told = moved.me.tgid();
+        return;
+    }
+    // Of a Unix socket nothing tells that it is closed. It was taken to be when the process ended that had
+    // used it, but another one may have it.
     if before != 0 {
-        tell(sock, moved.slot, kind::CLOSE, 0, before, (0, 0));
+        tell(sock, moved.slot, kind::CLOSE, 0, before, ([0; 2], [0; 2]));
     }
     let mut flags = role(sock);
+    let mut from = [0; 2];
+    if is_unix {
+        from[0] = state.op();
+    }
     if let Some(tcp) = sock.as_tcp() {
         if is_older(tcp, moved.bytes) {
             flags |= socket_flags::OLDER;
         }
+        if tcp.load::<u64>(offset!(tcp_ulp_ops)) == 0 {
+            let bytes = if moved.bytes > 0 { moved.bytes as u32 } else { 0 };
+            let (read, written) = match moved.way {
+                Way::Inbound => (bytes, 0),
+                Way::Outbound => (0, bytes),
+            };
+            from[0] = read_position(tcp).wrapping_sub(read);
+            from[1] = tcp.load::<u32>(offset!(tcp_write_seq)).wrapping_sub(written);
+            flags |= socket_flags::FROM;
+        }
     }
-    state.accepted = u8::from(flags & socket_flags::ACCEPTED != 0);
-    let words = (moved.me.tgid(), netns(sock));
-    if tell(sock, moved.slot, kind::SOCKET, flags, state.id, words) {
-        state.told = 1;
+    state.accepted = u16::from(flags & socket_flags::ACCEPTED != 0);
+    let words = [moved.me.tgid(), netns(sock)];
+    if tell(sock, moved.slot, kind::SOCKET, flags, state.id, (words, from)) {
+        state.told = moved.me.tgid();
     } else {
         process::lost(moved.me.tgid());
     }
@@ -193,7 +214,7 @@ pub fn on_state(sock: impl Sock, new: i32) {
         // SAFETY: takes no arguments.
         let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
         if process::listens(tgid, sock.load::<u16>(offset!(skc_num))) {
-            tell(sock, Slot::STATE, kind::LISTEN, 0, 0, (tgid, netns(sock)));
+            tell(sock, Slot::STATE, kind::LISTEN, 0, 0, ([tgid, netns(sock)], [0; 2]));
         }
         return;
     }
@@ -215,7 +236,8 @@ pub fn on_state(sock: impl Sock, new: i32) {
         let held = new == TCP_CLOSE && has_descriptor && !is_over(sock);
         let last = last(sock, new);
         let flags = last.flags | if held { socket_flags::HELD } else { 0 };
-        tell(sock, Slot::STATE, kind, flags, state.id, (last.read_to, last.written_to));
+        let words = [last.read_to, last.written_to];
+        tell(sock, Slot::STATE, kind, flags, state.id, (words, [0; 2]));
     }
     if new == TCP_CLOSE && !has_descriptor {
         sock.forget();
@@ -282,9 +304,17 @@ fn netns(sock: impl Sock) -> u32 {
     address.follow(offset!(skc_net)).load::<u32>(offset!(net_inum))
 }
 
-/// Writes a `Socket` record; `words` are its `tgid` and `netns`. False if it was lost.
+/// Writes a `Socket` record; `words` are its `tgid` and `netns`, and its `from`. False if it was lost.
 #[inline(always)]
-fn tell(sock: impl Sock, slot: Slot, kind: u8, flags: u8, id: u64, words: (u32, u32)) -> bool {
+fn tell(
+    sock: impl Sock,
+    slot: Slot,
+    kind: u8,
+    flags: u8,
+    id: u64,
+    words: ([u32; 2], [u32; 2]),
+) -> bool {
+    let ([tgid, netns], from) = words;
     let header = emit::header(slot, kind, flags);
     let family = sock.load::<u16>(offset!(skc_family));
     let (mut local_port, mut remote_port) = (0, 0);
@@ -315,14 +345,15 @@ fn tell(sock: impl Sock, slot: Slot, kind: u8, flags: u8, id: u64, words: (u32, 
     let mut record = Socket {
         header,
         socket: id,
-        tgid: words.0,
-        netns: words.1,
+        tgid,
+        netns,
         local,
         remote,
         local_port,
         remote_port,
         family,
         pad: 0,
+        from,
     };
     let now = kind == kind::LISTEN;
     let at = ptr::from_mut(&mut record).cast::<u8>();
