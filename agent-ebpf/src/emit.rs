@@ -137,14 +137,20 @@ pub struct Walk {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Behalf {
-    /// What epoll keeps of the socket that is sent to: see [`watched`](crate::descriptor::watched).
-    pub watched: u64,
+    /// The file of the socket that is sent to.
+    pub file: u64,
+    /// Where nginx keeps what it knows of that connection; 0 if that is still to be found.
+    pub connection: u64,
     /// The id of the socket that the request came by.
     pub task: u64,
     /// The position to which nginx has read from that.
     pub task_seq: u32,
     /// `agent_common::nginx_flags`.
     pub task_flags: u32,
+    /// The descriptor that is sent to.
+    pub fd: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl Scratch {
