@@ -72,6 +72,8 @@ pub struct Scratch {
     pub walk: Walk,
     /// For whom the operation is; here for the same reason.
     pub behalf: Behalf,
+    /// What was found of nginx's clients.
+    pub clients: [Client; CLIENT_SLOTS],
     /// The record's fixed part.
     pub io: Io,
     /// Its payload; twice the maximum, so that the verifier accepts `offset + length`.
@@ -149,8 +151,29 @@ pub struct Behalf {
     pub task_flags: u32,
     /// The descriptor that is sent to.
     pub fd: u32,
-    /// Zero.
-    pub pad: u32,
+    /// The process.
+    pub tgid: u32,
+}
+
+/// Clients of nginx's that a program remembers on a CPU, by where nginx keeps their connections; a power of two.
+pub const CLIENT_SLOTS: usize = 256;
+
+/// A client of nginx's, whose socket was found.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Client {
+    /// Where nginx keeps what it knows of the connection; 0: nobody was found yet.
+    pub at: u64,
+    /// The file that nginx has the socket by.
+    pub file: u64,
+    /// The socket.
+    pub sock: u64,
+    /// Its id.
+    pub id: u64,
+    /// The process.
+    pub tgid: u32,
+    /// The descriptor.
+    pub fd: u32,
 }
 
 impl Scratch {
