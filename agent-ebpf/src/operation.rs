@@ -146,7 +146,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
                 emit::count(counter::GO_UNPROVED);
             }
         } else if is_nginx && asks {
-            if let Some(behalf) = nginx::behalf(sock, slot, scratch) {
+            if let Some(behalf) = nginx::behalf(sock, state, (tgid, fd), slot, scratch) {
                 (kind, task, task_flags, task_seq) = behalf;
             }
         }

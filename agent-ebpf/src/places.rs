@@ -15,7 +15,7 @@ use crate::sock::State;
 
 /// How many there are; a power of two. No more than this if the source needs fewer: what is beyond the map's end
 /// has no place.
-const PLACES_MAX: u32 = 1 << 16;
+const PLACES_MAX: u32 = 1 << 15;
 
 #[map(name = "PLACES")]
 static PLACES: Array<State> = Array::with_max_entries(PLACES_MAX, 0);

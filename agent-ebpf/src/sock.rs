@@ -22,6 +22,8 @@ use crate::{emit, places};
 pub struct State {
     /// Unique while the agent runs.
     pub id: u64,
+    /// Where nginx keeps what it knows of its connection to another server, if that has been found.
+    pub connection: u64,
     /// Operations so far, lost ones included.
     op: u32,
     /// For which process its `Socket` record was written, if it was.
@@ -30,6 +32,8 @@ pub struct State {
     pub accepted: u16,
     /// Whether a request was written by it, and it was not known yet for whom.
     pub asks: u16,
+    /// Zero: two of these are a line of memory.
+    pad: u64,
 }
 
 /// What is kept for a [`Found`] one.
@@ -47,7 +51,7 @@ const NEXT_CONNECTION: u64 = 1 << 48;
 
 impl State {
     const fn fresh(id: u64) -> Self {
-        Self { id, op: 0, told: 0, accepted: 0, asks: 0 }
+        Self { id, connection: 0, op: 0, told: 0, accepted: 0, asks: 0, pad: 0 }
     }
 
     /// Forgets everything but whose it is.

@@ -134,7 +134,7 @@ impl Source {
     /// Places for the states of TCP sockets; as many as the kernel half reckons with, or none that it asks for.
     pub(super) fn places(self) -> u32 {
         match self {
-            Self::SocketTracepoints | Self::SocketFunctions => 1 << 16,
+            Self::SocketTracepoints | Self::SocketFunctions => 1 << 15,
             Self::SyscallExit => 1,
         }
     }
