@@ -98,6 +98,7 @@ fn introduce<S: Sock>(sock: S, state: &mut State, before: u64, moved: &Moved) {
             flags |= socket_flags::FROM;
         }
     }
+    state.accepted = u16::from(flags & socket_flags::ACCEPTED != 0);
     let words = [moved.me.tgid(), netns(sock)];
     if tell(sock, moved.slot, kind::SOCKET, flags, state.id, (words, from)) {
         state.told = moved.me.tgid();
@@ -132,12 +133,6 @@ fn role(sock: impl Sock) -> u8 {
         (false, true) => socket_flags::CONNECTED,
         _ => 0,
     }
-}
-
-/// Whether a peer is known to have connected to this socket.
-#[inline(always)]
-pub fn is_accepted(sock: impl Sock) -> bool {
-    role(sock) & socket_flags::ACCEPTED != 0
 }
 
 /// Where in the TCP stream the process has read to; `None` for sockets that are not plain TCP.
@@ -245,6 +240,13 @@ pub fn on_state(sock: impl Sock, new: i32) {
     if new == TCP_CLOSE && !has_descriptor {
         sock.forget();
     }
+}
+
+/// `tcp_destroy_sock(sk)`: nobody will use it any more, and its state has not gone yet if the process still had
+/// it when the connection was over.
+#[inline(always)]
+pub fn on_destroy(sock: impl Sock) {
+    sock.forget();
 }
 
 /// How far a process had come with a socket that it closes: what was not seen of it, is seen by that.

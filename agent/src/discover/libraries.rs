@@ -132,6 +132,16 @@ fn find(
     })
 }
 
+/// Most bytes that are kept of a cache.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use cache::KEPT_MAX;
+
+/// How many bytes are kept of a cache that has these.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(cache: &[u8]) -> usize {
+    cache::parse(cache).kept()
+}
+
 fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }

@@ -44,7 +44,7 @@ impl Needed {
     }
 
     /// From the entries of the section `.dynamic` (`Elf64_Dyn`: a tag and a value) and their strings.
-    fn read(entries: &[u8], strings: &[u8]) -> Self {
+    pub(crate) fn read(entries: &[u8], strings: &[u8]) -> Self {
         let mut needed = Self::default();
         let text = |at: u64, most: usize| {
             let text = strings.get(usize::try_from(at).ok()?..)?;

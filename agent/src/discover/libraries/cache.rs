@@ -9,7 +9,7 @@ use crate::inspect::regular;
 
 /// Most bytes that are read of one, and most that are kept of its strings, which may lie within each other.
 const BYTES_MAX: u64 = 16 << 20;
-const KEPT_MAX: usize = 16 << 20;
+pub(crate) const KEPT_MAX: usize = 16 << 20;
 
 /// Longest name or path (`PATH_MAX`).
 const PATH_MAX: usize = 4096;
@@ -28,6 +28,13 @@ const FLAGS: u32 = 0x0303;
 pub(super) struct Cache(HashMap<String, Vec<String>>);
 
 impl Cache {
+    /// Bytes of its strings.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn kept(&self) -> usize {
+        let paths = |paths: &Vec<String>| paths.iter().map(String::len).sum::<usize>();
+        self.0.iter().map(|(name, known)| name.len() + paths(known)).sum()
+    }
+
     /// Where a library of this name is, the likeliest first.
     pub(super) fn paths(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.get(name).into_iter().flatten().map(String::as_str)
@@ -46,7 +53,7 @@ pub(super) fn read(root: &Path) -> Cache {
     }
 }
 
-fn parse(bytes: &[u8]) -> Cache {
+pub(super) fn parse(bytes: &[u8]) -> Cache {
     let mut cache = Cache::default();
     if !bytes.starts_with(MAGIC) {
         return cache;

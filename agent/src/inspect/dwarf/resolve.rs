@@ -114,6 +114,7 @@ impl<'v, 'a> Resolver<'v, 'a> {
             }
         }
         self.types.forget_endless();
+        self.types.forget_impossible();
         self.types
     }
 

@@ -1,4 +1,5 @@
 //! Enums of many variants, and vectors.
+use std::convert::Infallible;
 use std::arch::x86_64::{__m128i, _mm_cvtsi128_si64, _mm_set_epi64x};
 
 #[derive(Clone, Copy)]
@@ -173,6 +174,33 @@ fn takes(value: Many, n: i32) -> i32 {
     n * 3
 }
 
+/// One that nothing can be is meant by no tag.
+#[derive(Clone, Copy)]
+#[allow(dead_code)]
+enum Gone {
+    Never(Infallible),
+    Filled(Inner),
+    Empty,
+    Other,
+}
+
+#[inline(never)]
+fn gone(n: i32) -> Gone {
+    println!("conventions::gone|remora.arg.n|{n}");
+    match n % 4 {
+        0 => Gone::Filled(Inner::Yes),
+        3 => Gone::Filled(Inner::No),
+        1 => Gone::Empty,
+        _ => Gone::Other,
+    }
+}
+
+#[inline(never)]
+fn failed(n: i32) -> Result<Infallible, i32> {
+    println!("conventions::failed|remora.arg.n|{n}");
+    Err(n)
+}
+
 #[inline(never)]
 fn vector(n: i32) -> __m128i {
     println!("conventions::vector|remora.arg.n|{n}");
@@ -193,6 +221,16 @@ fn text(value: Many) -> &'static str {
 
 fn main() {
     for n in 0..8 {
+        let value = match gone(n) {
+            Gone::Filled(Inner::Yes) => "Filled(Yes)",
+            Gone::Filled(Inner::No) => "Filled(No)",
+            Gone::Empty => "Empty",
+            Gone::Other => "Other",
+            _ => "another",
+        };
+        println!("conventions::gone|remora.return|{value}");
+        let Err(error) = failed(n);
+        println!("conventions::failed|remora.return|Err({error})");
         let value = many(n);
         println!("conventions::many|remora.return|{}", text(value));
         println!("conventions::takes|remora.return|{}", takes(value, n));
