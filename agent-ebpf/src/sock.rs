@@ -39,8 +39,9 @@ pub struct State {
 /// What is kept for a [`Found`] one.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct FoundState {
-    state: State,
+pub struct FoundState {
+    /// As of any.
+    pub state: State,
     /// Inode of the socket for which this was made, since the kernel does not remove it with it.
     inode: u64,
 }
@@ -62,6 +63,18 @@ impl State {
         let op = self.op;
         self.op = op.wrapping_add(1);
         op
+    }
+}
+
+impl FoundState {
+    /// Whether the [`Found`] socket that it was made for is no longer at this address. Memory of a socket that
+    /// was freed may still look like it: then it is not gone yet.
+    #[inline(always)]
+    pub fn is_gone(&self, at: u64) -> bool {
+        let file =
+            Found::new(at as *const u8, 0).follow(offset!(sk_socket)).follow(offset!(socket_file));
+        let inode: u64 = file.follow(offset!(file_inode)).load(offset!(inode_number));
+        self.inode != 0 && self.inode != inode
     }
 }
 
@@ -100,8 +113,9 @@ pub trait Sock: Copy {
     /// which it uses in the context of whatever task is there.
     fn has_file(self) -> bool;
 
-    /// Its state, made if there is none.
-    fn state(self) -> Option<&'static mut State>;
+    /// Its state, made if there is none, and the id of another socket that was told of and was at its address
+    /// before; 0 if none was.
+    fn state(self) -> Option<(&'static mut State, u64)>;
 
     /// Its state, if there is one.
     fn known(self) -> Option<&'static mut State>;
@@ -205,11 +219,12 @@ impl Sock for Typed {
     }
 
     #[inline(always)]
-    fn state(self) -> Option<&'static mut State> {
-        match places::of(self.cookie()) {
-            Some(state) => Some(state),
-            None => self.seek(),
-        }
+    fn state(self) -> Option<(&'static mut State, u64)> {
+        let state = match places::of(self.cookie()) {
+            Some(state) => state,
+            None => self.seek()?,
+        };
+        Some((state, 0))
     }
 
     #[inline(always)]
@@ -299,20 +314,22 @@ impl Sock for Found {
     }
 
     #[inline(always)]
-    fn state(self) -> Option<&'static mut State> {
+    fn state(self) -> Option<(&'static mut State, u64)> {
         // No two sockets are first seen on one CPU in the same nanosecond.
         let fresh = || FoundState {
             state: State::fresh((emit::now_ns() << 12) | u64::from(emit::cpu() & 0xfff)),
             inode: self.inode,
         };
         if let Some(found) = self.found() {
+            let mut before = 0;
             if found.inode != self.inode {
+                before = if found.state.told == 0 { 0 } else { found.state.id };
                 *found = fresh();
             }
-            return Some(&mut found.state);
+            return Some((&mut found.state, before));
         }
         let _ = SOCKETS_FOUND.insert(&self.address(), &fresh(), 0);
-        self.known()
+        Some((self.known()?, 0))
     }
 
     #[inline(always)]

@@ -13,6 +13,11 @@ use crate::inspect::needed::Needed;
 /// Most libraries of one program.
 const LIBRARIES_MAX: usize = 1024;
 
+/// Most directories that those that have asked for a library hand on to it, and most that the environment
+/// names.
+const INHERITED_MAX: usize = 64;
+const LIBRARY_PATH_MAX: usize = 64;
+
 /// Where every loader looks at last: those of glibc's of several distributions, and of musl's.
 const DIRECTORIES: [&str; 7] = [
     "/lib/x86_64-linux-gnu",
@@ -55,6 +60,7 @@ impl Asking {
         let rpath = self.needed.rpath.iter();
         let rpath = rpath.chain(self.inherited.iter().filter(|_| self.needed.runpath.is_empty()));
         let from_outside = library_path.split([':', ';']).filter(|path| !path.is_empty());
+        let from_outside = from_outside.take(LIBRARY_PATH_MAX);
         let all = rpath.map(String::as_str).chain(from_outside);
         let all = all.chain(self.needed.runpath.iter().map(String::as_str));
         all.map(|path| self.expand(path))
@@ -69,7 +75,7 @@ impl Asking {
 
     /// What it hands on to what it needs.
     fn handed_on(&self) -> Vec<String> {
-        self.needed.rpath.iter().chain(&self.inherited).cloned().collect()
+        self.needed.rpath.iter().chain(&self.inherited).take(INHERITED_MAX).cloned().collect()
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Type {
     pub go_kind: u8,
     /// How C++ says it is passed.
     pub passing: Passing,
+    /// Whether it is an array that has a vector register for itself.
+    pub is_vector: bool,
 }
 
 /// How a class is passed: what the file says (DWARF's `DW_CC_pass_by_value` and
@@ -267,6 +269,7 @@ impl Type {
             arguments: Vec::new(),
             go_kind: 0,
             passing: Passing::Unknown,
+            is_vector: false,
         }
     }
 }

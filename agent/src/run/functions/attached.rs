@@ -9,6 +9,7 @@ use super::numbered::{self, Numbered};
 use super::{Functions, Reach};
 use crate::event::ids::{SiteNo, Tgid};
 use crate::function::numbers::Numbers;
+use crate::inspect::regular;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::probe::function::{FunctionError, Need, SitesNo};
@@ -33,12 +34,22 @@ impl Functions {
         if file.everywhere.is_some() || matches!(file.content, Content::Nothing) {
             return;
         }
-        if Version::of(&module.open) != Some(file.version) {
-            // Unless it is only gone with its process.
-            if module.open.exists() {
+        // Gone with its process.
+        let Ok(open) = regular::must_open(&module.open) else { return };
+        // Before it is compared: from here on it stays as it is.
+        let lease = match reach {
+            Reach::Everywhere => open.try_clone().and_then(Lease::take),
+            Reach::Alone => Err(std::io::ErrorKind::Unsupported.into()),
+        };
+        let now = open.metadata().map(|now| (FileId::from(&now), Version::from(&now)));
+        match now {
+            Ok((id, version)) if id == module.id && version == file.version => {}
+            // Its process has another program by now, or is another one.
+            Ok((id, _)) if id != module.id => return,
+            _ => {
                 tracing::warn!(module = name, "not probed: the file has changed while it runs");
+                return;
             }
-            return;
         }
         let goroutines = self.processes.get(&tgid).and_then(|process| process.goroutines);
         let sites = match self.sites(module, goroutines, announce) {
@@ -48,10 +59,6 @@ impl Functions {
                 tracing::warn!(module = name, %error, "functions are not probed");
                 return;
             }
-        };
-        let lease = match reach {
-            Reach::Everywhere => std::fs::File::open(&module.open).and_then(Lease::take),
-            Reach::Alone => Err(std::io::ErrorKind::Unsupported.into()),
         };
         let (lease, scope) = match lease {
             Ok(lease) => {
@@ -69,7 +76,7 @@ impl Functions {
                 (None, Some(tgid.0))
             }
         };
-        let (link, refused) = match self.probes.attach_set(sites, &module.open, scope) {
+        let (link, refused) = match self.probes.attach_set(sites, &open, scope) {
             Ok(attached) => attached,
             Err(error) => {
                 tracing::warn!(module = name, %error, "functions are not probed");
