@@ -40,6 +40,7 @@ pub struct State {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct FoundState {
+    /// As of any.
     pub state: State,
     /// Inode of the socket for which this was made, since the kernel does not remove it with it.
     inode: u64,
@@ -90,7 +91,7 @@ impl State {
 }
 
 impl FoundState {
-    /// Whether the socket that it was made for is no longer at this address. Memory of a socket that
+    /// Whether the [`Found`] socket that it was made for is no longer at this address. Memory of a socket that
     /// was freed may still look like it: then it is not gone yet.
     #[inline(always)]
     pub fn is_gone(&self, at: u64) -> bool {
