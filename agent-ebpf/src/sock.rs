@@ -40,6 +40,16 @@ impl State {
         self.op = op.wrapping_add(1);
         op
     }
+
+    /// Whether the [`Found`] socket that it was made for is no longer at this address. Memory of a socket that
+    /// was freed may still look like it: then it is not gone yet.
+    #[inline(always)]
+    pub fn is_gone(&self, at: u64) -> bool {
+        let file =
+            Found::new(at as *const u8, 0).follow(offset!(sk_socket)).follow(offset!(socket_file));
+        let inode: u64 = file.follow(offset!(file_inode)).load(offset!(inode_number));
+        self.inode != 0 && self.inode != inode
+    }
 }
 
 /// Freed by the kernel with the socket.
@@ -77,8 +87,9 @@ pub trait Sock: Copy {
     /// which it uses in the context of whatever task is there.
     fn has_file(self) -> bool;
 
-    /// Its state, made if there is none.
-    fn state(self) -> Option<&'static mut State>;
+    /// Its state, made if there is none, and the id of another socket that was told of and was at its address
+    /// before; 0 if none was.
+    fn state(self) -> Option<(&'static mut State, u64)>;
 
     /// Its state, if there is one.
     fn known(self) -> Option<&'static mut State>;
@@ -154,13 +165,13 @@ impl Sock for Typed {
     }
 
     #[inline(always)]
-    fn state(self) -> Option<&'static mut State> {
+    fn state(self) -> Option<(&'static mut State, u64)> {
         let state = self.storage(u64::from(BPF_SK_STORAGE_GET_F_CREATE))?;
         if state.id == 0 {
             // SAFETY: typed socket pointer.
             state.id = unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) };
         }
-        Some(state)
+        Some((state, 0))
     }
 
     #[inline(always)]
@@ -234,7 +245,7 @@ impl Sock for Found {
     }
 
     #[inline(always)]
-    fn state(self) -> Option<&'static mut State> {
+    fn state(self) -> Option<(&'static mut State, u64)> {
         // No two sockets are first seen on one CPU in the same nanosecond.
         let fresh = || State {
             id: (emit::now_ns() << 12) | u64::from(emit::cpu() & 0xfff),
@@ -244,13 +255,15 @@ impl Sock for Found {
             asks: 0,
         };
         if let Some(state) = self.known() {
+            let mut before = 0;
             if state.inode != self.inode {
+                before = if state.told == 0 { 0 } else { state.id };
                 *state = fresh();
             }
-            return Some(state);
+            return Some((state, before));
         }
         let _ = SOCKETS_FOUND.insert(&self.address(), &fresh(), 0);
-        self.known()
+        Some((self.known()?, 0))
     }
 
     #[inline(always)]

@@ -48,20 +48,24 @@ pub fn is_over(sock: impl Sock) -> bool {
 /// The socket's state, made and told at first sight, after this operation.
 #[inline(always)]
 pub fn state<S: Sock>(sock: S, moved: &Moved) -> Option<&'static mut State> {
-    let Some(state) = sock.state() else {
+    let Some((state, before)) = sock.state() else {
         emit::count(counter::NO_STORAGE);
         process::lost(moved.me.tgid());
         return None;
     };
     if state.told == 0 {
-        introduce(sock, state, moved);
+        introduce(sock, state, before, moved);
     }
     Some(state)
 }
 
-/// Tells what a socket is. Not on the way of every operation: what these run should lie close together.
+/// Tells what a socket is, and that the one `before` it has gone. Not on the way of every operation: what these
+/// run should lie close together.
 #[inline(never)]
-fn introduce<S: Sock>(sock: S, state: &mut State, moved: &Moved) {
+fn introduce<S: Sock>(sock: S, state: &mut State, before: u64, moved: &Moved) {
+    if before != 0 {
+        tell(sock, moved.slot, kind::CLOSE, 0, before, (0, 0));
+    }
     let mut flags = role(sock);
     if let Some(tcp) = sock.as_tcp() {
         if is_older(tcp, moved.bytes) {

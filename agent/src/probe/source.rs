@@ -69,6 +69,10 @@ pub(super) const SIGNALS_WITH_STACKS: Attachment =
 pub(super) const UNIX_SOCKETS: Attachment =
     Attachment { program: "unix_sockets", hook: Hook::Iterator("bpf_sk_storage_map") };
 
+/// Instead, where sockets are found by their descriptors.
+pub(super) const GONE_SOCKETS: Attachment =
+    Attachment { program: "gone_sockets", hook: Hook::Iterator("bpf_map_elem") };
+
 const STATE: &str = "inet_sock_set_state";
 
 const SOCKET_TRACEPOINTS: [Attachment; 3] = [
