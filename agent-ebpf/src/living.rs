@@ -8,7 +8,7 @@ use agent_common::family;
 use aya_ebpf::helpers::generated::bpf_seq_write;
 
 use crate::offsets::offset;
-use crate::sock::{Sock, State, Typed};
+use crate::sock::{FoundState, Sock, State, Typed};
 
 /// Words of `struct bpf_iter__bpf_sk_storage_map`, which are the program's arguments: `meta`, `map`, `sk`
 /// and `value`; of `struct bpf_iter__bpf_map_elem`: `key` in the place of `sk`.
@@ -43,15 +43,16 @@ pub extern "C" fn unix_sockets(ctx: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
 pub extern "C" fn gone_sockets(ctx: *mut c_void) -> i32 {
-    let (key, value) = (argument(ctx, KEY).cast::<u64>(), argument(ctx, VALUE).cast::<State>());
+    let (key, value) =
+        (argument(ctx, KEY).cast::<u64>(), argument(ctx, VALUE).cast::<FoundState>());
     // Called once more at the end.
     if key.is_null() || value.is_null() {
         return 0;
     }
     // SAFETY: the map's key and value, alive while the program runs.
-    let (at, state) = unsafe { (*key, *value) };
-    if state.is_gone(at) {
-        tell(ctx, state.id);
+    let (at, found) = unsafe { (*key, *value) };
+    if found.is_gone(at) {
+        tell(ctx, found.state.id);
     }
     0
 }

@@ -289,6 +289,7 @@ fn load(
         // A CPU takes one signal at a time.
         ("IMAGES", 1),
         ("SOCKETS_FOUND", source.sockets_found()),
+        ("PLACES", source.places()),
     ];
     Object::load(&OBJECT.0, &Wishes { globals: &globals, entries: &entries, shared: &[] })
 }

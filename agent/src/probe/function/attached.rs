@@ -66,6 +66,13 @@ impl FunctionProbes {
         Ok((link, linked.refused))
     }
 
+    /// The functions of sites and where in the file those are, but for what the kernel refuses and what was
+    /// taken out.
+    pub fn places(&self, set: SitesNo) -> Vec<(FunctionNo, u64)> {
+        let places = self.sets.get(&set).map(|set| Arc::clone(&set.places)).unwrap_or_default();
+        places.iter().map(|place| (place.function, place.offset)).collect()
+    }
+
     /// Frees sites when their last link is closed; from then on other sites have their places.
     /// [`take_freed`](Self::take_freed) tells when that is.
     pub fn free(&mut self, set: SitesNo) {

@@ -1,13 +1,18 @@
 //! What is attached where, under which numbers: the probes of a file come when a process runs it, and go
 //! with the last one.
 
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
+use std::path::Path;
 
 use super::file::{Content, File, FileId, Mapped, Version};
 use super::lease::Lease;
 use super::numbered::{self, Numbered};
-use super::{Functions, Reach};
+use super::tell::list;
+use super::{Functions, Reach, rewritten};
+use crate::discover::process;
 use crate::event::ids::{SiteNo, Tgid};
+use crate::function::FunctionNo;
 use crate::function::numbers::Numbers;
 use crate::inspect::regular;
 use crate::inspect::runtime::Goroutines;
@@ -76,6 +81,10 @@ impl Functions {
                 (None, Some(tgid.0))
             }
         };
+        if let Err(error) = self.spare_rewritten(tgid, module, sites, scope) {
+            tracing::warn!(module = name, %error, "functions are not probed");
+            return;
+        }
         let (link, refused) = match self.probes.attach_set(sites, &open, scope) {
             Ok(attached) => attached,
             Err(error) => {
@@ -97,6 +106,45 @@ impl Functions {
             _ => self.probes.detach(link),
         }
         tracing::info!(module = name, pid = tgid.0, "functions are probed");
+    }
+
+    /// Takes out the functions that a process has changed which is about to have probes.
+    fn spare_rewritten(
+        &mut self,
+        tgid: Tgid,
+        module: &Mapped,
+        sites: SitesNo,
+        scope: Option<u32>,
+    ) -> Result<(), FunctionError> {
+        let places = self.probes.places(sites);
+        let proc = Path::new("/proc");
+        let mut concerned = vec![tgid];
+        if scope.is_none() && module.is_executable {
+            // Whoever runs it has them, traced or not.
+            let runs = |other: &Tgid| {
+                let exe = process::directory(proc, *other).join("exe");
+                *other != tgid && FileId::of(&exe) == Some(module.id)
+            };
+            concerned.extend(process::all(proc).unwrap_or_default().into_iter().filter(runs));
+        }
+        let mut changed = HashSet::new();
+        for tgid in concerned {
+            changed.extend(rewritten::functions(proc, tgid, module, &places));
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let numbered = self.files.get(&module.id).and_then(File::numbered);
+        let sorted: BTreeSet<FunctionNo> = changed.iter().copied().collect();
+        let names = sorted.into_iter().filter_map(|function| numbered?.name(function));
+        tracing::warn!(
+            module = module.name,
+            pid = tgid.0,
+            functions = changed.len(),
+            "not probed, because in memory they are not what they are in the file: {}",
+            list(names)
+        );
+        self.probes.take_out(sites, &changed)
     }
 
     fn detach_alone(&mut self, id: FileId) {

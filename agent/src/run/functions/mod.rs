@@ -12,6 +12,7 @@ mod foretold;
 mod lease;
 mod looks;
 mod numbered;
+mod rewritten;
 mod spared;
 mod tell;
 mod wishes;
