@@ -260,6 +260,10 @@ pub struct Socket {
     pub role: Option<Role>,
     /// Whether bytes are known to have moved over it before it was seen.
     pub is_older: bool,
+    /// TCP sequence numbers of the first byte to be read and to be written, where they are known.
+    pub from: [Option<u32>; 2],
+    /// The number of the first operation that is told.
+    pub op: u32,
 }
 
 /// Which end of a connection a socket is.
@@ -370,28 +374,30 @@ pub fn decode(record: &[u8]) -> Result<(Position, Event<'_>), DecodeError> {
     let flags = header[1];
     let position = Position { cpu: u16_at(header, 2), seq: u32_at(header, 4) };
     let at = MonoNs(u64_at(header, 8));
-    let event = match kind {
-        kind::IO => Event::Io(io(at, flags, body).ok_or(short)?),
-        kind::SOCKET => Event::Socket(socket(at, flags, body).ok_or(short)?),
-        kind::LISTEN => Event::Listen(socket(at, flags, body).ok_or(short)?),
+    // Put together where it is returned: events are large, and most records are operations.
+    match kind {
+        kind::IO => io(position, at, flags, body).ok_or(short),
+        kind::SOCKET => Ok((position, Event::Socket(socket(at, flags, body).ok_or(short)?))),
+        kind::LISTEN => Ok((position, Event::Listen(socket(at, flags, body).ok_or(short)?))),
         kind::SHUTDOWN => {
             let (id, last) = end(flags, body).ok_or(short)?;
-            Event::Shutdown { id, at, last }
+            Ok((position, Event::Shutdown { id, at, last }))
         }
         kind::CLOSE => {
             let (id, last) = end(flags, body).ok_or(short)?;
-            Event::Closed { id, at, held: flags & socket_flags::HELD != 0, last }
+            let held = flags & socket_flags::HELD != 0;
+            Ok((position, Event::Closed { id, at, held, last }))
         }
-        kind::HIT => Event::Hit(hit(at, flags, body).ok_or(short)?),
+        kind::HIT => Ok((position, Event::Hit(hit(at, flags, body).ok_or(short)?))),
         kind::FORK | kind::EXEC | kind::EXIT | kind::THREAD_EXIT | kind::SIGNAL | kind::CGROUP => {
-            process(kind, at, body).ok_or(short)?
+            Ok((position, process(kind, at, body).ok_or(short)?))
         }
-        other => return Err(DecodeError::UnknownKind(other)),
-    };
-    Ok((position, event))
+        other => Err(DecodeError::UnknownKind(other)),
+    }
 }
 
-fn io(at: MonoNs, flags: u8, body: &[u8]) -> Option<Io<'_>> {
+#[inline(always)]
+fn io(position: Position, at: MonoNs, flags: u8, body: &[u8]) -> Option<(Position, Event<'_>)> {
     let (fixed, payload) = body.split_first_chunk::<48>()?;
     let (tgid, tid) = (Tgid(u32_at(fixed, 8)), Tid(u32_at(fixed, 12)));
     let thread = TaskId { tgid, kind: task_kind::THREAD, id: u64::from(tid.0) };
@@ -415,7 +421,7 @@ fn io(at: MonoNs, flags: u8, body: &[u8]) -> Option<Io<'_>> {
     };
     let moved = if matches!(outcome, Outcome::Moved(_)) { len } else { 0 };
     let behind = u32_at(fixed, 32);
-    Some(Io {
+    let io = Io {
         at,
         socket: SocketId(u64_at(fixed, 0)),
         tgid,
@@ -434,7 +440,8 @@ fn io(at: MonoNs, flags: u8, body: &[u8]) -> Option<Io<'_>> {
         nonblocking: flags & io_flags::NONBLOCKING != 0,
         over: flags & io_flags::OVER != 0,
         outcome,
-    })
+    };
+    Some((position, Event::Io(io)))
 }
 
 fn behalf(fixed: &[u8; 48]) -> Behalf {
@@ -470,7 +477,11 @@ fn hit(at: MonoNs, flags: u8, body: &[u8]) -> Option<Hit<'_>> {
 }
 
 fn socket(at: MonoNs, flags: u8, body: &[u8]) -> Option<Socket> {
-    let fixed = body.first_chunk::<56>()?;
+    let (fixed, from) = body.split_first_chunk::<56>()?;
+    // Recordings of before there was one end here.
+    let from = from.first_chunk::<8>();
+    let op = from.filter(|_| u16_at(fixed, 52) == family::UNIX).map_or(0, |from| u32_at(from, 0));
+    let from = from.filter(|_| flags & socket_flags::FROM != 0);
     let local = ip_at(fixed, 16);
     let remote = ip_at(fixed, 32);
     let (local, remote) = match u16_at(fixed, 52) {
@@ -486,6 +497,8 @@ fn socket(at: MonoNs, flags: u8, body: &[u8]) -> Option<Socket> {
         remote,
         role: role(flags),
         is_older: flags & socket_flags::OLDER != 0,
+        from: from.map_or([None; 2], |from| [0, 4].map(|at| Some(u32_at(from, at)))),
+        op,
     })
 }
 

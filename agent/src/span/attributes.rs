@@ -200,6 +200,11 @@ impl Attributes {
         self.len += others.len;
     }
 
+    /// Makes room for this many bytes more, encoded, and no others.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.encoded.reserve_exact(bytes);
+    }
+
     /// Forgets all of them, keeps the memory.
     pub fn clear(&mut self) {
         self.encoded.clear();

@@ -16,6 +16,10 @@ use crate::protocol::{Direction, ExchangeNo};
 /// Most sockets kept; for more, old ones are forgotten and counted. Tests come to the bound sooner.
 const SOCKETS_MAX: usize = if cfg!(any(test, feature = "fuzzing")) { 64 } else { 1 << 18 };
 
+/// Of how many sockets the memory is kept for those to come, and what waited on each of them at most.
+const SPARES: usize = 1 << 10;
+const SPARE_EXCHANGES: usize = 8;
+
 /// One end of a stream.
 #[derive(Debug)]
 pub(super) struct SocketState {
@@ -34,6 +38,8 @@ pub(super) struct SocketState {
     pub(super) is_older: bool,
     /// What its requests say alike.
     pub(super) standing: Standing,
+    /// Its bytes have no sequence numbers of TCP's that are known: a Unix stream, MPTCP, kernel TLS.
+    pub(super) is_unnumbered: bool,
     /// Sequence number of the next byte, by direction.
     pub(super) expected: [Option<u32>; 2],
     /// When bytes last moved, by direction.
@@ -152,10 +158,19 @@ fn end_key(local: Address, remote: Address, netns: u32) -> EndKey {
     EndKey { local, remote, ports, netns, is_unix }
 }
 
+/// What a socket has had memory for. The last that was freed is nearest to the processor.
+#[derive(Debug, Default)]
+struct Spare {
+    connection: Box<Connection>,
+    standing: Standing,
+    exchanges: VecDeque<(ExchangeNo, ExchangeKey)>,
+}
+
 /// All sockets.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     states: SlotMap<SocketKey, SocketState>,
+    spares: Vec<Spare>,
     by_id: HashMap<SocketId, SocketKey, foldhash::fast::RandomState>,
     by_end: HashMap<EndKey, SocketKey, foldhash::fast::RandomState>,
     /// Unix sockets by their own address.
@@ -225,9 +240,13 @@ impl Sockets {
 
     /// Adds a socket and finds its other end.
     pub(super) fn add(&mut self, socket: &Socket) {
-        let Socket { id, tgid, netns, local, remote, role, is_older, .. } = *socket;
+        let Socket { id, tgid, netns, local, remote, role, is_older, from, op, .. } = *socket;
         let other_end = end_key(remote, local, netns);
         let peer = self.by_end.get(&other_end).copied().filter(|_| is_known(local, remote));
+        let Spare { mut connection, mut standing, exchanges } =
+            self.spares.pop().unwrap_or_default();
+        connection.begin_anew(new_connection(role, is_older));
+        standing.begin_anew();
         let key = self.states.insert(SocketState {
             id,
             tgid,
@@ -235,15 +254,16 @@ impl Sockets {
             local,
             remote,
             peer,
-            connection: Some(Box::new(connection(role, is_older))),
+            connection: Some(connection),
             is_older,
             watched: false,
-            standing: Standing::default(),
-            expected: [None; 2],
+            standing,
+            is_unnumbered: matches!(local, Address::Unix(_)),
+            expected: from,
             last_moved: [MonoNs::default(); 2],
-            next_op: 0,
+            next_op: op,
             touched: socket.at,
-            exchanges: VecDeque::new(),
+            exchanges,
             last_begun: None,
             open: 0,
             unjoined: 0,
@@ -289,7 +309,16 @@ impl Sockets {
     /// Forgets a socket.
     pub(super) fn remove(&mut self, key: SocketKey) {
         self.unlink(key);
-        self.states.remove(key);
+        let Some(SocketState { connection: Some(connection), standing, mut exchanges, .. }) =
+            self.states.remove(key)
+        else {
+            return;
+        };
+        let is_small = exchanges.capacity() <= SPARE_EXCHANGES && connection.is_small();
+        if is_small && self.spares.len() < SPARES {
+            exchanges.clear();
+            self.spares.push(Spare { connection, standing, exchanges });
+        }
     }
 
     /// Unix sockets of a process: no event tells when they close.
@@ -306,7 +335,7 @@ impl Sockets {
 
 /// Of a connection that was there before, only the accepting end is sure to be the server: what
 /// looks like a request in the other direction is the content of a response.
-fn connection(role: Option<Role>, is_older: bool) -> Connection {
+fn new_connection(role: Option<Role>, is_older: bool) -> Connection {
     let limits = Limits::default();
     match (is_older, role) {
         (false, _) => Connection::new(limits),

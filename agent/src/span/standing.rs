@@ -169,6 +169,11 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Forgets what it knew, for another connection; keeps the memory.
+    pub(super) fn begin_anew(&mut self) {
+        (self.saying, self.kind) = (None, None);
+    }
+
     /// Takes in what a request says of its connection, whose ends stay what they are.
     pub(super) fn learn(
         &mut self,
@@ -182,7 +187,7 @@ impl Standing {
         let ends = ends();
         let server = if words.kind == Kind::Client { ends.peer } else { ends.local };
         if self.kind.replace(words.kind) != Some(words.kind) {
-            self.peer = peer(words.kind, ends.peer);
+            describe_peer(&mut self.peer, words.kind, ends.peer);
         }
         self.saying = Some(sayings.find(words, server));
     }
@@ -206,9 +211,10 @@ impl Standing {
     }
 }
 
-fn peer(kind: Kind, peer: Option<SocketAddr>) -> Attributes {
+fn describe_peer(attributes: &mut Attributes, kind: Kind, peer: Option<SocketAddr>) {
+    attributes.clear();
     // Room for an address of IPv4, and no more for each of many connections than they need.
-    let mut attributes = Attributes::with_capacity(PEER_BYTES);
+    attributes.reserve(PEER_BYTES);
     match peer {
         Some(peer) => {
             let keys: &[&str] = match kind {
@@ -220,7 +226,6 @@ fn peer(kind: Kind, peer: Option<SocketAddr>) -> Attributes {
         }
         None => attributes.text("network.transport", "unix"),
     }
-    attributes
 }
 
 /// Room for the address of a peer by IPv4, encoded.

@@ -19,6 +19,7 @@ mod request_line;
 mod tests;
 
 use std::collections::VecDeque;
+use std::mem;
 
 use super::{Direction, End, Event, ExchangeNo, Segment};
 use chunked::Chunked;
@@ -36,6 +37,9 @@ pub struct Limits {
     /// Most requests without a response; of a peer that sends more, later ones are not followed.
     pub outstanding: u32,
 }
+
+/// At most so many requests without a response are few.
+const FEW: usize = 8;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -132,6 +136,18 @@ impl Connection {
             connection.evidence = Evidence::Proved;
         }
         connection
+    }
+
+    /// Becomes another connection; keeps the memory.
+    pub fn begin_anew(&mut self, other: Self) {
+        let mut outstanding = mem::take(&mut self.outstanding);
+        outstanding.clear();
+        *self = Self { outstanding, ..other };
+    }
+
+    /// Whether few requests have ever waited on it at one time.
+    pub fn is_small(&self) -> bool {
+        self.outstanding.capacity() <= FEW
     }
 
     /// Takes in one operation.

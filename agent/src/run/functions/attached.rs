@@ -14,6 +14,7 @@ use crate::discover::process;
 use crate::event::ids::{SiteNo, Tgid};
 use crate::function::FunctionNo;
 use crate::function::numbers::Numbers;
+use crate::inspect::regular;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::probe::function::{FunctionError, Need, SitesNo};
@@ -38,12 +39,22 @@ impl Functions {
         if file.everywhere.is_some() || matches!(file.content, Content::Nothing) {
             return;
         }
-        if Version::of(&module.open) != Some(file.version) {
-            // Unless it is only gone with its process.
-            if module.open.exists() {
+        // Gone with its process.
+        let Ok(open) = regular::must_open(&module.open) else { return };
+        // Before it is compared: from here on it stays as it is.
+        let lease = match reach {
+            Reach::Everywhere => open.try_clone().and_then(Lease::take),
+            Reach::Alone => Err(std::io::ErrorKind::Unsupported.into()),
+        };
+        let now = open.metadata().map(|now| (FileId::from(&now), Version::from(&now)));
+        match now {
+            Ok((id, version)) if id == module.id && version == file.version => {}
+            // Its process has another program by now, or is another one.
+            Ok((id, _)) if id != module.id => return,
+            _ => {
                 tracing::warn!(module = name, "not probed: the file has changed while it runs");
+                return;
             }
-            return;
         }
         let goroutines = self.processes.get(&tgid).and_then(|process| process.goroutines);
         let sites = match self.sites(module, goroutines, announce) {
@@ -53,10 +64,6 @@ impl Functions {
                 tracing::warn!(module = name, %error, "functions are not probed");
                 return;
             }
-        };
-        let lease = match reach {
-            Reach::Everywhere => std::fs::File::open(&module.open).and_then(Lease::take),
-            Reach::Alone => Err(std::io::ErrorKind::Unsupported.into()),
         };
         let (lease, scope) = match lease {
             Ok(lease) => {
@@ -78,7 +85,7 @@ impl Functions {
             tracing::warn!(module = name, %error, "functions are not probed");
             return;
         }
-        let (link, refused) = match self.probes.attach_set(sites, &module.open, scope) {
+        let (link, refused) = match self.probes.attach_set(sites, &open, scope) {
             Ok(attached) => attached,
             Err(error) => {
                 tracing::warn!(module = name, %error, "functions are not probed");
