@@ -176,6 +176,12 @@ pub(crate) fn tracer(proc: &Path, tgid: Tgid) -> Option<String> {
     Some(comm.unwrap_or_default())
 }
 
+/// Whether the CPU keeps a process's return addresses a second time, as far as its first thread tells.
+pub(crate) fn has_shadow_stack(proc: &Path, tgid: Tgid) -> bool {
+    let status = text(&proc.join(tgid.0.to_string()), tgid, "status");
+    status.is_ok_and(|status| Status(&status).has_shadow_stack())
+}
+
 /// When the process that has this id now started, in clock ticks since boot; `None` if none has it.
 pub fn start_ticks(proc: &Path, tgid: Tgid) -> Option<u64> {
     stat(&proc.join(tgid.0.to_string()), tgid).ok().map(|stat| stat.start_ticks)

@@ -68,6 +68,12 @@ impl<'a> Status<'a> {
     pub(crate) fn tracer(self) -> Option<Tgid> {
         self.field("TracerPid")?.parse().ok().filter(|tracer| *tracer != 0).map(Tgid)
     }
+
+    /// Whether the CPU keeps its return addresses a second time (x86's shadow stack, Linux 6.6).
+    pub(crate) fn has_shadow_stack(self) -> bool {
+        let features = self.field("x86_Thread_features").unwrap_or_default();
+        features.split_whitespace().any(|feature| feature == "shstk")
+    }
 }
 
 /// A variable of `/proc/PID/environ` that is not empty.
@@ -120,6 +126,9 @@ mod tests {
         assert_eq!((status.inner_pid(), status.code_kib()), (Some(1), Some(42)));
         assert_eq!((status.has_memory(), status.tracer()), (false, None));
         assert_eq!(Status("TracerPid:\t9\n").tracer(), Some(Tgid(9)));
+        assert!(Status("x86_Thread_features:\tshstk wrss \n").has_shadow_stack());
+        let locked = "x86_Thread_features:\t\nx86_Thread_features_locked:\tshstk \n";
+        assert!(!Status(locked).has_shadow_stack() && !status.has_shadow_stack());
         assert_eq!(Status("NStgid:\t9\nVmSizes:\t9 kB\n").owner(), None);
         assert_eq!(Status(&format!("VmExe: {0} kB\nVmLib: {0} kB", u64::MAX)).code_kib(), None);
     }

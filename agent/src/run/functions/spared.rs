@@ -17,6 +17,9 @@ pub(super) enum Spared {
     Libraries,
     /// The process moves its own code.
     Executable,
+    /// The CPU checks its returns against a second stack, on which the kernel need not put the address when it
+    /// acts a `call` that has a probe.
+    Shadowed,
     /// A debugger holds it: where there is a probe, the kernel takes its breakpoints for that, and it never
     /// stops.
     Everything,
@@ -44,6 +47,9 @@ impl Spared {
         if tracer.is_some_and(|name| !NO_DEBUGGERS.contains(&name.as_str())) {
             return Self::Everything;
         }
+        if process::has_shadow_stack(proc, tgid) {
+            return Self::Shadowed;
+        }
         let Ok(facts) = process::read(proc, tgid) else { return Self::default() };
         Self::of_command(&Begun {
             executable: &facts.exe,
@@ -67,6 +73,10 @@ impl Spared {
                 "its executable is not probed: it moves its own code into large pages, and would end by the \
                  probes that it takes along"
             ),
+            Self::Shadowed => tracing::warn!(
+                pid = tgid.0,
+                "not probed: its returns are checked against a shadow stack, which calls with probes may miss"
+            ),
             Self::Everything => tracing::warn!(
                 pid = tgid.0,
                 "not probed: a debugger holds it, and would not stop at its breakpoints where probes are"
@@ -80,7 +90,7 @@ impl Spared {
             Self::Nothing => false,
             Self::Libraries => !is_executable,
             Self::Executable => is_executable,
-            Self::Everything => true,
+            Self::Shadowed | Self::Everything => true,
         }
     }
 }
