@@ -13,6 +13,7 @@ use remora_tests::{Scratch, is_root};
 /// What the programs said, and what the agent did.
 struct Played {
     told: Vec<String>,
+    /// Kinds and paths of requests of which something was moved unseen.
     lost: BTreeSet<String>,
     /// By the path of a call: that of the request for whose sake it was made.
     within: BTreeMap<String, String>,
@@ -32,7 +33,11 @@ fn play(source: &str, command: &mut Command) -> Played {
         let line = program.line();
         match line.split(' ').collect::<Vec<_>>()[..] {
             ["told", _shape, ref did @ ..] => told.push(did.join(" ")),
-            ["lost", _shape, path] => drop(lost.insert(path.to_owned())),
+            ["lost", _shape, by, kind, path] => {
+                if by == "any" || by == source {
+                    lost.insert(format!("{kind} {path}"));
+                }
+            }
             ["within", _shape, path, server] => {
                 drop(within.insert(path.to_owned(), server.to_owned()));
             }
@@ -57,12 +62,16 @@ fn path(span: &Span) -> &str {
     }
 }
 
+fn kind(span: &Span) -> &'static str {
+    if span.kind == SERVER { "server" } else { "client" }
+}
+
 /// A span as the programs tell of it.
 fn line(span: &Span) -> String {
     let number = |key: &str| span.int(key).map_or("-".to_owned(), |number| number.to_string());
     format!(
         "{} {} {} {} {} {}/{} {}",
-        if span.kind == SERVER { "server" } else { "client" },
+        kind(span),
         span.resource["process.pid"],
         span.text("http.request.method"),
         path(span),
@@ -85,14 +94,14 @@ fn faults(played: &Played) -> Vec<String> {
             None => faults.push(format!("said but not so: {said}")),
         }
         let lost = span.int("remora.lost").is_some();
-        if lost != (span.kind == SERVER && played.lost.contains(path(span))) {
+        if lost != played.lost.contains(&format!("{} {}", kind(span), path(span))) {
             faults.push(format!("lost: {lost}: {said}"));
         }
-        let (kind, of) = match span.kind {
+        let (far, of) = match span.kind {
             SERVER => (CLIENT, path(span)),
             _ => (SERVER, played.within.get(path(span)).map_or("-", String::as_str)),
         };
-        let parent = spans.iter().find(|other| other.kind == kind && self::path(other) == of);
+        let parent = spans.iter().find(|other| other.kind == far && self::path(other) == of);
         let parent = parent.map(|parent| parent.id.as_str());
         // Of what a process does for itself not everything can be known.
         let may_be_unknown = span.kind == CLIENT && span.parent.is_none();

@@ -5,7 +5,7 @@ import socket
 import struct
 import tempfile
 
-from kit import IPPROTO_MPTCP, LIBC, ask, both, connect, fork, head, listen, message, pipelined_asks
+from kit import IPPROTO_MPTCP, LIBC, ask, both, connect, fork, head, listen, lost, message, pipelined_asks
 from kit import port_of, request, response, serve, shape, tell, wait
 
 
@@ -345,4 +345,33 @@ def abstract():
     wait(fork(server), fork(client))
     listener.close()
 
+
+
+
+def splice_out(sock, left):
+    """Moves bytes from a socket through a pipe, which no source sees."""
+    out, into = os.pipe()
+    while left:
+        moved = os.splice(sock.fileno(), into, left)
+        left -= moved
+        while moved:
+            moved -= len(os.read(out, moved))
+
+
+@shape
+def splice_from_an_answer():
+    """That it was whole is known where splice(2) is seen, or when another one is read."""
+
+    def client(port):
+        sock = connect(port)
+        for number in range(2):
+            sock.sendall(request(f"/spliced/{number}"))
+            head(sock, lambda: sock.recv(1))
+            splice_out(sock, len(BODY))
+            lost("client", f"/spliced/{number}", "socket")
+            tell("client", f"/spliced/{number}", 200, 0, len(BODY), port)
+        lost("client", "/spliced/2", "socket")
+        ask(sock, "/spliced/2")
+
+    both(listen(), lambda sock: (serve(sock, 2, BODY), serve(sock)), client)
 

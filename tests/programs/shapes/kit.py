@@ -23,8 +23,8 @@ def tell(kind, path, status, sent, received, port, pid=None, method="GET"):
     os.write(1, line.encode())
 
 
-def lost(path):
-    os.write(1, f"lost {SHAPE} {path}\n".encode())
+def lost(kind, path, source="any"):
+    os.write(1, f"lost {SHAPE} {source} {kind} {path}\n".encode())
 
 
 def within(path, server):

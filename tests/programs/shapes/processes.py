@@ -317,7 +317,7 @@ def answered_by_a_stranger():
         message(sock)
         sock.sendall(response())
         for number in (1, 2):
-            lost(f"/stranger-answers/{number}")
+            lost("server", f"/stranger-answers/{number}")
             tell("server", f"/stranger-answers/{number}", "-", 0, "-", port_of(sock))
 
     both(listen(), server, pipelined_asks(["/stranger-answers/1", "/stranger-answers/2"]))
