@@ -172,6 +172,8 @@ pub mod socket_flags {
     /// In a [`kind::SHUTDOWN`](super::kind::SHUTDOWN) or [`kind::CLOSE`](super::kind::CLOSE): the process
     /// has closed the socket, and [`Socket::tgid`](super::Socket::tgid) says how far it had read.
     pub const READ_TO: u8 = 1 << 4;
+    /// In a [`kind::SOCKET`](super::kind::SOCKET): [`Socket::from`](super::Socket::from) is known.
+    pub const FROM: u8 = READ_TO;
     /// As [`READ_TO`], and [`Socket::netns`](super::Socket::netns) says how far it had written.
     pub const WRITTEN_TO: u8 = 1 << 5;
     /// As [`READ_TO`]: bytes had been read from the socket since it was there (more than four), whoever
@@ -218,6 +220,9 @@ pub struct Socket {
     pub family: u16,
     /// Reserved, zero.
     pub pad: u16,
+    /// TCP sequence numbers of the first byte to be read, and to be written, that this agent tells of, if
+    /// flagged so. For Unix sockets the first is the number of the first operation.
+    pub from: [u32; 2],
 }
 
 /// Longest executable path kept in a [`Process`].
@@ -338,7 +343,7 @@ pub mod counter {
 const _: () = {
     assert!(size_of::<Header>() == 16);
     assert!(size_of::<Io>() == 64);
-    assert!(size_of::<Socket>() == 72);
+    assert!(size_of::<Socket>() == 80);
     assert!(size_of::<Process>() == 40 + PATH_BYTES);
     assert!(size_of::<Selected>() == 32);
     assert!(align_of::<Io>() == 8 && align_of::<Socket>() == 8 && align_of::<Process>() == 8);

@@ -24,3 +24,15 @@ pub fn swap(value: *mut u64, new: u64) -> u64 {
     };
     word
 }
+
+/// Puts `new` into a word that others may change, if that is `old`; what it was.
+#[allow(dead_code, reason = "of one of the two objects")]
+#[inline(always)]
+pub fn exchange_if(value: *mut u64, old: u64, new: u64) -> u64 {
+    let mut word = old;
+    // SAFETY: an aligned word of a map value, alive while the program runs.
+    unsafe {
+        asm!("r0 = cmpxchg_64({value} + 0, r0, {new})", value = in(reg) value, new = in(reg) new, inout("r0") word)
+    };
+    word
+}

@@ -72,6 +72,8 @@ pub struct Scratch {
     pub walk: Walk,
     /// For whom the operation is; here for the same reason.
     pub behalf: Behalf,
+    /// What was found of nginx's clients.
+    pub clients: [Client; CLIENT_SLOTS],
     /// The record's fixed part.
     pub io: Io,
     /// Its payload; twice the maximum, so that the verifier accepts `offset + length`.
@@ -137,14 +139,41 @@ pub struct Walk {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Behalf {
-    /// What epoll keeps of the socket that is sent to: see [`watched`](crate::descriptor::watched).
-    pub watched: u64,
+    /// The file of the socket that is sent to.
+    pub file: u64,
+    /// Where nginx keeps what it knows of that connection; 0 if that is still to be found.
+    pub connection: u64,
     /// The id of the socket that the request came by.
     pub task: u64,
     /// The position to which nginx has read from that.
     pub task_seq: u32,
     /// `agent_common::nginx_flags`.
     pub task_flags: u32,
+    /// The descriptor that is sent to.
+    pub fd: u32,
+    /// The process.
+    pub tgid: u32,
+}
+
+/// Clients of nginx's that a program remembers on a CPU, by where nginx keeps their connections; a power of two.
+pub const CLIENT_SLOTS: usize = 256;
+
+/// A client of nginx's, whose socket was found.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Client {
+    /// Where nginx keeps what it knows of the connection; 0: nobody was found yet.
+    pub at: u64,
+    /// The file that nginx has the socket by.
+    pub file: u64,
+    /// The socket.
+    pub sock: u64,
+    /// Its id.
+    pub id: u64,
+    /// The process.
+    pub tgid: u32,
+    /// The descriptor.
+    pub fd: u32,
 }
 
 impl Scratch {

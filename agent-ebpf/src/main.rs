@@ -21,6 +21,7 @@ mod offsets;
 mod opaque;
 mod operation;
 mod payload;
+mod places;
 mod process;
 #[expect(dead_code, reason = "what only the other object uses")]
 mod registers;
@@ -135,12 +136,21 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// Hook: `tp_btf/inet_sock_set_state` (5.5, and 5.12 for the helpers used). Tells that a captured
-/// TCP socket closed, or that a process listens. Writes a `Socket` record. A miss costs one storage
-/// lookup a connection.
+/// TCP socket closed, or that a process listens. Writes a `Socket` record. A miss costs one load a
+/// connection.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the tracepoint's typed argument.
     socket::on_state(unsafe { Typed::new(ctx.arg(0)) }, ctx.arg(2));
+    0
+}
+
+/// Hook: `tp_btf/tcp_destroy_sock` (5.5, and 5.12 for what it does). Gives back the place of a captured socket's
+/// state. A miss costs one load a connection.
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+pub fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the tracepoint's typed argument.
+    socket::on_destroy(unsafe { Typed::new(ctx.arg(0)) });
     0
 }
 

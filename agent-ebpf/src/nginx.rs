@@ -16,11 +16,12 @@ use core::ptr;
 
 use agent_common::{counter, nginx_flags, task_kind};
 
-use crate::emit::{self, Behalf, Scratch, Slot};
+use crate::emit::{self, Behalf, CLIENT_SLOTS, Client, Scratch, Slot};
 use crate::offsets::offset;
-use crate::sock::{self, Sock};
+use crate::sock::{self, Found, Sock, State};
+use crate::syscall::NO_DESCRIPTOR;
 use crate::user::{self, Plain};
-use crate::{descriptor, socket};
+use crate::{descriptor, places, socket};
 
 /// The beginning of `ngx_connection_t` (`src/core/ngx_connection.h`), as it was in every version.
 #[repr(C)]
@@ -50,13 +51,20 @@ const SIGNATURE: u32 = 0x5054_5448;
 /// nginx keeps a bit of its own in the lowest one of what it tells epoll (`src/event/modules/`).
 const INSTANCE: u64 = 1;
 
-/// For which request the operation is, as the kind, the number, the flags and the position of a task.
+/// For which request the operation on `fd` is, as the kind, the number, the flags and the position of a task.
 /// If that is not proved, for none that is known; `None` where this kernel does not let it be proved.
 #[inline(always)]
-pub fn behalf<S: Sock>(sock: S, slot: Slot, scratch: &mut Scratch) -> Option<(u8, u64, u8, u32)> {
-    let file = sock.follow(offset!(sk_socket)).follow(offset!(socket_file));
-    let watched = descriptor::watched(file);
-    let asked = Behalf { watched, task: 0, task_seq: 0, task_flags: 0 };
+pub fn behalf<S: Sock>(
+    sock: S,
+    state: &mut State,
+    (tgid, fd): (u32, u32),
+    slot: Slot,
+    scratch: &mut Scratch,
+) -> Option<(u8, u64, u8, u32)> {
+    let file = sock.follow(offset!(sk_socket)).load::<u64>(offset!(socket_file));
+    // What is not used has no descriptor either.
+    let connection = if fd == NO_DESCRIPTOR { 0 } else { state.connection };
+    let asked = Behalf { file, connection, task: 0, task_seq: 0, task_flags: 0, fd, tgid };
     let place = &raw mut scratch.behalf;
     // SAFETY: part of the scratch, alive while the program runs. Volatile, here and below, since the
     // global function finds it by itself.
@@ -67,8 +75,9 @@ pub fn behalf<S: Sock>(sock: S, slot: Slot, scratch: &mut Scratch) -> Option<(u8
         return is_provable.then_some((task_kind::NGINX_REQUEST, 0, 0, 0));
     }
     // SAFETY: as above.
-    let Behalf { task, task_seq, task_flags, .. } = unsafe { ptr::read_volatile(place) };
-    Some((task_kind::NGINX_REQUEST, task, task_flags as u8, task_seq))
+    let found = unsafe { ptr::read_volatile(place) };
+    state.connection = found.connection;
+    Some((task_kind::NGINX_REQUEST, found.task, found.task_flags as u8, found.task_seq))
 }
 
 /// Fills in the rest of what this scratch says about an operation; 0 if it cannot be proved. Global,
@@ -80,43 +89,105 @@ extern "C" fn nginx_request(slot: u32, is_typed: u32) -> u32 {
     let place = &raw mut scratch.behalf;
     // SAFETY: part of the scratch, alive while the program runs.
     let asked = unsafe { ptr::read_volatile(place) };
-    let Some(found) = find(asked.watched, is_typed != 0) else { return 0 };
+    let Some(found) = find(asked, is_typed != 0, scratch) else { return 0 };
     // SAFETY: as above.
     unsafe { ptr::write_volatile(place, found) };
     1
 }
 
+/// The connection that is sent to. nginx keeps it at one place as long as it has the socket: where epoll said
+/// once is right as long as it has the descriptor that is sent to, which no other one can have.
 #[inline(always)]
-fn find(watched: u64, is_typed: bool) -> Option<Behalf> {
-    let (fd, told) = descriptor::told_to_epoll(watched)?;
-    let upstream: Connection = user::read(told & !INSTANCE)?;
-    if upstream.fd != fd {
-        return None;
+fn upstream(asked: &Behalf) -> Option<(u64, Connection)> {
+    if asked.connection != 0
+        && let Some(connection) = user::read::<Connection>(asked.connection)
+        && connection.fd == asked.fd
+    {
+        return Some((asked.connection, connection));
     }
+    let file = Found::new(asked.file as *const u8, 0);
+    let (fd, told) = descriptor::told_to_epoll(descriptor::watched(file))?;
+    let at = told & !INSTANCE;
+    let connection: Connection = user::read(at)?;
+    if connection.fd == fd { Some((at, connection)) } else { None }
+}
+
+#[inline(always)]
+fn find(asked: Behalf, is_typed: bool, scratch: &mut Scratch) -> Option<Behalf> {
+    let (connection, upstream) = upstream(&asked)?;
     let request: Request = user::read(upstream.data)?;
     if request.signature != SIGNATURE {
         return None;
     }
     let client: Connection = user::read(request.connection)?;
     let file = descriptor::file(client.fd)?;
-    let (fd, told) = descriptor::told_to_epoll(descriptor::watched(file))?;
-    if client.fd != fd || told & !INSTANCE != request.connection {
-        return None;
-    }
-    // Not asked whether it is a socket: nginx waits for clients on nothing else, and anything else
-    // has no id.
-    let sock = file.follow(offset!(file_private_data)).follow(offset!(socket_sk));
-    let task = sock::id_of(sock, is_typed)?;
+    let asked_for = Client {
+        at: request.connection,
+        file: file.address(),
+        sock: 0,
+        id: 0,
+        tgid: asked.tgid,
+        fd: client.fd,
+    };
+    let Client { sock, id: task, .. } = match remembered(&asked_for, is_typed, scratch) {
+        Some(client) => client,
+        None => proved(asked_for, file, is_typed, scratch)?,
+    };
     let mut task_flags = 0;
     let mut task_seq = 0;
     if client.data == upstream.data {
         task_flags |= nginx_flags::CURRENT;
     }
-    if let Some(seq) = socket::read_to(sock) {
+    if let Some(seq) = socket::read_to(Found::new(sock as *const u8, 0)) {
         task_flags |= nginx_flags::SEQ;
         task_seq = seq;
     }
-    Some(Behalf { watched: 0, task, task_seq, task_flags: u32::from(task_flags) })
+    Some(Behalf { connection, task, task_seq, task_flags: u32::from(task_flags), ..asked })
+}
+
+/// The client as it was proved before, if its descriptor leads to the same socket: it is the same file, and not
+/// another one in the memory of that, since the socket is still there and has not been closed.
+#[inline(always)]
+fn remembered(asked_for: &Client, is_typed: bool, scratch: &mut Scratch) -> Option<Client> {
+    // SAFETY: a part of this CPU's scratch for this program, alive while the program runs. Volatile, so that it is
+    // read as it is compared.
+    let known = unsafe { ptr::read_volatile(slot_of(asked_for.at, scratch)) };
+    let is_same = known.at == asked_for.at
+        && known.file == asked_for.file
+        && known.tgid == asked_for.tgid
+        && known.fd == asked_for.fd;
+    // Only what has a place is known to be still there.
+    if !is_typed || !is_same || places::of(known.id).is_none() {
+        return None;
+    }
+    let sock = Found::new(known.sock as *const u8, 0);
+    if sock.load::<u64>(offset!(sk_socket)) == 0 { None } else { Some(known) }
+}
+
+/// The client, if its connection is where epoll says it is.
+#[inline(always)]
+fn proved(asked_for: Client, file: Found, is_typed: bool, scratch: &mut Scratch) -> Option<Client> {
+    let (fd, told) = descriptor::told_to_epoll(descriptor::watched(file))?;
+    if asked_for.fd != fd || told & !INSTANCE != asked_for.at {
+        return None;
+    }
+    // Not asked whether it is a socket: nginx waits for clients on nothing else, and anything else
+    // has no id.
+    let sock = file.follow(offset!(file_private_data)).follow(offset!(socket_sk));
+    let id = sock::id_of(sock, is_typed)?;
+    let client = Client { sock: sock.address(), id, ..asked_for };
+    // SAFETY: as in `remembered`.
+    unsafe { ptr::write_volatile(slot_of(client.at, scratch), client) };
+    Some(client)
+}
+
+/// Where the client is remembered whose connection is kept there.
+#[inline(always)]
+fn slot_of(at: u64, scratch: &mut Scratch) -> *mut Client {
+    // nginx has them in an array, so the low bits of where it has them are much alike.
+    let hash = at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    // SAFETY: less than the array's length.
+    unsafe { scratch.clients.as_mut_ptr().add(hash as usize & (CLIENT_SLOTS - 1)) }
 }
 
 // SAFETY: three words and two of half the size.

@@ -135,6 +135,10 @@ pub struct Offsets {
     pub group_node: u32,
     /// `kernfs_node.name`
     pub node_name: u32,
+    /// `inet_sock.inet_sport`
+    pub inet_sport: u32,
+    /// `sock.__sk_common.skc_flags`
+    pub skc_flags: u32,
 }
 
 /// Overridden at load time.
@@ -203,6 +207,8 @@ pub static OFFSETS: Offsets = Offsets {
     group_state: 0,
     group_node: 0,
     node_name: 0,
+    inet_sport: 0,
+    skc_flags: 0,
 };
 
 /// Reads one offset. Volatile, because the compiler must not fold the zero it sees here; the

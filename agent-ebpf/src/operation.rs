@@ -136,7 +136,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
     let is_goroutine = kind == task_kind::GOROUTINE;
     // Every method that anybody uses begins with a capital letter, and so does every answer.
     if (is_nginx || is_goroutine) && copied > 0 && scratch.first_byte().is_ascii_uppercase() {
-        let asks = way == Way::Outbound && !socket::is_accepted(sock);
+        let asks = way == Way::Outbound && state.accepted == 0;
         if is_goroutine && (asks || state.asks != 0) {
             let caller = nethttp::caller(g, &selected, fd);
             state.asks = u16::from(asks && matches!(caller, Caller::Unknown));
@@ -146,7 +146,7 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
                 emit::count(counter::GO_UNPROVED);
             }
         } else if is_nginx && asks {
-            if let Some(behalf) = nginx::behalf(sock, slot, scratch) {
+            if let Some(behalf) = nginx::behalf(sock, state, (tgid, fd), slot, scratch) {
                 (kind, task, task_flags, task_seq) = behalf;
             }
         }

@@ -13,8 +13,8 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::LruHashMap;
 
-use crate::emit;
 use crate::offsets::{self, offset};
+use crate::{emit, places};
 
 /// What is kept with a socket.
 #[repr(C)]
@@ -22,17 +22,64 @@ use crate::offsets::{self, offset};
 pub struct State {
     /// Unique while the agent runs.
     pub id: u64,
-    /// Inode of the socket for which this was made, where the kernel does not remove it with it.
-    inode: u64,
+    /// Where nginx keeps what it knows of its connection to another server, if that has been found.
+    pub connection: u64,
     /// Operations so far, lost ones included.
     op: u32,
-    /// Whether its `Socket` record was written.
-    pub told: u16,
+    /// For which process its `Socket` record was written, if it was.
+    pub told: u32,
+    /// Whether a peer is known to have connected to it, as far as that was known when it was told.
+    pub accepted: u16,
     /// Whether a request was written by it, and it was not known yet for whom.
     pub asks: u16,
+    /// Zero: two of these are a line of memory.
+    pad: u64,
 }
 
+/// What is kept for a [`Found`] one.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FoundState {
+    pub state: State,
+    /// Inode of the socket for which this was made, since the kernel does not remove it with it.
+    inode: u64,
+}
+
+/// Connections of one socket are told apart above what its first id has, which is the kernel's cookie: that
+/// counts sockets, and does not come so far.
+const NEXT_CONNECTION: u64 = 1 << 48;
+
 impl State {
+    const fn fresh(id: u64) -> Self {
+        Self { id, connection: 0, op: 0, told: 0, accepted: 0, asks: 0, pad: 0 }
+    }
+
+    /// Forgets everything but whose it is.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        *self = Self::fresh(self.id);
+    }
+
+    /// What follows is another connection's.
+    #[inline(always)]
+    pub fn renew(&mut self) {
+        if self.told != 0 {
+            *self = Self::fresh(self.id.wrapping_add(NEXT_CONNECTION));
+        }
+    }
+
+    /// Whether an id is that of a connection of the socket with this cookie.
+    #[inline(always)]
+    pub fn is_of(id: u64, cookie: u64) -> bool {
+        (id ^ cookie) & (NEXT_CONNECTION - 1) == 0
+    }
+
+    /// The number of the next operation.
+    #[inline(always)]
+    pub fn op(&self) -> u32 {
+        self.op
+    }
+
     /// Numbers an operation.
     #[inline(always)]
     pub fn next_op(&mut self) -> u32 {
@@ -42,14 +89,26 @@ impl State {
     }
 }
 
-/// Freed by the kernel with the socket.
+impl FoundState {
+    /// Whether the socket that it was made for is no longer at this address. Memory of a socket that
+    /// was freed may still look like it: then it is not gone yet.
+    #[inline(always)]
+    pub fn is_gone(&self, at: u64) -> bool {
+        let file =
+            Found::new(at as *const u8, 0).follow(offset!(sk_socket)).follow(offset!(socket_file));
+        let inode: u64 = file.follow(offset!(file_inode)).load(offset!(inode_number));
+        self.inode != 0 && self.inode != inode
+    }
+}
+
+/// Freed by the kernel with the socket. Of TCP sockets, those that have no place.
 #[btf_map(name = "SOCKETS")]
 static SOCKETS: SkStorage<State> = SkStorage::new();
 
 /// By address of the socket, for [`Found`] ones. Entries of TCP sockets go when these close; Unix
 /// sockets have no hook for that, so the oldest go when the map is full.
 #[map(name = "SOCKETS_FOUND")]
-static SOCKETS_FOUND: LruHashMap<u64, State> = LruHashMap::with_max_entries(1, 0);
+static SOCKETS_FOUND: LruHashMap<u64, FoundState> = LruHashMap::with_max_entries(1, 0);
 
 const IPPROTO_TCP: u16 = 6;
 
@@ -77,8 +136,9 @@ pub trait Sock: Copy {
     /// which it uses in the context of whatever task is there.
     fn has_file(self) -> bool;
 
-    /// Its state, made if there is none.
-    fn state(self) -> Option<&'static mut State>;
+    /// Its state, made if there is none, and the id of another socket that was told of and was at its address
+    /// before; 0 if none was.
+    fn state(self) -> Option<(&'static mut State, u64)>;
 
     /// Its state, if there is one.
     fn known(self) -> Option<&'static mut State>;
@@ -111,6 +171,34 @@ impl Typed {
         }
         // SAFETY: storage lives as long as the socket, which lives while the program runs.
         Some(unsafe { &mut *state })
+    }
+}
+
+impl Typed {
+    /// The kernel's number of it, which is its state's id; 0 if nobody has asked for that, and it has no state.
+    #[inline(always)]
+    fn cookie(self) -> u64 {
+        self.load::<u64>(offset!(skc_cookie))
+    }
+
+    /// The state of a socket that has no place: made if there is none, at its place if that is free. Not on the
+    /// way of every operation.
+    #[inline(never)]
+    fn seek(self) -> Option<&'static mut State> {
+        if let Some(state) = self.storage(0) {
+            return Some(state);
+        }
+        // SAFETY: typed socket pointer.
+        let cookie = unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) };
+        // Nothing tells the end of others.
+        if self.as_tcp().is_some()
+            && let Some(state) = places::take(cookie)
+        {
+            return Some(state);
+        }
+        let state = self.storage(u64::from(BPF_SK_STORAGE_GET_F_CREATE))?;
+        state.id = cookie;
+        Some(state)
     }
 }
 
@@ -154,22 +242,27 @@ impl Sock for Typed {
     }
 
     #[inline(always)]
-    fn state(self) -> Option<&'static mut State> {
-        let state = self.storage(u64::from(BPF_SK_STORAGE_GET_F_CREATE))?;
-        if state.id == 0 {
-            // SAFETY: typed socket pointer.
-            state.id = unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) };
-        }
-        Some(state)
+    fn state(self) -> Option<(&'static mut State, u64)> {
+        let state = places::of(self.cookie()).or_else(|| self.seek());
+        state.map(|state| (state, 0))
     }
 
     #[inline(always)]
     fn known(self) -> Option<&'static mut State> {
-        self.storage(0)
+        let cookie = self.cookie();
+        if cookie == 0 {
+            return None;
+        }
+        match places::of(cookie) {
+            Some(state) => Some(state),
+            None => self.storage(0),
+        }
     }
 
     #[inline(always)]
-    fn forget(self) {}
+    fn forget(self) {
+        places::give_back(self.cookie());
+    }
 }
 
 /// An address that the program found itself, read with `bpf_probe_read_kernel`.
@@ -191,6 +284,13 @@ impl Found {
     #[inline(always)]
     pub fn is_null(self) -> bool {
         self.at.is_null()
+    }
+
+    #[inline(always)]
+    fn found(self) -> Option<&'static mut FoundState> {
+        let found = SOCKETS_FOUND.get_ptr_mut(&self.address())?;
+        // SAFETY: a map value, whose memory stays a `FoundState` while the program runs.
+        Some(unsafe { &mut *found })
     }
 }
 
@@ -234,30 +334,27 @@ impl Sock for Found {
     }
 
     #[inline(always)]
-    fn state(self) -> Option<&'static mut State> {
+    fn state(self) -> Option<(&'static mut State, u64)> {
         // No two sockets are first seen on one CPU in the same nanosecond.
-        let fresh = || State {
-            id: (emit::now_ns() << 12) | u64::from(emit::cpu() & 0xfff),
+        let fresh = || FoundState {
+            state: State::fresh((emit::now_ns() << 12) | u64::from(emit::cpu() & 0xfff)),
             inode: self.inode,
-            op: 0,
-            told: 0,
-            asks: 0,
         };
-        if let Some(state) = self.known() {
-            if state.inode != self.inode {
-                *state = fresh();
+        if let Some(found) = self.found() {
+            let mut before = 0;
+            if found.inode != self.inode {
+                before = if found.state.told == 0 { 0 } else { found.state.id };
+                *found = fresh();
             }
-            return Some(state);
+            return Some((&mut found.state, before));
         }
         let _ = SOCKETS_FOUND.insert(&self.address(), &fresh(), 0);
-        self.known()
+        Some((self.known()?, 0))
     }
 
     #[inline(always)]
     fn known(self) -> Option<&'static mut State> {
-        let state = SOCKETS_FOUND.get_ptr_mut(&self.address())?;
-        // SAFETY: a map value, whose memory stays a `State` while the program runs.
-        Some(unsafe { &mut *state })
+        self.found().map(|found| &mut found.state)
     }
 
     #[inline(always)]

@@ -13,12 +13,16 @@ use crate::{process, syscall};
 
 const SOCK_STREAM: u16 = 1;
 const TCP_ESTABLISHED: i32 = 1;
+const TCP_SYN_SENT: i32 = 2;
 const TCP_FIN_WAIT1: i32 = 4;
 const TCP_CLOSE: i32 = 7;
 const TCP_LAST_ACK: i32 = 9;
 const TCP_LISTEN: i32 = 10;
 /// `RCV_SHUTDOWN`: nothing more will come.
 const RCV_SHUTDOWN: u8 = 1;
+/// `1 << SOCK_DONE` of `enum sock_flags`: a FIN has come. (After a reset, or a shutdown(2) of the process's
+/// own, nothing more comes either.)
+const SOCK_DONE: u64 = 1 << 1;
 /// `SHUTDOWN_MASK`: nor go. The kernel sets both when it begins to close a socket for its process,
 /// or has lost its peer.
 const SHUTDOWN_MASK: u8 = 3;
@@ -48,29 +52,55 @@ pub fn is_over(sock: impl Sock) -> bool {
 /// The socket's state, made and told at first sight, after this operation.
 #[inline(always)]
 pub fn state<S: Sock>(sock: S, moved: &Moved) -> Option<&'static mut State> {
-    let Some(state) = sock.state() else {
+    let Some((state, before)) = sock.state() else {
         emit::count(counter::NO_STORAGE);
         process::lost(moved.me.tgid());
         return None;
     };
-    if state.told == 0 {
-        introduce(sock, state, moved);
+    if state.told != moved.me.tgid() {
+        introduce(sock, state, before, moved);
     }
     Some(state)
 }
 
-/// Tells what a socket is. Not on the way of every operation: what these run should lie close together.
+/// Tells what a socket is, and that the one `before` it has gone. Not on the way of every operation: what these
+/// run should lie close together.
 #[inline(never)]
-fn introduce<S: Sock>(sock: S, state: &mut State, moved: &Moved) {
+fn introduce<S: Sock>(sock: S, state: &mut State, before: u64, moved: &Moved) {
+    let is_unix = sock.load::<u16>(offset!(skc_family)) == family::UNIX;
+    if state.told != 0 && !is_unix {
+        state.told = moved.me.tgid();
+        return;
+    }
+    // Of a Unix socket nothing tells that it is closed. It was taken to be when the process ended that had
+    // used it, but another one may have it.
+    if before != 0 {
+        tell(sock, moved.slot, kind::CLOSE, 0, before, ([0; 2], [0; 2]));
+    }
     let mut flags = role(sock);
+    let mut from = [0; 2];
+    if is_unix {
+        from[0] = state.op();
+    }
     if let Some(tcp) = sock.as_tcp() {
         if is_older(tcp, moved.bytes) {
             flags |= socket_flags::OLDER;
         }
+        if tcp.load::<u64>(offset!(tcp_ulp_ops)) == 0 {
+            let bytes = if moved.bytes > 0 { moved.bytes as u32 } else { 0 };
+            let (read, written) = match moved.way {
+                Way::Inbound => (bytes, 0),
+                Way::Outbound => (0, bytes),
+            };
+            from[0] = read_position(tcp).wrapping_sub(read);
+            from[1] = tcp.load::<u32>(offset!(tcp_write_seq)).wrapping_sub(written);
+            flags |= socket_flags::FROM;
+        }
     }
-    let words = (moved.me.tgid(), netns(sock));
-    if tell(sock, moved.slot, kind::SOCKET, flags, state.id, words) {
-        state.told = 1;
+    state.accepted = u16::from(flags & socket_flags::ACCEPTED != 0);
+    let words = [moved.me.tgid(), netns(sock)];
+    if tell(sock, moved.slot, kind::SOCKET, flags, state.id, (words, from)) {
+        state.told = moved.me.tgid();
     } else {
         process::lost(moved.me.tgid());
     }
@@ -102,12 +132,6 @@ fn role(sock: impl Sock) -> u8 {
         (false, true) => socket_flags::CONNECTED,
         _ => 0,
     }
-}
-
-/// Whether a peer is known to have connected to this socket.
-#[inline(always)]
-pub fn is_accepted(sock: impl Sock) -> bool {
-    role(sock) & socket_flags::ACCEPTED != 0
 }
 
 /// Where in the TCP stream the process has read to; `None` for sockets that are not plain TCP.
@@ -162,13 +186,24 @@ pub struct Position {
 #[inline(always)]
 pub fn tcp_position(sock: impl Sock, way: Way) -> Option<Position> {
     let tcp = sock.as_tcp()?;
-    let seq = tcp.load::<u32>(match way {
-        Way::Outbound => offset!(tcp_write_seq),
-        Way::Inbound => offset!(tcp_copied_seq),
-    });
+    let seq = match way {
+        Way::Outbound => tcp.load::<u32>(offset!(tcp_write_seq)),
+        Way::Inbound => read_position(tcp),
+    };
     let layered = tcp.load::<u64>(offset!(tcp_ulp_ops)) != 0;
     let segment_ns = tcp.load::<u64>(offset!(tcp_clock_cache));
     Some(Position { seq: if layered { None } else { Some(seq) }, segment_ns })
+}
+
+/// Where the next byte to be read stands. The peer's FIN, which the kernel counts with the last bytes that it
+/// hands out, is none.
+#[inline(always)]
+fn read_position(tcp: impl Sock) -> u32 {
+    let seq = tcp.load::<u32>(offset!(tcp_copied_seq));
+    // It is the last that came.
+    let has_fin = tcp.load::<u64>(offset!(skc_flags)) & SOCK_DONE != 0
+        && tcp.load::<u32>(offset!(tcp_rcv_nxt)) == seq;
+    seq.wrapping_sub(u32::from(has_fin))
 }
 
 /// `inet_sock_set_state(sk, old, new)`. Runs in any context: the current task means something only
@@ -179,7 +214,14 @@ pub fn on_state(sock: impl Sock, new: i32) {
         // SAFETY: takes no arguments.
         let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
         if process::listens(tgid, sock.load::<u16>(offset!(skc_num))) {
-            tell(sock, Slot::STATE, kind::LISTEN, 0, 0, (tgid, netns(sock)));
+            tell(sock, Slot::STATE, kind::LISTEN, 0, 0, ([tgid, netns(sock)], [0; 2]));
+        }
+        return;
+    }
+    if new == TCP_SYN_SENT {
+        // Another connection of a socket that had one (connect(2) with `AF_UNSPEC` lies between).
+        if let Some(state) = sock.known() {
+            state.renew();
         }
         return;
     }
@@ -194,11 +236,19 @@ pub fn on_state(sock: impl Sock, new: i32) {
         let held = new == TCP_CLOSE && has_descriptor && !is_over(sock);
         let last = last(sock, new);
         let flags = last.flags | if held { socket_flags::HELD } else { 0 };
-        tell(sock, Slot::STATE, kind, flags, state.id, (last.read_to, last.written_to));
+        let words = [last.read_to, last.written_to];
+        tell(sock, Slot::STATE, kind, flags, state.id, (words, [0; 2]));
     }
     if new == TCP_CLOSE && !has_descriptor {
         sock.forget();
     }
+}
+
+/// `tcp_destroy_sock(sk)`: nobody will use it any more, and its state has not gone yet if the process still had
+/// it when the connection was over.
+#[inline(always)]
+pub fn on_destroy(sock: impl Sock) {
+    sock.forget();
 }
 
 /// How far a process had come with a socket that it closes: what was not seen of it, is seen by that.
@@ -254,9 +304,17 @@ fn netns(sock: impl Sock) -> u32 {
     address.follow(offset!(skc_net)).load::<u32>(offset!(net_inum))
 }
 
-/// Writes a `Socket` record; `words` are its `tgid` and `netns`. False if it was lost.
+/// Writes a `Socket` record; `words` are its `tgid` and `netns`, and its `from`. False if it was lost.
 #[inline(always)]
-fn tell(sock: impl Sock, slot: Slot, kind: u8, flags: u8, id: u64, words: (u32, u32)) -> bool {
+fn tell(
+    sock: impl Sock,
+    slot: Slot,
+    kind: u8,
+    flags: u8,
+    id: u64,
+    words: ([u32; 2], [u32; 2]),
+) -> bool {
+    let ([tgid, netns], from) = words;
     let header = emit::header(slot, kind, flags);
     let family = sock.load::<u16>(offset!(skc_family));
     let (mut local_port, mut remote_port) = (0, 0);
@@ -277,19 +335,25 @@ fn tell(sock: impl Sock, slot: Slot, kind: u8, flags: u8, id: u64, words: (u32, 
     };
     if family != family::UNIX {
         local_port = sock.load::<u16>(offset!(skc_num));
+        if local_port == 0 {
+            // A connection that was reset has given its port back, but remembers which it was.
+            let address = Found::new(sock.address() as *const u8, 0);
+            local_port = u16::from_be(address.load::<u16>(offset!(inet_sport)));
+        }
         remote_port = u16::from_be(sock.load::<u16>(offset!(skc_dport)));
     }
     let mut record = Socket {
         header,
         socket: id,
-        tgid: words.0,
-        netns: words.1,
+        tgid,
+        netns,
         local,
         remote,
         local_port,
         remote_port,
         family,
         pad: 0,
+        from,
     };
     let now = kind == kind::LISTEN;
     let at = ptr::from_mut(&mut record).cast::<u8>();

@@ -48,7 +48,7 @@ impl Call {
 }
 
 /// No process has so many.
-const NO_DESCRIPTOR: u32 = u32::MAX;
+pub const NO_DESCRIPTOR: u32 = u32::MAX;
 
 /// A syscall, as one operation sees it.
 pub struct Syscall {

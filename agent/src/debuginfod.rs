@@ -120,6 +120,19 @@ impl Debuginfod {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Removes what agents have left that ended in the middle of it.
+    fn clear(&self) {
+        for entry in fs::read_dir(&self.cache).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let writer =
+                name.to_str().and_then(|name| name.rsplit_once('.')?.1.parse::<u32>().ok());
+            if writer.is_some_and(|writer| !Path::new(&format!("/proc/{writer}")).exists()) {
+                // Another agent may be at it, too.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// Asks one server: where the file is kept, if it has it.
     fn ask(&self, server: &Url, id: &[u8], name: &str) -> Result<Option<PathBuf>, FetchError> {
         let write = |path: &Path| {
@@ -127,6 +140,7 @@ impl Debuginfod {
             move |source| FetchError::Write { path, source }
         };
         fs::create_dir_all(&self.cache).map_err(write(&self.cache))?;
+        self.clear();
         let part = self.cache.join(format!("{name}.{}", std::process::id()));
         let _ = fs::remove_file(&part);
         let mut file = fs::File::create_new(&part).map_err(write(&part))?;

@@ -91,6 +91,38 @@ fn a_port_finds_its_listener_before_and_after_the_agent() {
 }
 
 #[test]
+fn sockets_that_are_numbered_alike_are_told_apart() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut program = Program::start_told(Command::new("python3").arg(scripts().join("alike.py")));
+    assert_eq!(program.line(), "ready");
+    let agent = Agent::run(&scratch, &["--pid", &pid(&program)]);
+    program.tell("go");
+    assert_eq!(program.line(), "done");
+    let ended = agent.stop();
+    check_honest(&ended.spans);
+    assert_eq!(ended.count("lost"), 0, "{:?}", ended.log);
+    for path in ["/1", "/2", "/3", "/4", "/5", "/6", "/reset", "/7", "/8"] {
+        let mut said: Vec<_> = ended
+            .spans
+            .iter()
+            .filter(|span| span.path() == path)
+            .map(|span| {
+                let status = span.int("http.response.status_code");
+                (span.kind, status, span.int("remora.lost"), span.link())
+            })
+            .collect();
+        said.sort();
+        let server = (SERVER, Some(200), None, "tcp_seq exact".to_owned());
+        let client = (CLIENT, Some(200), None, String::new());
+        assert_eq!(said, [server, client], "{path}: {:#?}", ended.spans);
+    }
+    assert_eq!(ended.spans.len(), 18, "{:#?}", ended.spans);
+}
+
+#[test]
 fn children_are_followed_if_asked() {
     if !is_root() {
         return;

@@ -157,6 +157,22 @@ fn a_file_is_fetched_once_and_kept() {
 }
 
 #[test]
+fn what_agents_have_left_is_removed() {
+    let cache = Cache::new("left");
+    let kept = format!("cafe.{}", std::os::unix::process::parent_id());
+    fs::create_dir_all(&cache.0).expect("it is ours");
+    // No process has this id: the kernel's highest is 1 << 22.
+    for name in ["cafe.4194305", &kept, "cafe", "cafe.x"] {
+        fs::write(cache.0.join(name), "half").expect("it is ours");
+    }
+    let (server, _) = serve(Answer::Status("404 Not Found"));
+    assert_eq!(Debuginfod::new(vec![server], cache.0.clone(), SMALL).fetch(&ID), None);
+    let mut files = cache.files();
+    files.sort();
+    assert_eq!(files, ["cafe", &kept, "cafe.x"]);
+}
+
+#[test]
 fn what_no_server_has_is_asked_for_once() {
     let cache = Cache::new("unknown");
     let (server, asked) = serve(Answer::Status("404 Not Found"));

@@ -13,6 +13,11 @@ use crate::inspect::needed::Needed;
 /// Most libraries of one program.
 const LIBRARIES_MAX: usize = 1024;
 
+/// Most directories that those that have asked for a library hand on to it, and most that the environment
+/// names.
+const INHERITED_MAX: usize = 64;
+const LIBRARY_PATH_MAX: usize = 64;
+
 /// Where every loader looks at last: those of glibc's of several distributions, and of musl's.
 const DIRECTORIES: [&str; 7] = [
     "/lib/x86_64-linux-gnu",
@@ -55,6 +60,7 @@ impl Asking {
         let rpath = self.needed.rpath.iter();
         let rpath = rpath.chain(self.inherited.iter().filter(|_| self.needed.runpath.is_empty()));
         let from_outside = library_path.split([':', ';']).filter(|path| !path.is_empty());
+        let from_outside = from_outside.take(LIBRARY_PATH_MAX);
         let all = rpath.map(String::as_str).chain(from_outside);
         let all = all.chain(self.needed.runpath.iter().map(String::as_str));
         all.map(|path| self.expand(path))
@@ -69,7 +75,7 @@ impl Asking {
 
     /// What it hands on to what it needs.
     fn handed_on(&self) -> Vec<String> {
-        self.needed.rpath.iter().chain(&self.inherited).cloned().collect()
+        self.needed.rpath.iter().chain(&self.inherited).take(INHERITED_MAX).cloned().collect()
     }
 }
 
@@ -124,6 +130,16 @@ fn find(
         let module = Module::open(&below(root, &path)).ok()?;
         Some((path, module))
     })
+}
+
+/// Most bytes that are kept of a cache.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use cache::KEPT_MAX;
+
+/// How many bytes are kept of a cache that has these.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(cache: &[u8]) -> usize {
+    cache::parse(cache).kept()
 }
 
 fn below(root: &Path, path: &Path) -> PathBuf {

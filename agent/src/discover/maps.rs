@@ -1,6 +1,7 @@
 //! What a process has mapped: the lines of `/proc/PID/maps`, read once here for all who ask.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -48,10 +49,23 @@ impl Mapping {
     }
 }
 
+/// Most bytes that are read of what a process has mapped: it may map the file of a long name as often as the
+/// system lets it.
+const BYTES_MAX: u64 = 64 << 20;
+
 /// What a process has mapped; nothing if it is gone.
 pub(crate) fn of(proc: &Path, tgid: Tgid) -> Vec<Mapping> {
-    let maps = fs::read(process::directory(proc, tgid).join("maps")).unwrap_or_default();
-    String::from_utf8_lossy(&maps).lines().filter_map(mapping).collect()
+    let mut maps = Vec::new();
+    let file = File::open(process::directory(proc, tgid).join("maps"));
+    match file.and_then(|file| file.take(BYTES_MAX).read_to_end(&mut maps)) {
+        Ok(_) => parse(&maps),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The lines that can be read. The kernel writes ends of lines in names otherwise.
+pub(crate) fn parse(maps: &[u8]) -> Vec<Mapping> {
+    String::from_utf8_lossy(maps).lines().filter_map(mapping).collect()
 }
 
 /// The file name of a path; without what the kernel says of a file that is gone.

@@ -1,10 +1,13 @@
 //! What `/proc` says about one process, read once, within bounds.
 
+pub(crate) mod text;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use self::text::{Stat, Status, list, value_of};
 use crate::event::ids::Tgid;
 
 /// Most bytes read of any file of a process.
@@ -96,26 +99,20 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
     let before = stat(&proc.join(tgid.0.to_string()), tgid)?;
     let directory = directory(proc, tgid);
     let status = text(&directory, tgid, "status")?;
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.map(|rest| rest.trim_start_matches(':').trim())
-    };
-    let owner: u32 = field("Tgid").and_then(|id| id.parse().ok()).unwrap_or(tgid.0);
-    if owner != tgid.0 {
-        return Err(ProcessError::Thread { tid: tgid.0, tgid: Tgid(owner) });
+    let status = Status(&status);
+    let owner = status.owner().unwrap_or(tgid);
+    if owner != tgid {
+        return Err(ProcessError::Thread { tid: tgid.0, tgid: owner });
     }
     // Only kernel threads have no memory map (a zombie has none either, and is gone as well).
-    if field("VmSize").is_none() {
+    if !status.has_memory() {
         return Err(if before.parent.0 == 2 || tgid.0 == 2 {
             ProcessError::KernelThread { tgid }
         } else {
             ProcessError::Gone { tgid }
         });
     }
-    let uid = field("Uid").and_then(|ids| ids.split_whitespace().next()?.parse().ok());
-    let inner_pid = field("NSpid")
-        .and_then(|ids| ids.split_whitespace().last()?.parse().ok())
-        .unwrap_or(tgid.0);
+    let (uid, inner_pid) = (status.uid(), status.inner_pid().unwrap_or(tgid.0));
     let args = list(&bytes(&directory, "cmdline").unwrap_or_default());
     let cgroup = bytes(&directory, "cgroup").unwrap_or_default();
     let cgroups = String::from_utf8_lossy(&cgroup).lines().map(str::to_owned).collect();
@@ -125,7 +122,7 @@ pub fn read(proc: &Path, tgid: Tgid) -> Result<Facts, ProcessError> {
     // still there.
     let link = match std::fs::read_link(directory.join("exe")) {
         Ok(link) => link,
-        Err(_) if !text(&directory, tgid, "status")?.contains("\nVmSize:") => {
+        Err(_) if !Status(&text(&directory, tgid, "status")?).has_memory() => {
             return Err(ProcessError::Gone { tgid });
         }
         // Not ours to see.
@@ -164,28 +161,16 @@ pub(crate) fn variable(proc: &Path, tgid: Tgid, name: &str) -> Option<String> {
     value_of(&bytes(&directory(proc, tgid), "environ").ok()?, name)
 }
 
-fn value_of(environment: &[u8], name: &str) -> Option<String> {
-    environment.split(|byte| *byte == 0).find_map(|entry| {
-        let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-        (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned())
-    })
-}
-
 /// How much executable code of files a process has mapped, KiB (proc_pid_status(5): `VmExe`, `VmLib`).
 pub(crate) fn code_kib(proc: &Path, tgid: Tgid) -> Option<u64> {
     let status = text(&proc.join(tgid.0.to_string()), tgid, "status").ok()?;
-    let kib = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim_end_matches("kB").trim().parse::<u64>().ok()
-    };
-    Some(kib("VmExe:")? + kib("VmLib:")?)
+    Status(&status).code_kib()
 }
 
 /// The name of what traces a process by ptrace(2), if something does.
 pub(crate) fn tracer(proc: &Path, tgid: Tgid) -> Option<String> {
     let status = text(&proc.join(tgid.0.to_string()), tgid, "status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
-    let tracer = Tgid(line.trim().parse().ok().filter(|tracer| *tracer != 0)?);
+    let tracer = Status(&status).tracer()?;
     // It is a thread's id, which has a directory like a process's.
     let comm = stat(&proc.join(tracer.0.to_string()), tracer).map(|stat| stat.comm);
     Some(comm.unwrap_or_default())
@@ -214,24 +199,9 @@ pub fn all(proc: &Path) -> io::Result<Vec<Tgid>> {
     Ok(ids)
 }
 
-struct Stat {
-    comm: String,
-    parent: Tgid,
-    start_ticks: u64,
-}
-
-/// `/proc/PID/stat` (proc(5)): the name is in parentheses and may hold anything.
+/// `/proc/PID/stat`.
 fn stat(directory: &Path, tgid: Tgid) -> Result<Stat, ProcessError> {
-    let line = text(directory, tgid, "stat")?;
-    let parse = || {
-        let (_, rest) = line.split_once('(')?;
-        let (comm, rest) = rest.rsplit_once(')')?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let parent = Tgid(fields.get(1)?.parse().ok()?);
-        let start_ticks = fields.get(19)?.parse().ok()?;
-        Some(Stat { comm: comm.to_owned(), parent, start_ticks })
-    };
-    parse().ok_or(ProcessError::Gone { tgid })
+    Stat::parse(&text(directory, tgid, "stat")?).ok_or(ProcessError::Gone { tgid })
 }
 
 fn text(directory: &Path, tgid: Tgid, file: &'static str) -> Result<String, ProcessError> {
@@ -254,20 +224,6 @@ fn bytes(directory: &Path, file: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Zero-separated strings. A program that writes a title over its arguments fills up with zeros,
-/// which are no arguments.
-fn list(bytes: &[u8]) -> Vec<String> {
-    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-    if bytes.is_empty() {
-        return Vec::new();
-    }
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    let (first, rest) = bytes.split_at(end);
-    let is_title = first.contains(&b' ') && rest.iter().all(|byte| *byte == 0);
-    let bytes = if is_title { first } else { bytes };
-    bytes.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,20 +233,6 @@ mod tests {
         let facts = read(Path::new("/proc"), Tgid(std::process::id())).expect("it is running");
         assert_eq!(Some(facts.exe), std::env::current_exe().ok());
         assert!(!facts.deleted && facts.start_ticks > 0 && !facts.args.is_empty());
-    }
-
-    #[test]
-    fn arguments_are_told_from_titles() {
-        for (bytes, args) in [
-            (&b""[..], &[][..]),
-            (b"nginx\0-g\0daemon off;\0", &["nginx", "-g", "daemon off;"]),
-            (b"sh\0-c\0true\0\0", &["sh", "-c", "true", ""]),
-            (b"a\0\0", &["a", ""]),
-            (b"puma 6.4 [shop]\0\0\0\0", &["puma 6.4 [shop]"]),
-            (b"nginx: worker process", &["nginx: worker process"]),
-        ] {
-            assert_eq!(list(bytes), args);
-        }
     }
 
     #[test]

@@ -105,11 +105,15 @@ pub fn resource(facts: &Facts, runtime: Option<&Runtime>, host: &Host) -> Resour
     Resource { attributes, service_name }
 }
 
+/// Most attributes that are taken from there.
+const TOLD_MAX: usize = 128;
+
 /// `OTEL_RESOURCE_ATTRIBUTES`: `key=value,…`, percent-encoded. Malformed as a whole is none at all,
 /// as the specification asks.
 fn told_attributes(text: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
-    for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+    let all = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+    for pair in all.take(TOLD_MAX) {
         let Some((key, value)) = pair.split_once('=') else { return Vec::new() };
         let (Some(key), Some(value)) = (unescape(key.trim()), unescape(value.trim())) else {
             return Vec::new();

@@ -260,6 +260,10 @@ pub struct Socket {
     pub role: Option<Role>,
     /// Whether bytes are known to have moved over it before it was seen.
     pub is_older: bool,
+    /// TCP sequence numbers of the first byte to be read and to be written, where they are known.
+    pub from: [Option<u32>; 2],
+    /// The number of the first operation that is told.
+    pub op: u32,
 }
 
 /// Which end of a connection a socket is.
@@ -473,7 +477,11 @@ fn hit(at: MonoNs, flags: u8, body: &[u8]) -> Option<Hit<'_>> {
 }
 
 fn socket(at: MonoNs, flags: u8, body: &[u8]) -> Option<Socket> {
-    let fixed = body.first_chunk::<56>()?;
+    let (fixed, from) = body.split_first_chunk::<56>()?;
+    // Recordings of before there was one end here.
+    let from = from.first_chunk::<8>();
+    let op = from.filter(|_| u16_at(fixed, 52) == family::UNIX).map_or(0, |from| u32_at(from, 0));
+    let from = from.filter(|_| flags & socket_flags::FROM != 0);
     let local = ip_at(fixed, 16);
     let remote = ip_at(fixed, 32);
     let (local, remote) = match u16_at(fixed, 52) {
@@ -489,6 +497,8 @@ fn socket(at: MonoNs, flags: u8, body: &[u8]) -> Option<Socket> {
         remote,
         role: role(flags),
         is_older: flags & socket_flags::OLDER != 0,
+        from: from.map_or([None; 2], |from| [0, 4].map(|at| Some(u32_at(from, at)))),
+        op,
     })
 }
 

@@ -77,6 +77,7 @@ fn a_socket_tells_its_ends_its_role_and_its_age() {
             remote_port: 4711,
             family,
             pad: 0,
+            from: [7, 8],
         })
     };
     let flags = socket_flags::ACCEPTED | socket_flags::OLDER;
@@ -86,7 +87,17 @@ fn a_socket_tells_its_ends_its_role_and_its_age() {
     let (local, remote) = (address("10.0.0.1:80"), address("[2001:db8::1]:4711"));
     let (at, id, tgid) = (MonoNs(3), SocketId(4), Tgid(5));
     let role = Some(Role::Accepted);
-    assert_eq!(socket, Socket { at, id, tgid, netns: 6, local, remote, role, is_older: true });
+    let (from, netns, is_older, op) = ([None; 2], 6, true, 0);
+    assert_eq!(socket, Socket { at, id, tgid, netns, local, remote, role, is_older, from, op });
+    let bytes = record(kind::SOCKET, socket_flags::FROM, family::INET);
+    let (_, Event::Socket(socket)) = decode(&bytes).expect("whole") else { panic!("no socket") };
+    assert_eq!(socket.from, [Some(7), Some(8)]);
+    // As it was written before it had this.
+    let (_, Event::Socket(socket)) = decode(&bytes[..72]).expect("whole") else { panic!("none") };
+    assert_eq!(socket.from, [None; 2]);
+    let bytes = record(kind::SOCKET, 0, family::UNIX);
+    let (_, Event::Socket(socket)) = decode(&bytes).expect("whole") else { panic!("no socket") };
+    assert_eq!((socket.from, socket.op), ([None; 2], 7));
     let bytes = record(kind::LISTEN, socket_flags::CONNECTED, family::UNIX);
     let (_, Event::Listen(socket)) = decode(&bytes).expect("whole") else { panic!("no listen") };
     assert_eq!(socket.local, Address::Unix(ip("10.0.0.1")[0]));
@@ -108,7 +119,8 @@ fn a_socket_tells_its_ends_its_role_and_its_age() {
         let Event::Closed { id, at, held, last } = event else { panic!("no close") };
         assert_eq!((id, at, held, last), (SocketId(4), MonoNs(3), is_held, expected));
     }
-    for cut in 0..bytes.len() {
+    // The end of a record is what older ones have not.
+    for cut in 0..bytes.len() - 8 {
         assert!(decode(&bytes[..cut]).is_err(), "{cut} bytes");
     }
 }

@@ -80,7 +80,7 @@ fn span() -> impl Strategy<Value = Span> {
 
 fn parent() -> impl Strategy<Value = Parent> {
     let near = [Method::Thread, Method::NginxRequest];
-    let far = [Method::TcpSeq, Method::UnixPeer, Method::Header];
+    let far = [Method::TcpSeq, Method::TcpPeer, Method::UnixPeer, Method::Header];
     let method = select([&near[..], &far].concat());
     let confidence = select(&[Confidence::Exact, Confidence::Inferred][..]);
     (nonzero(), method, confidence, any::<bool>()).prop_map(

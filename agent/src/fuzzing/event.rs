@@ -170,5 +170,6 @@ fn socket(header: Header, number: u8, tgid: u32) -> Socket {
         remote_port: (pair * 10 + other) as u16,
         family,
         pad: 0,
+        from: [0; 2],
     }
 }

@@ -4,11 +4,13 @@
 mod answers;
 mod elf;
 mod event;
+mod exceptions;
 mod file;
 mod headers;
 mod honest;
 mod http1;
 mod input;
+mod processes;
 mod program;
 mod recording;
 mod sections;
@@ -28,12 +30,14 @@ pub use witness::Witness;
 pub type Target = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("answers", answers::run),
     ("elf", elf::run),
     ("event", event::run),
+    ("exceptions", exceptions::run),
     ("headers", headers::run),
     ("http1", http1::run),
+    ("processes", processes::run),
     ("recording", recording::run),
     ("sections", sections::run),
     ("stacks", stacks::run),

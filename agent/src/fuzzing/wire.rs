@@ -33,6 +33,9 @@ pub fn socket(socket: &Socket) -> Vec<u8> {
     for half in [socket.local_port, socket.remote_port, socket.family, socket.pad] {
         record.extend(half.to_ne_bytes());
     }
+    for word in socket.from {
+        record.extend(word.to_ne_bytes());
+    }
     assert_eq!(record.len(), size_of::<Socket>());
     record
 }

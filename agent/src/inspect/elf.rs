@@ -5,9 +5,9 @@
 //! Refuses what is not a regular file and not little-endian x86-64 ELF. Symbols, DWARF and machine code
 //! are for others.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64};
@@ -16,6 +16,7 @@ use object::{Endianness, ReadRef};
 
 use super::address::{FileOffset, VirtAddr};
 use super::reads::Reads;
+use super::regular;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -155,12 +156,9 @@ impl Module {
     /// Opens a file: a plain path, `/proc/PID/exe`, or one below `/proc/PID/root`.
     pub fn open(path: &Path) -> Result<Self, ElfError> {
         let fail = |source| ElfError::Open { path: path.to_owned(), source };
-        // A pipe that nobody writes to would block the open.
-        let options = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-        let file = options.map_err(fail)?;
-        if !file.metadata().map_err(fail)?.is_file() {
+        let Some(file) = regular::open(path).map_err(fail)? else {
             return Err(ElfError::NotAFile { path: path.to_owned() });
-        }
+        };
         let headers = Headers::read(&Reads::up_to(HEADERS_BYTES, &file));
         let headers = headers
             .map_err(|source| ElfError::NotElf { path: path.to_owned(), source })?
@@ -204,6 +202,14 @@ impl Module {
             sections: sections.clone(),
             build_id: build_id.clone(),
         })
+    }
+
+    /// What the system says of the file, at this moment.
+    ///
+    /// # Errors
+    /// If it says nothing.
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
     }
 
     /// Bytes of the whole file, at this moment.

@@ -10,6 +10,7 @@ pub mod gopclntab;
 pub(crate) mod needed;
 pub mod nginx;
 mod reads;
+pub(crate) mod regular;
 pub mod runtime;
 pub mod symbols;
 pub mod tls;

@@ -2,7 +2,7 @@
 
 use object::elf;
 
-use super::elf::Module;
+use super::elf::{Module, Section};
 
 /// What a file asks for. Paths as the file has them, `$ORIGIN` and all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,23 +18,37 @@ pub(crate) struct Needed {
 /// Most libraries that one file may need.
 const LIBRARIES_MAX: usize = 512;
 
+/// Most directories that it may name, and the longest name of any (`PATH_MAX`) and of all of them. Entries may
+/// share their strings.
+const DIRECTORIES_MAX: usize = 64;
+const PATH_MAX: usize = 4096;
+const PATHS_BYTES_MAX: usize = DIRECTORIES_MAX * PATH_MAX;
+
+/// Most bytes that are read of entries and of strings.
+const BYTES_MAX: u64 = 128 << 20;
+
 impl Needed {
     /// Of a file; nothing of one that is linked for good.
     pub(crate) fn by(module: &Module) -> Self {
         let dynamic = module.sections().iter().find(|section| section.kind == elf::SHT_DYNAMIC.0);
         let Some(dynamic) = dynamic else { return Self::default() };
         let Some(strings) = module.sections().get(dynamic.link) else { return Self::default() };
-        match (module.section_bytes(dynamic), module.section_bytes(strings)) {
-            (Ok(entries), Ok(strings)) => Self::read(&entries, &strings),
+        let bytes = |section: &Section| match section.size <= BYTES_MAX {
+            true => module.section_bytes(section).ok(),
+            false => None,
+        };
+        match (bytes(dynamic), bytes(strings)) {
+            (Some(entries), Some(strings)) => Self::read(&entries, &strings),
             _ => Self::default(),
         }
     }
 
     /// From the entries of the section `.dynamic` (`Elf64_Dyn`: a tag and a value) and their strings.
-    fn read(entries: &[u8], strings: &[u8]) -> Self {
+    pub(crate) fn read(entries: &[u8], strings: &[u8]) -> Self {
         let mut needed = Self::default();
-        let text = |at: u64| {
+        let text = |at: u64, most: usize| {
             let text = strings.get(usize::try_from(at).ok()?..)?;
+            let text = text.get(..most).unwrap_or(text);
             let end = text.iter().position(|byte| *byte == 0)?;
             let text = text.get(..end)?;
             Some(String::from_utf8_lossy(text).into_owned())
@@ -45,15 +59,16 @@ impl Needed {
             let (tag, value) = (i64::from_le_bytes(*tag), u64::from_le_bytes(*value));
             let split = |paths: Option<String>| {
                 let paths = paths.unwrap_or_default();
-                paths.split(':').filter(|path| !path.is_empty()).map(str::to_owned).collect()
+                let paths = paths.split(':').filter(|path| !path.is_empty());
+                paths.take(DIRECTORIES_MAX).map(str::to_owned).collect()
             };
             match tag {
                 DT_NULL => break,
                 DT_NEEDED if needed.libraries.len() < LIBRARIES_MAX => {
-                    needed.libraries.extend(text(value).filter(|name| !name.is_empty()));
+                    needed.libraries.extend(text(value, PATH_MAX).filter(|name| !name.is_empty()));
                 }
-                DT_RPATH => needed.rpath = split(text(value)),
-                DT_RUNPATH => needed.runpath = split(text(value)),
+                DT_RPATH => needed.rpath = split(text(value, PATHS_BYTES_MAX)),
+                DT_RUNPATH => needed.runpath = split(text(value, PATHS_BYTES_MAX)),
                 _ => {}
             }
         }
@@ -102,6 +117,20 @@ mod tests {
         ] {
             assert_eq!(Needed::read(&bytes, strings), Needed::default(), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn what_is_named_has_bounds() {
+        let long = [b"\0".as_slice(), &[b'x'; PATH_MAX], b"\0"].concat();
+        let needed = Needed::read(&entries(&[(1, 1), (1, 2)]), &long);
+        assert_eq!(needed.libraries, ["x".repeat(PATH_MAX - 1)]);
+        let many = [b"\0".as_slice(), &b"x:".repeat(1000), b"\0"].concat();
+        for tag in [DT_RPATH, DT_RUNPATH] {
+            let needed = Needed::read(&entries(&[(tag, 1)]), &many);
+            assert_eq!(needed.rpath.len() + needed.runpath.len(), DIRECTORIES_MAX);
+        }
+        let needed = Needed::read(&entries(&vec![(1, 1); 1000]), b"\0x\0");
+        assert_eq!(needed.libraries.len(), LIBRARIES_MAX);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Whether a program is nginx, or one that was made of it. Says nothing about its version: the kernel
 //! half takes nothing of its memory on trust.
 
-use std::fs::File;
 use std::path::Path;
 
 use object::{Object, ObjectSymbol};
 
 use super::reads::Reads;
+use super::regular;
 use super::runtime::READ_MAX;
 use crate::discover::process::{self, Facts};
 
@@ -24,7 +24,7 @@ pub fn is_nginx(proc: &Path, facts: &Facts) -> bool {
 }
 
 pub(crate) fn exports(executable: &Path) -> Option<bool> {
-    let reads = Reads::up_to(READ_MAX, File::open(executable).ok()?);
+    let reads = Reads::up_to(READ_MAX, regular::open(executable).ok()??);
     let elf = object::File::parse(&reads).ok()?;
     Some(elf.dynamic_symbols().any(|symbol| symbol.name() == Ok(SYMBOL)))
 }

@@ -8,6 +8,7 @@ use object::{Object, ObjectSection, ObjectSymbol, ReadRef};
 
 use super::nginx;
 use super::reads::Reads;
+use super::regular;
 use crate::discover::process::{self, Facts};
 
 /// Most bytes that are read of a file to find out what it is: its symbols, above all.
@@ -85,7 +86,7 @@ pub fn detect(proc: &Path, facts: &Facts) -> Option<Runtime> {
 
 /// Go's runtime, if that is what an executable has.
 pub fn go(executable: &Path) -> Option<Runtime> {
-    let file = std::fs::File::open(executable).ok()?;
+    let file = regular::open(executable).ok()??;
     let reads = Reads::up_to(READ_MAX, file);
     let elf = object::File::parse(&reads).ok()?;
     let version = go_version(&elf)?;
@@ -116,7 +117,7 @@ fn goroutines<'data>(
     let mut g_tls_offset = -8;
     if let Some((size, align)) = thread_local_block(elf).filter(|(size, _)| *size != 8) {
         let tlsg = elf.symbols().find(|symbol| symbol.name() == Ok("runtime.tlsg"))?;
-        let block = size.next_multiple_of(align.max(1));
+        let block = size.checked_next_multiple_of(align.max(1))?;
         g_tls_offset = i32::try_from(tlsg.address()).ok()? - i32::try_from(block).ok()?;
     }
     Some(Goroutines { goid_offset, g_tls_offset, syscall: syscall(elf, file) })
@@ -153,7 +154,10 @@ fn syscall<'data>(
     let text = file.read_bytes_at(offset, size.min(TEXT_BYTES_MAX)).ok()?;
     let mut found = memchr::memmem::find_iter(text, &SYSCALL);
     let at = found.next()? as u64;
-    found.next().is_none().then_some(section.address() + at + AFTER_SYSCALL)
+    if found.next().is_some() {
+        return None;
+    }
+    section.address().checked_add(at)?.checked_add(AFTER_SYSCALL)
 }
 
 /// Size and alignment of an executable's thread-local storage, if it has any.

@@ -118,7 +118,7 @@ impl Unwind {
             if rows.contains(&address)
                 && let gimli::CfaRule::RegisterAndOffset { register, offset } = row.cfa()
             {
-                found = Some((register.0, offset - 8));
+                found = offset.checked_sub(8).map(|offset| (register.0, offset));
             }
         });
         found

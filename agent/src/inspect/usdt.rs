@@ -71,6 +71,12 @@ const BYTES_MAX: u64 = 16 << 20;
 const TRACEPOINTS_MAX: usize = 1 << 16;
 const ARGUMENTS_MAX: usize = 12;
 
+/// Arguments of the tracepoints that notes tell of.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn of_notes(notes: &[u8]) -> impl Iterator<Item = Vec<Option<Argument>>> {
+    self::notes(notes).map(|note| arguments(note.arguments))
+}
+
 /// The static tracepoints of a module, as its notes have them. Damaged ones are left out.
 pub fn tracepoints(module: &Module) -> Result<Vec<Tracepoint>, ElfError> {
     let Some(section) = module.section(".note.stapsdt").filter(|s| s.size <= BYTES_MAX) else {

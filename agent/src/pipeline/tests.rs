@@ -143,6 +143,7 @@ impl Scene {
             remote_port,
             family,
             pad: 0,
+            from: [0; 2],
         };
         let (op, nonblocking, is_told) = (0, false, false);
         self.sockets.push(Socket { id, seq, op, nonblocking, told, is_told });

@@ -1,6 +1,5 @@
 //! Loading, attaching, draining and detaching the capture programs.
 
-use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
@@ -156,24 +155,24 @@ impl Capture {
         })
     }
 
-    /// The ids of all Unix sockets that a process still has; `None` where that cannot be known. (What is
-    /// found by its descriptor has another id than the kernel's, which goes with nothing.)
-    pub fn unix_sockets(&mut self) -> Option<HashSet<SocketId>> {
-        if self.source == Source::SyscallExit {
-            return None;
+    /// Those of these Unix sockets that no process has any more, as far as that can be known.
+    pub fn gone(&mut self, sockets: Vec<SocketId>) -> Vec<SocketId> {
+        if sockets.is_empty() {
+            return sockets;
         }
         let load = || {
-            let loaded = Living::new(&self.object, &self.kernel);
+            let loaded = Living::new(&self.object, &self.kernel, self.source);
             loaded.inspect_err(|error| {
                 let error: &dyn std::error::Error = error;
                 tracing::info!(error, "the close of Unix sockets is not seen");
             })
         };
-        let living = self.living.get_or_insert_with(|| load().ok()).as_ref()?;
-        let told = living.unix().inspect_err(|error| {
+        let living = self.living.get_or_insert_with(|| load().ok()).as_ref();
+        let gone = living.map(|living| living.gone(sockets)).transpose();
+        let gone = gone.inspect_err(|error| {
             tracing::warn!(%error, "cannot ask which Unix sockets are there");
         });
-        told.ok()
+        gone.ok().flatten().unwrap_or_default()
     }
 
     /// Has signals told that end a selected process with an error.
@@ -290,6 +289,7 @@ fn load(
         // A CPU takes one signal at a time.
         ("IMAGES", 1),
         ("SOCKETS_FOUND", source.sockets_found()),
+        ("PLACES", source.places()),
     ];
     Object::load(&OBJECT.0, &Wishes { globals: &globals, entries: &entries, shared: &[] })
 }

@@ -4,7 +4,7 @@
 use super::bpf::program::Kind;
 use super::error::CaptureError;
 use super::offsets;
-use super::source::{Attachment, Hook, LIFECYCLE, SIGNALS, Source, UNIX_SOCKETS};
+use super::source::{Attachment, GONE_SOCKETS, Hook, LIFECYCLE, SIGNALS, Source, UNIX_SOCKETS};
 use crate::platform::btf::Btf;
 use crate::platform::memory;
 
@@ -30,7 +30,8 @@ impl Kernel {
         let types = Btf::from_sys_fs()?;
         let offsets = offsets::resolve(&types)?;
         let sources = Source::ALL.into_iter().flat_map(Source::attachments);
-        let attachments = LIFECYCLE.iter().chain([&SIGNALS, &UNIX_SOCKETS]).chain(sources);
+        let attachments =
+            LIFECYCLE.iter().chain([&SIGNALS, &UNIX_SOCKETS, &GONE_SOCKETS]).chain(sources);
         let mut hooks: Vec<(Hook, Found)> = Vec::new();
         for Attachment { hook, .. } in attachments {
             if hooks.iter().all(|(known, _)| known != hook) {

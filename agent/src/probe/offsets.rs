@@ -19,7 +19,7 @@ const fn optional(of: &'static str, name: &'static str) -> Field {
 }
 
 /// In the order of `agent_ebpf::offsets::Offsets`.
-const FIELDS: [Field; 63] = [
+const FIELDS: [Field; 65] = [
     needed("sock", "__sk_common.skc_family"),
     needed("sock", "__sk_common.skc_num"),
     needed("sock", "__sk_common.skc_dport"),
@@ -83,6 +83,8 @@ const FIELDS: [Field; 63] = [
     optional("cgroup", "self"),
     optional("cgroup", "kn"),
     optional("kernfs_node", "name"),
+    needed("inet_sock", "inet_sport"),
+    needed("sock", "__sk_common.skc_flags"),
 ];
 
 /// Resolves every field.

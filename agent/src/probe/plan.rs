@@ -44,6 +44,13 @@ pub fn probes(source: Source, kernel: &Btf) -> Vec<Probe> {
         hook: "tp_btf sock:inet_sock_set_state",
         purpose: "see listeners, shutdown and close of TCP sockets",
     });
+    if source != Source::SyscallExit {
+        probes.push(Probe {
+            program: "tcp_destroy_sock",
+            hook: "tp_btf tcp:tcp_destroy_sock",
+            purpose: "forget TCP sockets that nobody uses any more",
+        });
+    }
     probes.extend_from_slice(source.probes());
     if source == Source::SocketFunctions {
         let has = |probe: &&Probe| kernel.parameters(probe.program).is_some();

@@ -69,16 +69,23 @@ pub(super) const SIGNALS_WITH_STACKS: Attachment =
 pub(super) const UNIX_SOCKETS: Attachment =
     Attachment { program: "unix_sockets", hook: Hook::Iterator("bpf_sk_storage_map") };
 
-const STATE: &str = "inet_sock_set_state";
+/// Instead, where sockets are found by their descriptors.
+pub(super) const GONE_SOCKETS: Attachment =
+    Attachment { program: "gone_sockets", hook: Hook::Iterator("bpf_map_elem") };
 
-const SOCKET_TRACEPOINTS: [Attachment; 3] = [
+const STATE: &str = "inet_sock_set_state";
+const DESTROY: &str = "tcp_destroy_sock";
+
+const SOCKET_TRACEPOINTS: [Attachment; 4] = [
     Attachment::tracepoint(STATE),
+    Attachment::tracepoint(DESTROY),
     Attachment::tracepoint("sock_send_length"),
     Attachment::tracepoint("sock_recv_length"),
 ];
 
-const SOCKET_FUNCTIONS: [Attachment; 7] = [
+const SOCKET_FUNCTIONS: [Attachment; 8] = [
     Attachment::tracepoint(STATE),
+    Attachment::tracepoint(DESTROY),
     Attachment::function("tcp_sendmsg", 3, false),
     Attachment::function("tcp_recvmsg", 5, false),
     Attachment::function("unix_stream_sendmsg", 3, false),
@@ -120,6 +127,14 @@ impl Source {
         match self {
             Self::SocketTracepoints => 2,
             Self::SocketFunctions => 6,
+            Self::SyscallExit => 1,
+        }
+    }
+
+    /// Places for the states of TCP sockets; as many as the kernel half reckons with, or none that it asks for.
+    pub(super) fn places(self) -> u32 {
+        match self {
+            Self::SocketTracepoints | Self::SocketFunctions => 1 << 15,
             Self::SyscallExit => 1,
         }
     }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
 use super::inherited;
+use crate::inspect::regular;
 
 /// A program that was started.
 pub(super) struct Launched {
@@ -105,7 +106,7 @@ const FIRST_LINE_MAX: u64 = 255;
 /// What a script's first line names.
 fn interpreter(script: &Path) -> Option<PathBuf> {
     let mut line = Vec::new();
-    File::open(script).ok()?.take(FIRST_LINE_MAX).read_to_end(&mut line).ok()?;
+    regular::open(script).ok()??.take(FIRST_LINE_MAX).read_to_end(&mut line).ok()?;
     let line = line.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let mut words = line.split(|byte| *byte == b' ' || *byte == b'\t');
     let name = words.find(|word| !word.is_empty())?;

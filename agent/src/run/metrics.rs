@@ -8,11 +8,12 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::summary::Summary;
 
-/// How long a client may take, in each direction.
+/// How long a client may take, in each direction, and how long nobody is listened to after the system could not
+/// take one, which it will not at once.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Longest request that is read.
@@ -56,8 +57,15 @@ impl Metrics {
 
 fn serve(listener: &TcpListener, ask: &Sender<SyncSender<String>>, mut poke: PipeWriter) {
     for stream in listener.incoming() {
-        let result = stream.and_then(|stream| answer(stream, ask, &mut poke));
-        if let Err(error) = result {
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "metrics request not taken");
+                std::thread::park_timeout(PATIENCE);
+                continue;
+            }
+        };
+        if let Err(error) = answer(stream, ask, &mut poke) {
             tracing::debug!(%error, "metrics request failed");
         }
     }
@@ -68,12 +76,18 @@ fn answer(
     ask: &Sender<SyncSender<String>>,
     poke: &mut PipeWriter,
 ) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    let until = Instant::now() + PATIENCE;
     let mut request = Vec::new();
     let mut buffer = [0; 1024];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < REQUEST_MAX {
+        // All of it: who sends a byte now and then would keep others out.
+        let left = until.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let read = stream.read(&mut buffer)?;
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         if read == 0 {
             break;
         }

@@ -197,7 +197,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     };
     let result = agent.work();
     notify::tell("STOPPING=1");
-    result.map(|()| agent.end())
+    // Whatever it ends for: what was seen until then is told.
+    let summary = agent.end();
+    result.map(|()| summary)
 }
 
 /// A seed that no other run has: the identities of all spans follow from it.

@@ -19,10 +19,11 @@ use crate::event::image::{self, Image};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::dwarf::lines;
 use crate::platform::clock::{self, MonoNs};
+use crate::run::functions::Version;
 use crate::stack::{Stack, Taken, python};
 use patience::Patience;
 use reader::{Answer, Reader};
-use space::{File, Tables, View, view};
+use space::{File, Key, Tables, View, view};
 
 /// Most bytes of tables that are kept, and most of one module; debug information that is read counts.
 const TABLES_MAX: u64 = 128 << 20;
@@ -56,6 +57,8 @@ pub(super) struct Stacks {
     proc: PathBuf,
     processes: HashMap<Tgid, Process>,
     files: HashMap<Inode, File>,
+    /// How many were opened.
+    opened: u64,
     reader: Reader,
     /// How many answers were taken.
     answers: u64,
@@ -126,6 +129,7 @@ impl Stacks {
             proc,
             processes: HashMap::new(),
             files: HashMap::new(),
+            opened: 0,
             reader,
             answers: 0,
             patience: Patience::new(Instant::now()),
@@ -140,9 +144,10 @@ impl Stacks {
     pub(super) fn look(&mut self, tgid: Tgid) {
         let mut mappings = maps::of(&self.proc, tgid);
         mappings.retain(|mapping| mapping.is_executable && mapping.path.is_some());
+        let mut seen = HashSet::new();
         for mapping in &mappings {
-            if self.files.len() < FILES_MAX && !self.files.contains_key(&mapping.inode) {
-                self.files.insert(mapping.inode, File::open(&self.proc, tgid, mapping));
+            if seen.insert(mapping.inode) {
+                self.look_at_file(tgid, mapping);
             }
         }
         // One that has ended has none, and what it did before is still to be told.
@@ -151,6 +156,28 @@ impl Stacks {
             let began = self.processes.get(&tgid).map_or(read, |process| process.began);
             self.processes.insert(tgid, Process { mappings: mappings.into(), read, began });
         }
+    }
+
+    /// Opens a file, unless it is open and has not been written since.
+    fn look_at_file(&mut self, tgid: Tgid, mapping: &Mapping) {
+        match self.files.get(&mapping.inode) {
+            None if self.files.len() == FILES_MAX => return,
+            None => {}
+            Some(known) => {
+                let version = Version::of(&mapping.file(&self.proc, tgid));
+                if version.is_none() || version == known.version {
+                    return;
+                }
+            }
+        }
+        let file = File::open(&self.proc, tgid, mapping, self.opened);
+        self.opened += 1;
+        self.files.insert(mapping.inode, file);
+    }
+
+    /// The file that something was asked of, if it is still what it was then.
+    fn file(&mut self, key: Key) -> Option<&mut File> {
+        self.files.get_mut(&key.inode).filter(|file| file.key == key)
     }
 
     /// Looks at those again that have begun a moment ago: libraries come while a program starts, and it may
@@ -274,11 +301,11 @@ impl Stacks {
     }
 
     fn ask_tables(&mut self, wanted: &HashSet<Inode>) {
-        for key in wanted {
-            let Some(file) = self.files.get_mut(key) else { continue };
+        for inode in wanted {
+            let Some(file) = self.files.get_mut(inode) else { continue };
             match std::mem::replace(&mut file.tables, Tables::Asked) {
                 Tables::Unread(module, root) => {
-                    self.reader.ask_tables(*key, file.name.clone(), *module, root);
+                    self.reader.ask_tables(file.key, file.name.clone(), *module, root);
                 }
                 other => file.tables = other,
             }
@@ -293,10 +320,12 @@ impl Stacks {
         let mut lines: Vec<_> = lines.iter().collect();
         lines.sort_by_key(|(_, addresses)| std::cmp::Reverse(addresses.len()));
         let mut are_asked = false;
-        for (key, addresses) in lines {
-            let Some(code) = self.files.get_mut(key).and_then(File::code) else { continue };
+        for (inode, addresses) in lines {
+            let Some(file) = self.files.get_mut(inode) else { continue };
+            let key = file.key;
+            let Some(code) = file.code() else { continue };
             if let Ok((module, root)) = code.ask(addresses) {
-                self.reader.ask_lines(*key, module, root, addresses.clone(), room);
+                self.reader.ask_lines(key, module, root, addresses.clone(), room);
                 are_asked = true;
             }
         }
@@ -326,7 +355,7 @@ impl Stacks {
                 if let Tables::Read(_, bytes) = &tables {
                     self.make_room(*bytes, u64::MAX);
                 }
-                if let Some(file) = self.files.get_mut(&key) {
+                if let Some(file) = self.file(key) {
                     file.tables = tables;
                 }
             }
@@ -335,13 +364,14 @@ impl Stacks {
                     self.lines_bytes = 0;
                     self.files.values_mut().for_each(File::forget_lines);
                 }
-                if let Some(code) = self.files.get_mut(&key).and_then(File::code) {
-                    self.lines_bytes += code.tell(found);
+                if let Some(code) = self.file(key).and_then(File::code) {
+                    let told = code.tell(found);
+                    self.lines_bytes += told;
                 }
             }
             Answer::NoMoreLines { key, has_lines, kept_bytes } => {
                 self.debug_bytes = kept_bytes;
-                let code = self.files.get_mut(&key).and_then(File::code);
+                let code = self.file(key).and_then(File::code);
                 if let Some(code) = code.filter(|_| !has_lines) {
                     code.has_no_lines();
                 }

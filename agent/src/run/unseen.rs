@@ -34,13 +34,8 @@ impl Agent {
     /// Unix sockets with an unfinished exchange that no process has any more. Called before the ring is read:
     /// then all that was done with them is read before they are closed.
     pub(super) fn gone_sockets(&mut self) -> Vec<SocketId> {
-        let mut quiet = self.inbox.recorded.pipeline.take_quiet();
-        if quiet.is_empty() {
-            return quiet;
-        }
-        let Some(living) = self.capture.unix_sockets() else { return Vec::new() };
-        quiet.retain(|socket| !living.contains(socket));
-        quiet
+        let quiet = self.inbox.recorded.pipeline.take_quiet();
+        self.capture.gone(quiet)
     }
 
     /// Does as if records of these sockets' close had come.

@@ -32,7 +32,9 @@ pub(super) fn span(
     let parent = parent(exchanges, key, lost);
     // What the other end read had been written, and the other end's clock was read earlier.
     let read_by = exchanges.get(key).and_then(|exchange| match exchange.origin {
-        Origin::Local { key, method: Method::TcpSeq | Method::UnixPeer, .. } => {
+        Origin::Local {
+            key, method: Method::TcpSeq | Method::TcpPeer | Method::UnixPeer, ..
+        } => {
             let end = exchanges.get(key).and_then(|client| client.end);
             // Only who has read to the end has read all that was written.
             end.filter(|(_, how)| matches!(how, Some(End::Complete | End::CloseDelimited)))

@@ -73,6 +73,8 @@ pub enum Method {
     Stack,
     /// The same bytes of the same TCP stream, by socket pair and sequence number.
     TcpSeq,
+    /// The two ends of one TCP connection, of which one has no sequence numbers that are known.
+    TcpPeer,
     /// The two ends of one Unix stream.
     UnixPeer,
     /// A trace header in the traffic.
@@ -89,6 +91,7 @@ impl Method {
             Self::NginxRequest => "nginx_request",
             Self::Stack => "stack",
             Self::TcpSeq => "tcp_seq",
+            Self::TcpPeer => "tcp_peer",
             Self::UnixPeer => "unix_peer",
             Self::Header => "header",
         }

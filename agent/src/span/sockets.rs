@@ -39,6 +39,8 @@ pub(super) struct SocketState {
     pub(super) is_older: bool,
     /// What its requests say alike.
     pub(super) standing: Standing,
+    /// Its bytes have no sequence numbers of TCP's that are known: a Unix stream, MPTCP, kernel TLS.
+    pub(super) is_unnumbered: bool,
     /// Sequence number of the next byte, by direction.
     pub(super) expected: [Option<u32>; 2],
     /// When bytes last moved, by direction.
@@ -239,7 +241,7 @@ impl Sockets {
 
     /// Adds a socket and finds its other end.
     pub(super) fn add(&mut self, socket: &Socket) {
-        let Socket { id, tgid, netns, local, remote, role, is_older, .. } = *socket;
+        let Socket { id, tgid, netns, local, remote, role, is_older, from, op, .. } = *socket;
         let other_end = end_key(remote, local, netns);
         let peer = self.by_end.get(&other_end).copied().filter(|_| is_known(local, remote));
         let Spare { mut connection, mut standing, exchanges } =
@@ -257,9 +259,10 @@ impl Sockets {
             is_older,
             watched: false,
             standing,
-            expected: [None; 2],
+            is_unnumbered: matches!(local, Address::Unix(_)),
+            expected: from,
             last_moved: [MonoNs::default(); 2],
-            next_op: 0,
+            next_op: op,
             touched: socket.at,
             exchanges,
             last_begun: None,

@@ -93,6 +93,34 @@ fn what_a_debugger_holds_stops_at_its_breakpoints() {
     assert_eq!((ended.code, ended.spans.len()), (Some(0), 0), "{:#?}", ended.log);
 }
 
+/// Probes in a program's file are in all who run it.
+#[test]
+fn code_that_another_process_has_rewritten_is_not_probed() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(program) = compile(&scratch, "hazards/rewritten.c", &[O2]) else { return };
+    let start = |name: &str, args: &[&str]| {
+        Waiting::start(&scratch, name, Command::new(&program).args(args))
+    };
+    let end = |mut waiting: Waiting| {
+        waiting.tell("go");
+        waiting.end()
+    };
+    let alone = end(start("alone", &[]));
+    let untraced = start("untraced", &[]);
+    let traced = start("traced", &["plain"]);
+    let agent = probing(&scratch, traced.pid(), &["patched", "led", "work"], FOLLOW);
+    assert_eq!(end(untraced), alone);
+    let shown = end(traced);
+    let ended = ended(&scratch, agent);
+    let spans = spans_by_function(&ended);
+    assert_eq!(spans.get("work"), shown.calls().get("work"), "{:#?}", ended.log);
+    assert_eq!((spans.get("patched"), spans.get("led")), (None, None), "{:#?}", ended.log);
+    assert!(ended.log.iter().any(|line| line.contains("in memory")), "{:#?}", ended.log);
+}
+
 const O2: &str = "-O2";
 
 hazards! {
@@ -191,6 +219,14 @@ hazards! {
     patched_code: "patches.c" [O2], [], ["patched", "work"], AllOrNone;
     /// Code that is dropped and read anew loses its probes.
     dropped_code: "patches.c" [O2], ["again"], ["work"], AtMost;
+    /// What is in the file is not what runs: the kernel would run the former.
+    relocated_code: "relocated.c" [O2, "-fPIE", "-pie", "-Wl,-z,notext"],
+        [], ["read_datum", "jump_away", "work"], AllOrNone;
+    relocated_code_beside: "relocated.c" [O2, "-fPIE", "-pie", "-Wl,-z,notext"],
+        ["beside"], ["read_datum", "jump_away", "work"], Exact;
+    rewritten_code: "rewritten.c" [O2], [], ["patched", "led", "work"], AllOrNone;
+    rewritten_code_beside: "rewritten.c" [O2],
+        ["beside"], ["patched", "led", "work"], Exact;
     /// However a program ends, it ends so.
     ends_by_abort: "dies.c" [O2, "-lpthread"], ["abort"], ["before", "last"], Exact;
     ends_by_fault: "dies.c" [O2, "-lpthread"], ["segv"], ["before", "last"], Exact;

@@ -589,6 +589,31 @@ fn a_function_goes_and_the_others_stay() {
     });
 }
 
+/// A path below `/proc/PID` leads elsewhere when its process has another program, or is another one.
+#[test]
+fn what_stays_is_in_the_same_file_whatever_its_path_leads_to() {
+    let Some((mut program, mut scene)) = started() else { return };
+    let folder = std::env::temp_dir().join(format!("remora-links-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a directory");
+    let (path, other) = (folder.join("program"), folder.join("other"));
+    std::os::unix::fs::symlink(program.file(), &path).expect("the directory is ours");
+    std::fs::copy(program.file(), &other).expect("there is room");
+    let of = |number: u32, point: Point| Point { function: FunctionNo(number), ..point };
+    let points = [
+        of(0, program.point("probed", SiteKind::Entry, &[])),
+        of(1, program.point("depth", SiteKind::Entry, &[])),
+    ];
+    let attached = scene.probes.attach(&path, None, &points).expect("it can");
+    scene.select(&program);
+    std::fs::rename(&other, &path).expect("both are ours");
+    scene.probes.detach_functions(attached.link, &HashSet::from([FunctionNo(0)])).expect("it can");
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+    program.run("text x");
+    program.run("depth 0");
+    let told: Vec<u32> = scene.drain().iter().map(|hit| hit.hit.site).collect();
+    assert_eq!(told, [attached.sites[1].0]);
+}
+
 #[test]
 fn a_killed_agent_leaves_nothing() {
     if !is_root() {

@@ -9,6 +9,7 @@ mod web;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -188,6 +189,44 @@ fn a_killed_agent_leaves_nothing_behind() {
         wire.send(b"GET /plain/3 HTTP/1.1\r\n\r\n").expect("/plain/3");
     }
 }
+
+/// No hook of any source tells of a Unix socket's close: it is asked for, in the way of the source, or told by
+/// another socket that comes to be where it was.
+#[test]
+fn a_unix_sockets_close_ends_its_answer_whatever_the_source() {
+    if !is_root() {
+        return;
+    }
+    let _alone = alone();
+    for (source, works) in doctor() {
+        if works.is_err() {
+            continue;
+        }
+        let scratch = Scratch::new();
+        let (store, _port, path) = store(&scratch);
+        let pid = store.pid().to_string();
+        let agent = Agent::run(&scratch, &["--capture", &source, "--pid", &pid]);
+        for number in 0..UNIX_CLOSES {
+            let mut wire = UnixStream::connect(&path).expect("it listens");
+            let request = format!("GET /eof/{number} HTTP/1.1\r\n\r\n");
+            wire.write_all(request.as_bytes()).expect("it reads");
+            wire.read_to_string(&mut String::new()).expect("it closes");
+        }
+        // Neither the store nor its agent ends, nor does anything else happen.
+        agent.wait_for(UNIX_CLOSES, |span| span.path().starts_with("/eof/"));
+        let ended = agent.stop();
+        check_honest(&ended.spans);
+        let facts = ended.spans.iter().map(|span| facts(span, &ended.spans)).collect();
+        let told = |number| format!("store server GET /eof/{number} 200 0/10 < -");
+        compare(&source, "the store", facts, (0..UNIX_CLOSES).map(told).collect());
+        for span in &ended.spans {
+            assert_eq!(span.text("remora.end.reason"), "", "{source}: {span:?}");
+        }
+    }
+}
+
+/// How many connections one after another end an answer.
+const UNIX_CLOSES: usize = 20;
 
 /// `fexit` hears of a call's end by code that the kernel makes anew for all who watch a function, when one
 /// of them begins or ceases to; whatever call is under way then, ends unheard. That is told.

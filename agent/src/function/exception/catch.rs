@@ -92,9 +92,9 @@ impl Catch {
 pub fn catcher(catchers: &[Catcher], caller: Option<i64>) -> Option<Option<CatcherKind>> {
     let Some(caller) = caller else { return catchers.is_empty().then_some(None) };
     // A call that does not return may be the last instruction.
-    let at = caller - 1;
     let holds = |catcher: &&Catcher| {
-        u64::try_from(at - catcher.start).is_ok_and(|within| within < catcher.bytes)
+        let within = caller.checked_sub(1).and_then(|at| at.checked_sub(catcher.start));
+        within.is_some_and(|within| u64::try_from(within).is_ok_and(|at| at < catcher.bytes))
     };
     Some(catchers.iter().find(holds).map(|catcher| catcher.kind))
 }

@@ -287,6 +287,31 @@ fn catchers(runtime: Runtime, hook: Site, module: &Module, functions: &[Function
 }
 
 impl Decode {
+    /// Every one.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) const ALL: [Self; 20] = [
+        Self::Cpp,
+        Self::CppCatch,
+        Self::CppRethrow,
+        Self::RustPanic,
+        Self::RustPlace,
+        Self::RustCatch,
+        Self::GoPanic,
+        Self::GoFatal,
+        Self::GoRecovery,
+        Self::GoUncaught,
+        Self::GoServer,
+        Self::Python,
+        Self::PythonUncaught,
+        Self::PythonUnraisable,
+        Self::Php,
+        Self::PhpUncaught,
+        Self::Ruby,
+        Self::Java,
+        Self::V8,
+        Self::NodeUncaught,
+    ];
+
     /// Whose hook it is.
     pub fn runtime(self) -> Runtime {
         match self {

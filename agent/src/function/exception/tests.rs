@@ -6,27 +6,6 @@ use proptest::prelude::*;
 use super::chunks::written;
 use super::*;
 
-const ALL: [Decode; 18] = [
-    Decode::GoServer,
-    Decode::RustCatch,
-    Decode::GoRecovery,
-    Decode::GoUncaught,
-    Decode::PhpUncaught,
-    Decode::NodeUncaught,
-    Decode::Cpp,
-    Decode::CppCatch,
-    Decode::CppRethrow,
-    Decode::RustPanic,
-    Decode::RustPlace,
-    Decode::GoPanic,
-    Decode::GoFatal,
-    Decode::Python,
-    Decode::Php,
-    Decode::Ruby,
-    Decode::Java,
-    Decode::V8,
-];
-
 #[test]
 fn codes_fit() {
     let rust = ["rust_panic", "std::panicking::panic_with_hook"].map(|name| rust::code(name).0);
@@ -61,7 +40,7 @@ fn messages_keep_no_secrets() {
 
 #[test]
 fn a_decode_is_recorded_by_its_name() {
-    for decode in ALL {
+    for decode in Decode::ALL {
         let stored = serde_json::to_string(&decode).expect("it can be written");
         let read: Decode = serde_json::from_str(&stored).expect("just written");
         assert_eq!(read, decode);
@@ -159,7 +138,7 @@ proptest! {
     ) {
         let chunks: Vec<_> = chunks.iter().map(|(n, s, b)| (*n, *s, b.as_slice())).collect();
         let written = written(&chunks);
-        for each in ALL {
+        for each in Decode::ALL {
             if let Some(more) = complete(each, &written, &mut Same(byte)) {
                 prop_assert!(each.reads_constants() && more.len() < 4096);
                 let _ = decode(each, &[more, written.clone()].concat());
@@ -169,7 +148,7 @@ proptest! {
 
     #[test]
     fn any_bytes_have_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-        for each in ALL {
+        for each in Decode::ALL {
             let _ = decode(each, &bytes);
         }
     }
@@ -182,7 +161,7 @@ proptest! {
     ) {
         let chunks: Vec<_> = chunks.iter().map(|(n, s, b)| (*n, *s, b.as_slice())).collect();
         let written = written(&chunks);
-        for each in ALL {
+        for each in Decode::ALL {
             if let Some(Seen::Raised(raised)) = decode(each, &written) {
                 prop_assert!(each == Decode::V8 || !raised.name.is_empty());
             }

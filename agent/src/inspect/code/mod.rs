@@ -12,6 +12,8 @@ mod program;
 mod state;
 mod tail;
 
+use iced_x86::{Decoder, DecoderOptions};
+
 use super::address::VirtAddr;
 use super::demangle::{Language, Variant};
 use super::elf::Module;
@@ -36,6 +38,9 @@ pub enum Refusal {
     /// The code does not decode.
     #[error("the bytes at {:#x} are no instruction", .0.0)]
     Undecodable(VirtAddr),
+    /// What is in the file is not what runs: a probe would have the kernel run the former.
+    #[error("the loader writes into the instruction at {:#x}", .0.0)]
+    Relocated(VirtAddr),
     /// More code than is looked at.
     #[error("it has more than {} instructions", flow::INSTRUCTIONS_MAX)]
     TooLarge,
@@ -130,6 +135,12 @@ pub fn place_in(
         site(program, &flow, address, kind, pushed)
     });
     Ok(Placement { entry, ends: ends.collect::<Result<_, _>>()? })
+}
+
+/// How many bytes the instruction has that these begin with.
+pub fn instruction_length(bytes: &[u8]) -> Option<usize> {
+    let instruction = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
+    (!instruction.is_invalid()).then(|| instruction.len())
 }
 
 fn entry(

@@ -21,6 +21,8 @@ pub trait Program {
     fn is_described_from(&self, address: VirtAddr) -> bool;
     /// Whether what lies at an address stays as it is in the file while the program runs.
     fn is_constant(&self, address: VirtAddr) -> bool;
+    /// Whether the loader writes into some of these bytes of code.
+    fn is_written_by_loader(&self, code: &Range<VirtAddr>) -> bool;
     /// The address in this program that the loader writes into a place.
     fn relocated(&self, slot: VirtAddr) -> Option<VirtAddr>;
     /// Where a Go function goes on after a recovered panic, and how many bytes its frame has there.
@@ -106,6 +108,10 @@ impl Program for Binary<'_> {
 
     fn is_constant(&self, address: VirtAddr) -> bool {
         self.module.segment_of(address).is_some_and(|segment| !segment.writable)
+    }
+
+    fn is_written_by_loader(&self, code: &Range<VirtAddr>) -> bool {
+        self.index.is_written_by_loader(code)
     }
 
     fn relocated(&self, slot: VirtAddr) -> Option<VirtAddr> {

@@ -103,6 +103,9 @@ fn taken(types: &Types, ty: TypeNo, language: Language) -> Option<usize> {
             }
             let mut classes = [Class::None; 2];
             classify(types, ty, 0, &mut classes, 0).ok()?;
+            if classes.contains(&Class::Memory) {
+                return Some(0);
+            }
             Some(classes.iter().filter(|class| matches!(class, Class::Integer)).count())
         }
         Language::Go | Language::Other => None,

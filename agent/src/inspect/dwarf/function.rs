@@ -220,7 +220,7 @@ pub(super) struct About {
     pub(super) producer: Arc<str>,
 }
 
-fn about(view: &View<'_>, unit: &Unit<'_>) -> About {
+fn about<'a>(view: &View<'a>, unit: &Unit<'a>) -> About {
     let root = unit.entry(unit.header.root_offset()).ok();
     let language = root.as_ref().and_then(|root| root.attr_value(gimli::DW_AT_language)).map_or(
         Language::Other,
@@ -229,11 +229,10 @@ fn about(view: &View<'_>, unit: &Unit<'_>) -> About {
             _ => Language::Other,
         },
     );
-    let dwarf = view.dwarf(Part::Main);
     let producer = root
         .and_then(|root| root.attr_value(gimli::DW_AT_producer))
-        .and_then(|value| dwarf?.attr_string(unit, value).ok())
-        .map_or_else(|| Arc::from(""), |text| text.to_string_lossy().into());
+        .and_then(|value| view.text(Part::Main, unit, value))
+        .unwrap_or_else(|| Arc::from(""));
     About { language, producer }
 }
 

@@ -17,6 +17,9 @@ const DW_AT_GO_EMBEDDED: DwAt = DwAt(0x2903);
 /// Most members, enumerators or variants that are taken of one type.
 const MEMBERS_MAX: usize = 128;
 
+/// Most variants of an enum that is read.
+const VARIANTS_MAX: usize = 512;
+
 /// Most dimensions of an array.
 const DIMENSIONS_MAX: usize = 8;
 
@@ -111,6 +114,7 @@ impl<'v, 'a> Resolver<'v, 'a> {
             }
         }
         self.types.forget_endless();
+        self.types.forget_impossible();
         self.types
     }
 
@@ -172,7 +176,10 @@ impl<'v, 'a> Resolver<'v, 'a> {
             }
             gimli::DW_TAG_subroutine_type => Shape::Code,
             gimli::DW_TAG_enumeration_type => self.enumeration(die, unit, to),
-            gimli::DW_TAG_array_type => self.array(die, to)?,
+            gimli::DW_TAG_array_type => {
+                ty.is_vector = entry.has_attr(gimli::DW_AT_GNU_vector);
+                self.array(die, to)?
+            }
             gimli::DW_TAG_structure_type | gimli::DW_TAG_class_type => {
                 if entry.has_attr(gimli::DW_AT_declaration) {
                     // It may be described in another unit; it is not looked for.
@@ -268,7 +275,15 @@ impl<'v, 'a> Resolver<'v, 'a> {
                     if child.has_attr(gimli::DW_AT_external) || members.len() >= MEMBERS_MAX {
                         continue;
                     }
-                    members.extend(self.member(die, unit, &child));
+                    let is_virtual = child.tag() == gimli::DW_TAG_inheritance
+                        && child.has_attr(gimli::DW_AT_virtuality);
+                    match self.member(die, unit, &child) {
+                        Some(member) => members.push(member),
+                        // Where a virtual base begins is found in the object.
+                        None if is_virtual => {}
+                        // Without one of its members it would be another type.
+                        None => return Some(Shape::Unknown),
+                    }
                 }
                 gimli::DW_TAG_variant_part => {
                     let part = Die { entry: child.offset().0, ..die };
@@ -335,7 +350,6 @@ impl<'v, 'a> Resolver<'v, 'a> {
         let inherits = entry.tag() == gimli::DW_TAG_inheritance;
         let virtually = entry.has_attr(gimli::DW_AT_virtuality) && inherits;
         let offset = match entry.attr_value(gimli::DW_AT_data_member_location) {
-            // Where a virtual base begins is found in the object.
             _ if virtually => return None,
             Some(AttributeValue::Exprloc(_)) => return None,
             Some(value) => value.udata_value().filter(|offset| *offset <= BYTES_MAX)?,
@@ -363,8 +377,13 @@ impl<'v, 'a> Resolver<'v, 'a> {
         }
         let mut variants = Vec::new();
         for child in children(unit, part.entry) {
-            if child.tag() != gimli::DW_TAG_variant || variants.len() >= MEMBERS_MAX {
+            if child.tag() != gimli::DW_TAG_variant {
                 continue;
+            }
+            // One of them may be what all tags mean that mean no other: without all of those it is not known
+            // which. Ranges of tags are not among what compilers write.
+            if variants.len() >= VARIANTS_MAX || child.has_attr(gimli::DW_AT_discr_list) {
+                return Some(Shape::Unknown);
             }
             let tags = match child.attr_value(gimli::DW_AT_discr_value) {
                 Some(AttributeValue::Data16(value)) => Some((value, value)),
@@ -372,14 +391,14 @@ impl<'v, 'a> Resolver<'v, 'a> {
                 Some(value) => value.udata_value().map(|value| (value.into(), value.into())),
                 None => None,
             };
-            // Ranges of tags are not among what compilers write.
             let mut inner = children(unit, child.offset().0);
-            let Some(member) = inner.find(|inner| inner.tag() == gimli::DW_TAG_member) else {
-                continue;
-            };
+            let member = inner.find(|inner| inner.tag() == gimli::DW_TAG_member);
             let place = Die { entry: child.offset().0, ..part };
-            if let Some(member) = self.member(place, unit, &member) {
-                variants.push(Variant { tags, name: Arc::clone(&member.name), member });
+            match member.and_then(|member| self.member(place, unit, &member)) {
+                Some(member) => {
+                    variants.push(Variant { tags, name: Arc::clone(&member.name), member })
+                }
+                None => return Some(Shape::Unknown),
             }
         }
         Some(Shape::Variants { tag, variants })

@@ -2,6 +2,7 @@
 //! does: System V's for C and C++, ABIInternal for Go, and for Rust what rustc does with the layouts
 //! for which every version since 1.73 does the same. In doubt a result is refused.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use agent_common::function::register;
@@ -130,16 +131,22 @@ fn system_v(types: &Types, ty: TypeNo, language: Language) -> Result<Place, Unre
         return Err(Unreadable::Type);
     }
     if bytes > 16 {
-        return Ok(in_memory());
+        // The widest registers have 32 and 64.
+        let is_doubtful = matches!(bytes, 32 | 64) && holds_vector(types, ty, 0);
+        return if is_doubtful { Err(Unreadable::Convention) } else { Ok(in_memory()) };
     }
     let mut classes = [Class::None; 2];
     classify(types, ty, 0, &mut classes, 0)?;
+    if classes.contains(&Class::Memory) {
+        return Ok(in_memory());
+    }
     let mut registers = RESULTS.into_iter();
     let mut pieces = Vec::new();
     for (at, class) in (0..bytes).step_by(8).zip(classes) {
         let place = match class {
             Class::Integer => registers.next().map(Place::register).ok_or(Unreadable::Convention),
             Class::Float => Err(Unreadable::Float),
+            Class::Vector | Class::Memory => Err(Unreadable::Convention),
             Class::None => Err(Unreadable::OptimizedOut),
         };
         pieces.push(Piece { bytes: (bytes - at).min(8), place });
@@ -173,12 +180,40 @@ pub(super) fn passing(types: &Types, ty: TypeNo, depth: u32) -> Passing {
     all
 }
 
+/// Whether a type is a vector or has one in it.
+fn holds_vector(types: &Types, ty: TypeNo, depth: u32) -> bool {
+    let (_, bare) = types.bare(ty);
+    let holds = |ty| depth < DEPTH_MAX && holds_vector(types, ty, depth + 1);
+    match &bare.shape {
+        _ if bare.is_vector => true,
+        Shape::Struct { members } | Shape::Union { members } => {
+            members.iter().any(|member| holds(member.ty))
+        }
+        Shape::Array { of, .. } => holds(*of),
+        _ => false,
+    }
+}
+
 /// The classes that matter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     None,
     Integer,
     Float,
+    Vector,
+    /// All of the value is in memory.
+    Memory,
+}
+
+impl Class {
+    /// In which of them what is of both is.
+    fn with(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Memory, _) | (_, Self::Memory) => Self::Memory,
+            (Self::Integer, _) | (_, Self::Integer) => Self::Integer,
+            (_, other) => other,
+        }
+    }
 }
 
 pub(super) fn classify(
@@ -193,16 +228,13 @@ pub(super) fn classify(
     }
     let bytes = types.size(ty);
     let mut is = |class: Class| {
-        let last = at.saturating_add(bytes.max(1) - 1) / 8;
-        for number in at / 8..=last {
-            let slot = classes.get_mut(number as usize).ok_or(Unreadable::Type)?;
-            if *slot != Class::Integer {
-                *slot = class;
-            }
-        }
-        Ok(())
+        // What is not aligned brings all that it is in into memory.
+        let is_aligned = !bytes.is_power_of_two() || bytes > 16 || at.is_multiple_of(bytes);
+        let class = if is_aligned { class } else { Class::Memory };
+        mark(classes, at / 8..=at.saturating_add(bytes.max(1) - 1) / 8, class)
     };
-    match &types.bare(ty).1.shape {
+    let bare = types.bare(ty).1;
+    match &bare.shape {
         Shape::Int { .. }
         | Shape::Char { .. }
         | Shape::Bool
@@ -211,10 +243,16 @@ pub(super) fn classify(
         // `long double` is not in a vector register, but as unreadable.
         Shape::Float => is(Class::Float),
         Shape::Struct { members } | Shape::Union { members } => {
-            members.iter().try_for_each(|member| {
-                classify(types, member.ty, at + member.offset, classes, depth + 1)
+            members.iter().try_for_each(|member| match member.bits {
+                None => classify(types, member.ty, at + member.offset, classes, depth + 1),
+                Some((first, bits)) => {
+                    let first = at.saturating_mul(8).saturating_add(first);
+                    let last = first.saturating_add(u64::from(bits.max(1)) - 1);
+                    mark(classes, first / 64..=last / 64, Class::Integer)
+                }
             })
         }
+        Shape::Array { .. } if bare.is_vector => is(Class::Vector),
         Shape::Array { of, count: Some(count) } if *count <= ELEMENTS_MAX => {
             let stride = types.size(*of);
             (0..*count).try_for_each(|n| {
@@ -224,6 +262,19 @@ pub(super) fn classify(
         }
         _ => Err(Unreadable::Type),
     }
+}
+
+/// Some eightbytes have this class besides what they have.
+fn mark(
+    classes: &mut [Class; 2],
+    eightbytes: RangeInclusive<u64>,
+    class: Class,
+) -> Result<(), Unreadable> {
+    for number in eightbytes {
+        let slot = classes.get_mut(number as usize).ok_or(Unreadable::Type)?;
+        *slot = slot.with(class);
+    }
+    Ok(())
 }
 
 /// Go's `cmd/compile/abi-internal.md`, "Function call argument and result passing".

@@ -15,6 +15,7 @@ use crate::inspect::address::VirtAddr;
 use crate::inspect::debug_file::{self, DebugFile, Lookup};
 use crate::inspect::elf::Module;
 use crate::inspect::reads::{Reads, can_be_packed};
+use crate::inspect::regular;
 
 /// What a section is read through.
 pub(super) type Slice<'a> = EndianSlice<'a, LittleEndian>;
@@ -156,7 +157,7 @@ pub(super) fn load(path: &Path, lookup: Lookup<'_>) -> Result<Loaded, FileError>
 }
 
 fn open(path: &Path) -> Result<File, FileError> {
-    File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
+    regular::must_open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
 }
 
 type Elf<'a> = object::File<'a, &'a Reads<&'a File>>;

@@ -45,6 +45,8 @@ pub struct Type {
     pub go_kind: u8,
     /// How C++ says it is passed.
     pub passing: Passing,
+    /// Whether it is an array that has a vector register for itself.
+    pub is_vector: bool,
 }
 
 /// How a class is passed: what the file says (DWARF's `DW_CC_pass_by_value` and
@@ -180,6 +182,38 @@ impl Types {
         }
     }
 
+    /// Forgets the variants of enums that no value can be, because what they hold has none: rustc gives them tags
+    /// that others have. What may then be two variants by the same tags is unknown.
+    pub(super) fn forget_impossible(&mut self) {
+        let is_enum = |ty: &Type| matches!(ty.shape, Shape::Variants { .. });
+        let enums = (0..self.nodes.len()).filter(|number| is_enum(&self.nodes[*number]));
+        for number in enums.collect::<Vec<_>>() {
+            let Shape::Variants { variants, .. } = &self.nodes[number].shape else { continue };
+            let can_be: Vec<bool> =
+                variants.iter().map(|variant| self.has_values(variant.member.ty, 0)).collect();
+            let Shape::Variants { variants, .. } = &mut self.nodes[number].shape else { continue };
+            let mut can_be = can_be.into_iter();
+            variants.retain(|_| can_be.next().unwrap_or(true));
+            if variants.iter().filter(|variant| variant.tags.is_none()).count() > 1 {
+                self.nodes[number].shape = Shape::Unknown;
+            }
+        }
+    }
+
+    /// Whether there are values of a type, as far as it is looked into: an enum without variants has none.
+    fn has_values(&self, number: TypeNo, depth: u32) -> bool {
+        if depth > DEPTH_MAX {
+            return true;
+        }
+        match &self.bare(number).1.shape {
+            Shape::Struct { members } => {
+                members.iter().all(|member| self.has_values(member.ty, depth + 1))
+            }
+            Shape::Variants { tag, variants } => tag.is_some() || !variants.is_empty(),
+            _ => true,
+        }
+    }
+
     /// A type.
     pub fn get(&self, number: TypeNo) -> &Type {
         static NONE: std::sync::LazyLock<Type> = std::sync::LazyLock::new(Type::unknown);
@@ -267,6 +301,7 @@ impl Type {
             arguments: Vec::new(),
             go_kind: 0,
             passing: Passing::Unknown,
+            is_vector: false,
         }
     }
 }
@@ -293,6 +328,35 @@ mod tests {
 
     fn is_known(types: &Types, number: u32) -> bool {
         !matches!(types.get(TypeNo(number)).shape, Shape::Unknown)
+    }
+
+    #[test]
+    fn variants_that_nothing_can_be_are_none() {
+        let member =
+            |ty| Member { name: "".into(), offset: 0, ty: TypeNo(ty), bits: None, embedded: false };
+        let variant = |ty: u32, tag: Option<u128>| Variant {
+            tags: tag.map(|tag| (tag, tag)),
+            name: ty.to_string().into(),
+            member: member(ty),
+        };
+        let made = |variants| Type::new("", 4, Shape::Variants { tag: Some(member(0)), variants });
+        let int = Type::new("int", 4, Shape::Int { signed: true });
+        let never = Type::new("never", 0, Shape::Variants { tag: None, variants: Vec::new() });
+        let holds = Type::new("", 0, Shape::Struct { members: vec![member(0), member(1)] });
+        let mut types = Types::new(vec![
+            int,
+            never,
+            holds,
+            made(vec![variant(2, Some(0)), variant(0, None), variant(0, Some(1))]),
+            made(vec![variant(2, None), variant(0, None)]),
+            made(vec![variant(0, None), variant(0, None)]),
+        ]);
+        types.forget_impossible();
+        let left = |number: u32| match &types.get(TypeNo(number)).shape {
+            Shape::Variants { variants, .. } => Some(variants.len()),
+            _ => None,
+        };
+        assert_eq!([left(3), left(4), left(5)], [Some(2), Some(1), None]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Finding entries of `.debug_info`: the unit of an address, the function in it, what an attribute
 //! refers to. Everything found is remembered by its offset, so that a file is walked once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +22,11 @@ const FILE_UNITS_MAX: usize = 1 << 20;
 const RANGES_MAX: usize = 1 << 23;
 /// Most units that one view keeps open.
 const UNITS_MAX: usize = 256;
+/// Longest name, and most bytes of all that one view takes: any number of entries may have the same one.
+const TEXT_MAX: usize = 16 << 10;
+const TEXTS_MAX: usize = 4 << 20;
+/// Most bytes of names of a file that are too long, which are looked through to their ends all the same.
+const OVERLONG_MAX: usize = 1 << 30;
 
 pub(super) type Entry<'a> = DebuggingInformationEntry<Slice<'a>>;
 pub(super) type Unit<'a> = gimli::Unit<Slice<'a>>;
@@ -53,6 +58,8 @@ pub(super) struct Cache {
     ranges: Option<Arc<Vec<Range>>>,
     functions: HashMap<usize, Arc<Vec<(u64, usize)>>>,
     names: HashMap<usize, Arc<HashMap<usize, usize>>>,
+    /// Bytes of names that are too long.
+    overlong: usize,
 }
 
 /// What the headers of a file's units say.
@@ -112,6 +119,8 @@ pub(super) struct View<'a> {
     supplement: Option<Dwarf<Slice<'a>>>,
     cache: &'a Mutex<Cache>,
     open: RefCell<HashMap<(Part, usize), Rc<Unit<'a>>>>,
+    /// Bytes of names.
+    texts: Cell<usize>,
     pub(super) loaded: &'a Loaded,
 }
 
@@ -130,7 +139,7 @@ impl<'a> View<'a> {
         if let Some(sections) = &loaded.supplement {
             dwarf.set_sup(dwarf_of(sections));
         }
-        Self { dwarf, supplement, cache, open: RefCell::default(), loaded }
+        Self { dwarf, supplement, cache, open: RefCell::default(), texts: Cell::new(0), loaded }
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
@@ -345,10 +354,18 @@ impl<'a> View<'a> {
         parents.get(&die.entry).map(|entry| Die { entry: *entry, ..die })
     }
 
-    /// A string attribute.
+    /// A string attribute; not of one that is too long, or behind too many.
     pub(super) fn text(&self, part: Part, unit: &Unit<'a>, value: Attr<'a>) -> Option<Arc<str>> {
+        if self.cache().overlong > OVERLONG_MAX {
+            return None;
+        }
         let text = self.dwarf(part)?.attr_string(unit, value).ok()?;
-        Some(text.to_string_lossy().into())
+        if text.len() > TEXT_MAX {
+            self.cache().overlong += text.len();
+            return None;
+        }
+        self.texts.set(self.texts.get() + text.len());
+        (self.texts.get() <= TEXTS_MAX).then(|| text.to_string_lossy().into())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Real files and damaged ones.
 
+use std::fs::OpenOptions;
 use std::path::PathBuf;
 
 use super::*;

@@ -254,6 +254,11 @@ impl Index {
         self.imports.target(slot)
     }
 
+    /// Whether the loader writes into some of these bytes of code (`DT_TEXTREL`).
+    pub fn is_written_by_loader(&self, code: &std::ops::Range<VirtAddr>) -> bool {
+        self.imports.writes_into(code)
+    }
+
     /// Whether Go's own table was read.
     pub fn has_go_table(&self) -> bool {
         self.symbols.iter().any(|raw| raw.origin == Origin::GoTable)

@@ -137,19 +137,29 @@ fn the_address_of_a_unix_stream_is_used_again() {
 }
 
 #[test]
-fn a_layered_tcp_stream_is_no_unix_stream() {
-    // Kernel TLS: what the process moves is not what TCP counts.
+fn a_layered_tcp_stream_is_joined_as_a_unix_stream_is() {
+    // Kernel TLS, MPTCP: what the process moves is not what TCP counts.
     let mut scene = two();
     let (c, s) = scene.tcp(1, 2);
     scene.sockets[c.0].seq = None;
     scene.sockets[s.0].seq = None;
     scene.ask(FRONT, c, BACK, s, "/a");
     scene.answer(BACK, s, FRONT, c);
+    // Of two at a time it is not known which is which.
+    let both = [get("/b"), get("/c")];
+    both.iter().for_each(|request| scene.write(FRONT, c, request));
+    both.iter().for_each(|request| scene.read(BACK, s, request));
+    scene.answer(BACK, s, FRONT, c);
+    scene.answer(BACK, s, FRONT, c);
     check(
         &mut scene,
         expect![[r#"
             front → /a 200
-            back /a 200
+              back /a 200 (tcp_peer exact)
+            front → /b 200
+            front → /c 200
+            back /b 200
+            back /c 200
         "#]],
     );
 }

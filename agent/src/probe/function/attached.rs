@@ -2,16 +2,15 @@
 //! site any more.
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent_common::function::cookie::{GENERATION_SHIFT, LINK_SHIFT, SILENT};
 
 use super::link::{self, Closing, Linked, Places};
+use super::target::Target;
 use super::{
     FunctionError, FunctionProbes, InUse, LINKS, Link, LinkNo, Place, SitesNo, bpf, unusable,
     within,
@@ -19,14 +18,14 @@ use super::{
 use crate::function::FunctionNo;
 
 impl FunctionProbes {
-    /// Attaches sites that were written; those that the kernel refuses are told once.
+    /// Attaches sites that were written to an open file; those that the kernel refuses are told once.
     pub fn attach_set(
         &mut self,
         set: SitesNo,
-        file: &Path,
+        file: &File,
         tgid: Option<u32>,
     ) -> Result<(LinkNo, Vec<(usize, io::Error)>), FunctionError> {
-        let path = CString::new(file.as_os_str().as_bytes()).map_err(FunctionError::Path)?;
+        let file = Target::of(file)?;
         self.reap();
         let places = self.sets.get(&set).map(|set| Arc::clone(&set.places)).unwrap_or_default();
         self.has_room(places.len())?;
@@ -42,7 +41,7 @@ impl FunctionProbes {
         let generation = 0;
         let linked = self
             .set_live(link, generation)
-            .and_then(|()| self.link(link, &path, tgid, &places, generation));
+            .and_then(|()| self.link(link, &file, tgid, &places, generation));
         let linked = match linked {
             Ok(linked) => linked,
             Err(error) => {
@@ -63,8 +62,15 @@ impl FunctionProbes {
             set.links += 1;
         }
         let fds = linked.links;
-        self.links.insert(link, Link { fds, path, tgid, set, places, generation });
+        self.links.insert(link, Link { fds, file, tgid, set, places, generation });
         Ok((link, linked.refused))
+    }
+
+    /// The functions of sites and where in the file those are, but for what the kernel refuses and what was
+    /// taken out.
+    pub fn places(&self, set: SitesNo) -> Vec<(FunctionNo, u64)> {
+        let places = self.sets.get(&set).map(|set| Arc::clone(&set.places)).unwrap_or_default();
+        places.iter().map(|place| (place.function, place.offset)).collect()
     }
 
     /// Frees sites when their last link is closed; from then on other sites have their places.
@@ -161,7 +167,7 @@ impl FunctionProbes {
             return Ok(());
         }
         let generation = known.generation ^ 1;
-        let linked = self.link(link, &known.path, known.tgid, &places, generation)?;
+        let linked = self.link(link, &known.file, known.tgid, &places, generation)?;
         // From here on the new one is told, and the old one is not.
         self.set_live(link, generation)?;
         if let Some(known) = self.links.get_mut(&link) {
@@ -188,7 +194,7 @@ impl FunctionProbes {
     fn link(
         &self,
         link: LinkNo,
-        path: &CStr,
+        file: &Target,
         tgid: Option<u32>,
         places: &[Place],
         generation: u32,
@@ -203,11 +209,9 @@ impl FunctionProbes {
             Vec::new()
         };
         let (offsets, cookies, semaphores) = (&offsets[..], &cookies[..], &semaphores[..]);
-        let places = Places { path, tgid, offsets, cookies, semaphores };
-        link::attach(self.loaded.program.as_fd(), self.loaded.attach, places).map_err(|source| {
-            let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
-            FunctionError::Attach { path, source }
-        })
+        let places = Places { path: file.path(), tgid, offsets, cookies, semaphores };
+        link::attach(self.loaded.program.as_fd(), self.loaded.attach, places)
+            .map_err(|source| FunctionError::Attach { path: file.name(), source })
     }
 
     /// Detaches what one [`attach`](Self::attach) has attached, soon: a thread does it. Nothing more of it

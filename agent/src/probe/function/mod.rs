@@ -22,10 +22,11 @@ mod loader;
 mod point;
 pub mod selftest;
 mod sites;
+mod target;
 mod uprobe;
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -44,6 +45,7 @@ use self::link::{Closer, Closing};
 use self::loader::{Attach, Loaded};
 use self::selftest::SelfTest;
 use self::sites::{Block, Sites};
+use self::target::Target;
 use super::bpf;
 use super::bpf::program::Verified;
 use super::capture::{Capture, Shared};
@@ -107,7 +109,7 @@ pub struct FunctionProbes {
 #[derive(Debug)]
 struct Link {
     fds: Vec<OwnedFd>,
-    path: CString,
+    file: Target,
     tgid: Option<u32>,
     set: SitesNo,
     places: Arc<[Place]>,
@@ -231,8 +233,10 @@ impl FunctionProbes {
         tgid: Option<u32>,
         points: &[Point],
     ) -> Result<Attached, FunctionError> {
+        let opened = File::open(file)
+            .map_err(|source| FunctionError::Attach { path: file.to_owned(), source })?;
         let (set, sites) = self.write(points)?;
-        match self.attach_set(set, file, tgid) {
+        match self.attach_set(set, &opened, tgid) {
             Ok((link, refused)) => Ok(Attached { link, set, sites, refused }),
             Err(error) => {
                 self.free(set);

@@ -1,14 +1,20 @@
 //! What is attached where, under which numbers: the probes of a file come when a process runs it, and go
 //! with the last one.
 
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
+use std::path::Path;
 
 use super::file::{Content, File, FileId, Mapped, Version};
 use super::lease::Lease;
 use super::numbered::{self, Numbered};
-use super::{Functions, Reach};
+use super::tell::list;
+use super::{Functions, Reach, rewritten};
+use crate::discover::process;
 use crate::event::ids::{SiteNo, Tgid};
+use crate::function::FunctionNo;
 use crate::function::numbers::Numbers;
+use crate::inspect::regular;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::probe::function::{FunctionError, Need, SitesNo};
@@ -33,12 +39,22 @@ impl Functions {
         if file.everywhere.is_some() || matches!(file.content, Content::Nothing) {
             return;
         }
-        if Version::of(&module.open) != Some(file.version) {
-            // Unless it is only gone with its process.
-            if module.open.exists() {
+        // Gone with its process.
+        let Ok(open) = regular::must_open(&module.open) else { return };
+        // Before it is compared: from here on it stays as it is.
+        let lease = match reach {
+            Reach::Everywhere => open.try_clone().and_then(Lease::take),
+            Reach::Alone => Err(std::io::ErrorKind::Unsupported.into()),
+        };
+        let now = open.metadata().map(|now| (FileId::from(&now), Version::from(&now)));
+        match now {
+            Ok((id, version)) if id == module.id && version == file.version => {}
+            // Its process has another program by now, or is another one.
+            Ok((id, _)) if id != module.id => return,
+            _ => {
                 tracing::warn!(module = name, "not probed: the file has changed while it runs");
+                return;
             }
-            return;
         }
         let goroutines = self.processes.get(&tgid).and_then(|process| process.goroutines);
         let sites = match self.sites(module, goroutines, announce) {
@@ -48,10 +64,6 @@ impl Functions {
                 tracing::warn!(module = name, %error, "functions are not probed");
                 return;
             }
-        };
-        let lease = match reach {
-            Reach::Everywhere => std::fs::File::open(&module.open).and_then(Lease::take),
-            Reach::Alone => Err(std::io::ErrorKind::Unsupported.into()),
         };
         let (lease, scope) = match lease {
             Ok(lease) => {
@@ -69,7 +81,11 @@ impl Functions {
                 (None, Some(tgid.0))
             }
         };
-        let (link, refused) = match self.probes.attach_set(sites, &module.open, scope) {
+        if let Err(error) = self.spare_rewritten(tgid, module, sites, scope) {
+            tracing::warn!(module = name, %error, "functions are not probed");
+            return;
+        }
+        let (link, refused) = match self.probes.attach_set(sites, &open, scope) {
             Ok(attached) => attached,
             Err(error) => {
                 tracing::warn!(module = name, %error, "functions are not probed");
@@ -90,6 +106,45 @@ impl Functions {
             _ => self.probes.detach(link),
         }
         tracing::info!(module = name, pid = tgid.0, "functions are probed");
+    }
+
+    /// Takes out the functions that a process has changed which is about to have probes.
+    fn spare_rewritten(
+        &mut self,
+        tgid: Tgid,
+        module: &Mapped,
+        sites: SitesNo,
+        scope: Option<u32>,
+    ) -> Result<(), FunctionError> {
+        let places = self.probes.places(sites);
+        let proc = Path::new("/proc");
+        let mut concerned = vec![tgid];
+        if scope.is_none() && module.is_executable {
+            // Whoever runs it has them, traced or not.
+            let runs = |other: &Tgid| {
+                let exe = process::directory(proc, *other).join("exe");
+                *other != tgid && FileId::of(&exe) == Some(module.id)
+            };
+            concerned.extend(process::all(proc).unwrap_or_default().into_iter().filter(runs));
+        }
+        let mut changed = HashSet::new();
+        for tgid in concerned {
+            changed.extend(rewritten::functions(proc, tgid, module, &places));
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let numbered = self.files.get(&module.id).and_then(File::numbered);
+        let sorted: BTreeSet<FunctionNo> = changed.iter().copied().collect();
+        let names = sorted.into_iter().filter_map(|function| numbered?.name(function));
+        tracing::warn!(
+            module = module.name,
+            pid = tgid.0,
+            functions = changed.len(),
+            "not probed, because in memory they are not what they are in the file: {}",
+            list(names)
+        );
+        self.probes.take_out(sites, &changed)
     }
 
     fn detach_alone(&mut self, id: FileId) {

@@ -4,7 +4,6 @@
 //! no harm, one that is not foretold is found when it is there.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use crate::discover::libraries::{self, Program};
 use crate::discover::maps::file_name;
 use crate::discover::process;
 use crate::event::ids::Tgid;
+use crate::inspect::regular;
 use crate::pipeline::Step;
 
 /// Most programs of which it is remembered what they map.
@@ -89,7 +89,7 @@ impl Functions {
 
 /// A file, and what a process that maps it will call it: the name that links lead to.
 fn named(path: &Path) -> Option<(FileId, String)> {
-    let file = File::open(path).ok()?;
+    let file = regular::open(path).ok()??;
     let id = FileId::from(&file.metadata().ok()?);
     let target = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
     Some((id, file_name(&target)))

@@ -17,7 +17,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Takes it; an error if somebody has the file open for writing, or its file system has no leases.
+    /// Takes it, for as long as the file or a copy of it is open; an error if somebody has the file open for writing, or its file system has no leases.
     pub(super) fn take(file: File) -> io::Result<Self> {
         // SAFETY: a plain syscall on an open descriptor and an integer.
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) } < 0 {

@@ -12,6 +12,7 @@ mod foretold;
 mod lease;
 mod looks;
 mod numbered;
+mod rewritten;
 mod spared;
 mod tell;
 mod wishes;
@@ -38,6 +39,7 @@ use crate::event::Hit;
 use crate::event::ids::{SiteNo, Tgid};
 use crate::function::numbers::Numbers;
 use crate::function::plan::Refused;
+use crate::inspect::regular;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
 use crate::platform::clock::{self, MonoNs};
@@ -349,8 +351,13 @@ impl Functions {
             return;
         }
         // Its process may have ended.
-        let Ok(open) = std::fs::File::open(&module.open) else { return };
+        let Ok(open) = regular::must_open(&module.open) else { return };
         let Ok(metadata) = open.metadata() else { return };
+        if FileId::from(&metadata) != module.id {
+            // It has another program since it was looked at, or something else in the same place.
+            process.seen.remove(&module.id);
+            return;
+        }
         let version = Version::from(&metadata);
         let known = self.files.get(&module.id);
         if known.is_some_and(|file| file.users.is_empty() && file.version != version) {

@@ -12,8 +12,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::TABLES_MAX;
-use super::space::Tables;
-use crate::discover::maps::Inode;
+use super::space::{Key, Tables};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::debug_file::Lookup;
 use crate::inspect::dwarf::lines::Lines;
@@ -21,14 +20,14 @@ use crate::inspect::elf::Module;
 use crate::stack::code::{self, Code, Told};
 
 struct OfTables {
-    key: Inode,
+    key: Key,
     name: String,
     module: Module,
     root: PathBuf,
 }
 
 struct OfLines {
-    key: Inode,
+    key: Key,
     module: Module,
     root: PathBuf,
     addresses: Vec<VirtAddr>,
@@ -39,12 +38,12 @@ struct OfLines {
 /// What was found.
 pub(super) enum Answer {
     /// The tables of a file.
-    Tables { key: Inode, tables: Tables },
+    Tables { key: Key, tables: Tables },
     /// What debug information says of addresses of a file.
-    Lines { key: Inode, found: Vec<Told> },
+    Lines { key: Key, found: Vec<Told> },
     /// All that is to be told of a file's addresses was told, or that it has no lines; and how many bytes are
     /// kept of debug information.
-    NoMoreLines { key: Inode, has_lines: bool, kept_bytes: u64 },
+    NoMoreLines { key: Key, has_lines: bool, kept_bytes: u64 },
 }
 
 /// The threads.
@@ -119,7 +118,7 @@ impl Reader {
         Ok((reader, Ends { tables, lines, tell }))
     }
 
-    pub(super) fn ask_tables(&self, key: Inode, name: String, module: Module, root: PathBuf) {
+    pub(super) fn ask_tables(&self, key: Key, name: String, module: Module, root: PathBuf) {
         // A thread that has ended says so by answering nothing more.
         let _ = self.tables.send(OfTables { key, name, module, root });
     }
@@ -127,7 +126,7 @@ impl Reader {
     /// `room`: how many bytes may be used meanwhile.
     pub(super) fn ask_lines(
         &self,
-        key: Inode,
+        key: Key,
         module: Module,
         root: PathBuf,
         addresses: Vec<VirtAddr>,
@@ -193,7 +192,7 @@ const KEPT_MAX: u64 = 16 << 20;
 /// Files whose debug information is known, the one that was asked last at the end.
 #[derive(Default)]
 struct Debug {
-    files: Vec<(Inode, Lines)>,
+    files: Vec<(Key, Lines)>,
 }
 
 impl Debug {
@@ -204,7 +203,7 @@ impl Debug {
     /// False: there are no lines.
     fn calls(
         &mut self,
-        (key, module, root): (Inode, &Module, &Path),
+        (key, module, root): (Key, &Module, &Path),
         addresses: &[VirtAddr],
         room: u64,
         tell: &mut dyn FnMut(Vec<Told>),

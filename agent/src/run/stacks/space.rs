@@ -10,12 +10,24 @@ use crate::event::ids::Tgid;
 use crate::event::image::Image;
 use crate::inspect::address::{FileOffset, VirtAddr};
 use crate::inspect::elf::{Module, Segment};
+use crate::run::functions::Version;
 use crate::stack::Stack;
 use crate::stack::code::{Asked, Code};
 use crate::stack::walk::{Place, Space, walk};
 
+/// A file as it was when it was opened: there may be another one with its identity, or other bytes in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) inode: Inode,
+    /// How many were opened before.
+    pub(super) opened: u64,
+}
+
 /// A file of which code runs.
 pub(super) struct File {
+    pub(super) key: Key,
+    /// `None`: the system does not say.
+    pub(super) version: Option<Version>,
     pub(super) name: String,
     segments: Vec<Segment>,
     pub(super) tables: Tables,
@@ -33,16 +45,23 @@ pub(super) enum Tables {
 }
 
 impl File {
-    pub(super) fn open(proc: &Path, tgid: Tgid, mapping: &Mapping) -> Self {
+    pub(super) fn open(proc: &Path, tgid: Tgid, mapping: &Mapping, opened: u64) -> Self {
         let name = mapping.name().unwrap_or_default();
-        let (segments, tables) = match Module::open(&mapping.file(proc, tgid)) {
+        let key = Key { inode: mapping.inode, opened };
+        let path = mapping.file(proc, tgid);
+        match Module::open(&path) {
             Ok(module) => {
                 let root = proc.join(tgid.0.to_string()).join("root");
-                (module.segments().to_vec(), Tables::Unread(Box::new(module), root))
+                let version = version(&module);
+                let segments = module.segments().to_vec();
+                let tables = Tables::Unread(Box::new(module), root);
+                Self { key, version, name, segments, tables, used: 0 }
             }
-            Err(error) => (Vec::new(), Tables::None(error.to_string())),
-        };
-        Self { name, segments, tables, used: 0 }
+            Err(error) => {
+                let (segments, tables) = (Vec::new(), Tables::None(error.to_string()));
+                Self { key, version: Version::of(&path), name, segments, tables, used: 0 }
+            }
+        }
     }
 
     pub(super) fn code(&mut self) -> Option<&mut Code> {
@@ -66,6 +85,11 @@ impl File {
         let segment = self.segments.iter().find(within)?;
         Some(VirtAddr((offset.0 - segment.offset.0).wrapping_add(segment.address.0)))
     }
+}
+
+/// Which bytes an open file has.
+pub(super) fn version(module: &Module) -> Option<Version> {
+    module.metadata().ok().map(|metadata| Version::from(&metadata))
 }
 
 /// A stack by what is known.

@@ -28,8 +28,10 @@ struct Scene {
 
 impl Scene {
     fn new(name: &str) -> Self {
-        let proc = Directory::new(&format!("stacks-{name}"));
-        let program = Path::new("/bin/sh");
+        Self::of(Directory::new(&format!("stacks-{name}")), Path::new("/bin/sh"))
+    }
+
+    fn of(proc: Directory, program: &Path) -> Self {
         let module = Module::open(program).expect("a program");
         let mut segments = module.segments().iter();
         let code = segments.find(|segment| segment.executable).expect("a program has code");
@@ -97,6 +99,35 @@ fn what_comes_behind_a_stack_waits_with_it() {
     // All is known by now.
     scene.image(4, 0);
     assert_eq!(scene.taken(now), ["4"]);
+}
+
+/// As programs are that are linked again: the same file, written anew.
+#[test]
+fn a_file_with_other_bytes_is_read_again() {
+    let proc = Directory::new("stacks-again");
+    let program = proc.file("program");
+    fs::copy("/bin/sh", &program).expect("there is room");
+    let mut scene = Scene::of(proc, &program);
+    scene.image(1, 0);
+    assert_eq!(scene.ends.read_tables(), 1);
+    scene.stacks.take_answers();
+    // What was asked before is answered after.
+    let (old, new) = (fs::read("/bin/sh"), fs::read("/bin/cat"));
+    let (old, mut new) = (old.expect("a program"), new.expect("a program"));
+    assert_ne!(old, new);
+    new.push(0);
+    fs::write(&program, &new).expect("the directory is ours");
+    scene.stacks.forget(Tgid(TGID));
+    scene.image(2, 0);
+    assert_eq!(scene.ends.read_tables(), 1, "it is another one");
+    // Back again, and asked of before the answer has come.
+    fs::write(&program, &old).expect("the directory is ours");
+    scene.stacks.forget(Tgid(TGID));
+    scene.image(3, 0);
+    assert_eq!(scene.ends.read_tables(), 1);
+    scene.stacks.forget(Tgid(TGID));
+    scene.image(4, 0);
+    assert_eq!(scene.ends.read_tables(), 0, "it is the same");
 }
 
 #[test]

@@ -117,9 +117,9 @@ impl Tracker {
             let is_unseen = *socket.last_moved_mut(direction) == MonoNs::default();
             let expected = position.and_then(|at| socket.expected_mut(direction).replace(at));
             let missing = match position.zip(expected).map(|(to, from)| to.wrapping_sub(from)) {
-                // Nothing says where it began.
-                _ if is_unseen && has_moved && !socket.is_older => None,
                 Some(missing @ 1..) if missing < 1 << 31 => Some(u64::from(missing)),
+                // Nothing says where it began.
+                None if is_unseen && has_moved && !socket.is_older => None,
                 _ => continue,
             };
             // Once is enough.

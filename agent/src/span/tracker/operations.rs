@@ -92,6 +92,7 @@ impl Tracker {
             Operation { at, task, waits, behalf, tcp_seq, nonblocking, segment_age_ns };
         let Some(socket) = self.sockets.get_mut(key) else { return operation };
         let Some(seq) = io.tcp_seq else {
+            socket.is_unnumbered = true;
             if skipped > 0 {
                 // Nothing tells in which direction.
                 self.missed(key);
@@ -103,14 +104,12 @@ impl Tracker {
         };
         let expected = *socket.expected_mut(io.direction);
         let ahead = expected.map(|next| seq.wrapping_sub(next)).filter(|ahead| *ahead < 1 << 31);
-        // The FIN takes a sequence number and is counted with the last bytes read, or with the end.
-        let fin = match io.outcome {
-            Outcome::End => true,
-            _ => io.direction == Direction::Inbound && skipped == 0 && ahead == Some(1),
-        };
-        // A step back is two threads on one socket, not a loss.
-        let missing = ahead.unwrap_or(0).saturating_sub(u32::from(fin));
-        let first = if fin && ahead > Some(0) { seq.wrapping_sub(1) } else { seq };
+        let is_end = matches!(io.outcome, Outcome::End);
+        // An urgent byte takes a sequence number, but is not read with what is around it.
+        let urgent = io.direction == Direction::Inbound && skipped == 0 && ahead == Some(1);
+        // A FIN may be counted with the end. A step back is two threads on one socket, not a loss.
+        let missing = ahead.unwrap_or(0).saturating_sub(u32::from(is_end || urgent));
+        let first = if is_end && ahead > Some(0) { seq.wrapping_sub(1) } else { seq };
         let moved = if let Outcome::Moved(segment) = io.outcome { segment.len as u32 } else { 0 };
         *socket.expected_mut(io.direction) = Some(first.wrapping_add(moved));
         operation.tcp_seq = Some(first);
@@ -144,6 +143,10 @@ impl Tracker {
             if let Some(exchange) = self.state.exchanges.get_mut(*exchange) {
                 exchange.gaps += u32::from(exchange.end.is_none());
             }
+        }
+        let peer = socket.peer.and_then(|peer| self.sockets.get(peer));
+        if !socket.is_unnumbered && peer.is_some_and(|peer| peer.is_unnumbered) {
+            self.disjoin(key);
         }
     }
 

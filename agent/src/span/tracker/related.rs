@@ -60,7 +60,7 @@ impl Tracker {
     }
 
     /// Finds the exchange at the other end of the connection. On TCP the request's first byte has
-    /// the same sequence number at both ends. On a Unix stream, which has none, only one exchange
+    /// the same sequence number at both ends. Where one end has none, as a Unix stream, only one exchange
     /// may be without its counterpart at each end.
     pub(super) fn join(&mut self, key: ExchangeKey, kind: Kind, socket_key: SocketKey) {
         let Some(socket) = self.sockets.get(socket_key) else { return };
@@ -70,29 +70,33 @@ impl Tracker {
             return;
         };
         let Some(mine) = self.state.exchanges.get(key) else { return };
-        if mine.request_seq.is_none() {
-            let is_unix = matches!(socket.local, Address::Unix(_));
-            if !is_unix || socket.unjoined != 1 || peer.unjoined != 1 {
-                return;
-            }
+        let is_numbered = !socket.is_unnumbered && !peer.is_unnumbered;
+        let are_lone = socket.unjoined == 1 && peer.unjoined == 1;
+        if if is_numbered { mine.request_seq.is_none() } else { !are_lone } {
+            return;
         }
         let [last_read, _] = socket.last_moved;
         let is_counterpart = |other: &Exchange| {
             // Who has read the answer has asked before; an answer that was read before this request
             // began is another one's.
-            let in_time = mine.request_seq.is_some()
+            let in_time = is_numbered
                 || other.end.is_none_or(|(at, _)| match kind {
                     Kind::Client => other.start > last_read,
                     _ => mine.start <= at,
                 });
-            other.kind != kind && !other.joined && other.request_seq == mine.request_seq && in_time
+            let is_same = !is_numbered || other.request_seq == mine.request_seq;
+            other.kind != kind && !other.joined && is_same && in_time
         };
         let other = peer.unjoined_first().find(|other| {
             let other = self.state.exchanges.get(*other);
             other.is_some_and(is_counterpart)
         });
         let Some(other) = other else { return };
-        let method = if mine.request_seq.is_some() { Method::TcpSeq } else { Method::UnixPeer };
+        let method = match socket.local {
+            Address::Unix(_) => Method::UnixPeer,
+            _ if is_numbered => Method::TcpSeq,
+            _ => Method::TcpPeer,
+        };
         let (client, server) = if kind == Kind::Client { (key, other) } else { (other, key) };
         self.state.link(server, client, method, Confidence::Exact);
         let Some([client, server]) = self.state.exchanges.get_disjoint_mut([client, server]) else {
@@ -109,7 +113,7 @@ impl Tracker {
         }
     }
 
-    /// After a loss on a Unix stream, counterparts of what is there may never come.
+    /// After a loss where bytes are not numbered, counterparts of what is there may never come.
     pub(super) fn disjoin(&mut self, key: SocketKey) {
         let peer = self.sockets.get(key).and_then(|socket| socket.peer);
         for end in [Some(key), peer].into_iter().flatten() {

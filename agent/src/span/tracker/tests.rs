@@ -21,7 +21,18 @@ fn unix_stream() -> Tracker {
         let resource = Resource { attributes: Attributes::default(), service_name };
         tracker.process(tgid, Arc::new(resource), false);
         let (at, id, role) = (MonoNs(1), SocketId(tgid.0.into()), None);
-        let socket = Socket { at, id, tgid, netns: 1, local, remote, role, is_older: false };
+        let socket = Socket {
+            at,
+            id,
+            tgid,
+            netns: 1,
+            local,
+            remote,
+            role,
+            is_older: false,
+            from: [None; 2],
+            op: 0,
+        };
         tracker.event(&Event::Socket(socket));
     }
     tracker
@@ -152,6 +163,8 @@ fn a_unix_socket_whose_address_is_anothers_was_closed() {
         remote,
         role,
         is_older: false,
+        from: [None; 2],
+        op: 0,
     }));
     let mut spans = Vec::new();
     tracker.collect(MonoNs(1000), &mut spans);
@@ -173,6 +186,8 @@ fn networks_with_the_same_addresses_are_two() {
         remote: address("10.0.0.2:4711"),
         role: None,
         is_older: false,
+        from: [None; 2],
+        op: 0,
     };
     let before = tracker.sizes().0;
     tracker.event(&Event::Socket(socket(11, 1)));

@@ -293,3 +293,15 @@ fn altered_functions_are_not_lied_about() {
         case("rustc", "-g -Copt-level=3 -Clto=fat -Ccodegen-units=1 -Awarnings", "altered.rs", 33),
     ]);
 }
+
+#[test]
+fn conventions_are_kept_to_in_their_corners() {
+    check_all(&[
+        case("gcc", "-g -O0", "conventions.c", 6),
+        case("gcc", "-g -O2 -mavx2", "conventions.c", 8),
+        case("clang", "-g -O0", "conventions.c", 6),
+        case("clang", "-g -O2 -mavx2", "conventions.c", 10),
+        case("rustc", "-g -Copt-level=0 -Awarnings", "conventions.rs", 0),
+        case("rustc", "-g -Copt-level=2 -Awarnings", "conventions.rs", 0),
+    ]);
+}

@@ -194,6 +194,10 @@ impl<'a, P: Program> Walk<'a, P> {
                 self.refuse(Refusal::Undecodable(VirtAddr(address)));
                 return Ok(());
             }
+            let code = VirtAddr(address)..VirtAddr(instruction.next_ip());
+            if self.program.is_written_by_loader(&code) {
+                return Err(Refusal::Relocated(code.start));
+            }
             let handling = kernel::handling(bytes.get(..instruction.len()).unwrap_or_default());
             idle_since_call &= instruction.mnemonic() == Mnemonic::Nop;
             let stack_pointer = state.stack_pointer();

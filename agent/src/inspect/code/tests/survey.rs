@@ -74,6 +74,7 @@ fn kind(refusal: &Refusal) -> &'static str {
         Refusal::EntryInLoop => "entry in a loop",
         Refusal::Short => "short",
         Refusal::Ends => "ends",
+        Refusal::Relocated(_) => "relocated",
     }
 }
 
