@@ -123,7 +123,7 @@ impl Writer {
     pub(crate) fn connect(&mut self, ends: Ends) -> usize {
         let number = self.connections.len();
         self.connections.push(Connection { ends, op: 0, inbound: 0, outbound: 0 });
-        let header = self.header(kind::SOCKET, ends.role, INBOUND_SLOT);
+        let header = self.header(kind::SOCKET, ends.role | socket_flags::FROM, INBOUND_SLOT);
         // 127.0.0.1, IPv4-mapped.
         let loopback = [0, u64::from(u32::from_ne_bytes([127, 0, 0, 1])) << 32 | 0xffff_0000];
         self.socket(&Socket {
@@ -137,6 +137,7 @@ impl Writer {
             remote_port: ends.remote_port,
             family: family::INET,
             pad: 0,
+            from: [0, 0],
         });
         number
     }
@@ -239,6 +240,9 @@ impl Writer {
         put(&mut self.record, &socket.remote_port.to_ne_bytes());
         put(&mut self.record, &socket.family.to_ne_bytes());
         put(&mut self.record, &socket.pad.to_ne_bytes());
+        for position in socket.from {
+            put(&mut self.record, &position.to_ne_bytes());
+        }
         self.push();
     }
 
