@@ -1,5 +1,7 @@
 //! The rules of this repository that no compiler checks, as code. Runs as a test, too.
 
+mod names;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -80,6 +82,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("agent/src/run/inherited.rs", "signals as they were before Rust's runtime began"),
     ("agent/src/run/launch.rs", "a descriptor across exec, and kill"),
     ("agent/src/run/signals.rs", "signalfd"),
+    ("tests/programs/functions/values/conventions.rs", "instructions on vectors"),
     ("tests/src/kernel.rs", "asks bpf(2) what is left"),
     ("tests/src/uring.rs", "memory shared with the kernel, and syscalls that std has no name for"),
     ("tests/tests/capture/", "socket calls that std has no name for"),
@@ -126,6 +129,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         wrong.extend(check(source));
     }
     wrong.extend(manifests(root));
+    wrong.extend(names::check(root, &sources));
     if wrong.is_empty() {
         println!("tidy: {} files keep the rules", sources.len());
         return Ok(());

@@ -142,6 +142,9 @@ fn unescape(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// What the specification calls a service without a name.
+const UNKNOWN: &str = "unknown_service";
+
 /// Interpreters, whose script names the service better than they do.
 const INTERPRETERS: [&str; 11] =
     ["python", "node", "nodejs", "ruby", "perl", "php", "java", "bash", "sh", "deno", "bun"];
@@ -150,11 +153,12 @@ const INTERPRETERS: [&str; 11] =
 fn program_name(facts: &Facts) -> String {
     let exe = facts.exe.file_name().map(|name| name.to_string_lossy().into_owned());
     let exe = exe.filter(|name| !name.is_empty()).unwrap_or_else(|| facts.comm.clone());
+    let exe = if exe.is_empty() { UNKNOWN.to_owned() } else { exe };
     let stem = exe.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
     if !INTERPRETERS.contains(&stem) {
         return exe;
     }
-    script_name(stem, facts).unwrap_or(exe)
+    script_name(stem, facts).filter(|name| !name.is_empty()).unwrap_or(exe)
 }
 
 fn script_name(interpreter: &str, facts: &Facts) -> Option<String> {

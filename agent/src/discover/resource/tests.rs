@@ -37,6 +37,7 @@ fn services_are_called_what_an_operator_would_call_them() {
         ("/usr/lib/jvm/bin/java", "java -Xmx1g -cp a:b com.example.Orders", "Orders"),
         ("/usr/lib/jvm/bin/java", "java -jar /opt/pay-1.2.jar", "pay-1.2"),
         ("/usr/lib/jvm/bin/java", "java Server.java", "Server"),
+        ("/usr/lib/jvm/bin/java", "java com.example.", "java"),
         ("/opt/api", "api", "api"),
         ("", "", "comm"),
     ] {
