@@ -117,7 +117,7 @@ pub fn url(url: &str) -> String {
 /// A path without secrets among its parameters (`/a;key=value/b`), or in a fragment, which is no part of what
 /// a client should send.
 pub fn path(path: &str) -> Cow<'_, str> {
-    if !has_any(path, b";#") {
+    if memchr::memchr2(b';', b'#', path.as_bytes()).is_none() {
         return Cow::Borrowed(path);
     }
     pairs(path, *b";/#&")

@@ -1,5 +1,6 @@
 //! The sockets that were told, what they are the two ends of, and what is open on each.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
@@ -286,17 +287,19 @@ impl Sockets {
         let Some(state) = self.states.get(key) else { return };
         fn remove<K: std::hash::Hash + Eq>(
             map: &mut HashMap<K, SocketKey, foldhash::fast::RandomState>,
-            at: &K,
+            at: K,
             key: SocketKey,
         ) {
-            if map.get(at) == Some(&key) {
-                map.remove(at);
+            if let Entry::Occupied(entry) = map.entry(at)
+                && *entry.get() == key
+            {
+                entry.remove();
             }
         }
-        remove(&mut self.by_id, &state.id, key);
-        remove(&mut self.by_end, &end_key(state.local, state.remote, state.netns), key);
+        remove(&mut self.by_id, state.id, key);
+        remove(&mut self.by_end, end_key(state.local, state.remote, state.netns), key);
         if let Address::Unix(address) = state.local {
-            remove(&mut self.by_address, &address, key);
+            remove(&mut self.by_address, address, key);
         }
         if let Some(peer) = state.peer
             && let Some(other) = self.states.get_mut(peer)

@@ -3,7 +3,7 @@
 //! other end's address. So a connection has its own only that; the rest is shared.
 
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::attributes::Attributes;
@@ -135,6 +135,10 @@ fn text(value: Option<&[u8]>) -> Option<&str> {
 pub struct Sayings {
     slots: Vec<Option<Arc<Saying>>>,
     hasher: foldhash::fast::RandomState,
+    /// From where the last connection was whose peer was told, and how that was said without the port: behind
+    /// a proxy all come from there.
+    from: Option<(Kind, IpAddr)>,
+    said: Attributes,
 }
 
 impl Sayings {
@@ -155,6 +159,26 @@ impl Sayings {
             *oldest = Some(Arc::clone(&saying));
         }
         saying
+    }
+
+    /// Says where the other end of a connection is.
+    fn tell_peer(&mut self, attributes: &mut Attributes, kind: Kind, peer: Option<SocketAddr>) {
+        attributes.clear();
+        // Room for an address of IPv4, and no more for each of many connections than they need.
+        attributes.reserve(PEER_BYTES);
+        let Some(peer) = peer else { return attributes.text("network.transport", "unix") };
+        let from = Some((kind, peer.ip()));
+        if self.from != from {
+            self.from = from;
+            let keys: &[&str] = match kind {
+                Kind::Server => &["client.address", "network.peer.address"],
+                _ => &["network.peer.address"],
+            };
+            self.said.clear();
+            self.said.ip(keys, peer.ip());
+        }
+        attributes.append(&self.said);
+        attributes.int("network.peer.port", i64::from(peer.port()));
     }
 }
 
@@ -187,7 +211,7 @@ impl Standing {
         let ends = ends();
         let server = if words.kind == Kind::Client { ends.peer } else { ends.local };
         if self.kind.replace(words.kind) != Some(words.kind) {
-            describe_peer(&mut self.peer, words.kind, ends.peer);
+            sayings.tell_peer(&mut self.peer, words.kind, ends.peer);
         }
         self.saying = Some(sayings.find(words, server));
     }
@@ -211,28 +235,12 @@ impl Standing {
     }
 }
 
-fn describe_peer(attributes: &mut Attributes, kind: Kind, peer: Option<SocketAddr>) {
-    attributes.clear();
-    // Room for an address of IPv4, and no more for each of many connections than they need.
-    attributes.reserve(PEER_BYTES);
-    match peer {
-        Some(peer) => {
-            let keys: &[&str] = match kind {
-                Kind::Server => &["client.address", "network.peer.address"],
-                _ => &["network.peer.address"],
-            };
-            attributes.ip(keys, peer.ip());
-            attributes.int("network.peer.port", i64::from(peer.port()));
-        }
-        None => attributes.text("network.transport", "unix"),
-    }
-}
-
 /// Room for the address of a peer by IPv4, encoded.
 const PEER_BYTES: usize = 112;
 
 #[cfg(test)]
 mod tests {
+    use super::super::attributes::Value;
     use super::*;
 
     #[test]
@@ -251,5 +259,25 @@ mod tests {
             assert!(Arc::ptr_eq(last, &find(number)), "{number} is made anew");
         }
         assert_eq!(sayings.slots.len(), SAYINGS);
+    }
+
+    #[test]
+    fn every_peer_is_told_as_itself_whoever_was_told_before() {
+        let peers = ["10.0.0.1:80", "10.0.0.1:81", "10.0.0.2:80", "[fd00::1]:80"];
+        let peers: Vec<Option<SocketAddr>> =
+            peers.iter().map(|peer| peer.parse().ok()).chain([None]).collect();
+        let mut sayings = Sayings::default();
+        let mut told = Attributes::default();
+        for kind in [Kind::Server, Kind::Client, Kind::Server] {
+            for peer in peers.iter().flat_map(|peer| [peer, peer]) {
+                sayings.tell_peer(&mut told, kind, *peer);
+                let mut alone = Attributes::default();
+                Sayings::default().tell_peer(&mut alone, kind, *peer);
+                assert_eq!(told, alone);
+                let address = peer.map(|peer| peer.ip().to_string());
+                let said = told.get("network.peer.address");
+                assert_eq!(said, address.as_deref().map(Value::Text));
+            }
+        }
     }
 }

@@ -150,7 +150,9 @@ pub(super) fn is_request(bytes: &[u8]) -> bool {
     let is_method = |method: &&[u8]| {
         bytes.strip_prefix(*method).is_some_and(|behind| behind.first() == Some(&b' '))
     };
-    KNOWN_METHODS.iter().any(is_method)
+    // Asked of the first response of every connection.
+    !bytes.starts_with(STATUS_LINE)
+        && KNOWN_METHODS.iter().any(is_method)
         && memchr::memchr(b'\n', bytes).is_some()
         && may_be_request(bytes)
 }

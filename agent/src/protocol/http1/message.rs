@@ -23,12 +23,11 @@ impl Connection {
         offset: u64,
         sink: &mut Sink<'_>,
     ) -> usize {
-        let is_request = match self.role(direction) {
-            Some(role) => role == Role::Request,
-            None => head::may_be_request(bytes),
-        };
+        let role = self.role(direction);
+        let may_be_request = role != Some(Role::Response) && head::may_be_request(bytes);
+        let is_request = may_be_request || role == Some(Role::Request);
         let plausible = if is_request {
-            head::may_be_request(bytes)
+            may_be_request
         } else {
             head::may_be_response(bytes) && !self.outstanding.is_empty()
         };

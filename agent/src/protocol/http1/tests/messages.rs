@@ -650,3 +650,30 @@ fn lines_that_no_parser_takes_are_requests_all_the_same() {
         "#]],
     );
 }
+
+#[test]
+fn a_connection_that_begins_anew_is_as_a_new_one() {
+    let before = [
+        r"> GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n",
+        r"> POST /a HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc",
+        r"> GET /a HT",
+        r"> gap ?",
+        r"< GET /a HTTP/1.1\r\n\r\n",
+    ];
+    let script = r"> GET /c HTTP/1.1\r\n\r\n
+        < HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    for before in before {
+        for new in [|| Connection::new(Limits::default()), || older(Some(Direction::Inbound))] {
+            let mut connection = Connection::new(Limits::default());
+            run(&mut connection, before);
+            connection.begin_anew(new());
+            let told = run(&mut connection, script);
+            assert!(told.contains("0 over 0"), "{told}");
+            assert_eq!(told, run(&mut new(), script), "{before}");
+        }
+    }
+}
+
+fn older(requests: Option<Direction>) -> Connection {
+    Connection::older(Limits::default(), requests)
+}
