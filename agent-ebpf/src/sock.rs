@@ -33,8 +33,10 @@ pub struct State {
     /// Whether a request was written by it, and it was not known yet for whom.
     pub asks: u16,
     /// Zero: two of these are a line of memory.
-    pad: u64,
+    pad: u32,
 }
+
+const _: () = assert!(size_of::<State>() == 32);
 
 /// What is kept for a [`Found`] one.
 #[repr(C)]
