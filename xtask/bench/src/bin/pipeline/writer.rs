@@ -137,6 +137,7 @@ impl Writer {
             remote_port: ends.remote_port,
             family: family::INET,
             pad: 0,
+            from: [0; 2],
         });
         number
     }
