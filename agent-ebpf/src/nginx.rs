@@ -11,6 +11,8 @@
 //! Nothing of this is believed unless it fits at every step: each connection has the very descriptor
 //! that epoll knows it by, the request has its signature, and the client's connection is where epoll
 //! says it is. What does not fit stays unproved, and is counted.
+//!
+//! What was proved of a connection is remembered, and holds as long as nginx cannot have given up its socket.
 
 use core::ptr;
 

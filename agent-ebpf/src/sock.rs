@@ -40,6 +40,7 @@ pub struct State {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct FoundState {
+    /// As of any.
     pub state: State,
     /// Inode of the socket for which this was made, since the kernel does not remove it with it.
     inode: u64,
@@ -90,7 +91,7 @@ impl State {
 }
 
 impl FoundState {
-    /// Whether the socket that it was made for is no longer at this address. Memory of a socket that
+    /// Whether the [`Found`] socket that it was made for is no longer at this address. Memory of a socket that
     /// was freed may still look like it: then it is not gone yet.
     #[inline(always)]
     pub fn is_gone(&self, at: u64) -> bool {
@@ -142,6 +143,10 @@ pub trait Sock: Copy {
 
     /// Its state, if there is one.
     fn known(self) -> Option<&'static mut State>;
+
+    /// A connection begins: what is known is of another one. Of a socket that had one (connect(2) with
+    /// `AF_UNSPEC` lies between), or of another socket that lay here.
+    fn begins(self, is_accepted: bool);
 
     /// Forgets its state.
     fn forget(self);
@@ -260,6 +265,14 @@ impl Sock for Typed {
     }
 
     #[inline(always)]
+    fn begins(self, is_accepted: bool) {
+        // What is accepted is made, and has nothing yet.
+        if !is_accepted && let Some(state) = self.known() {
+            state.renew();
+        }
+    }
+
+    #[inline(always)]
     fn forget(self) {
         places::give_back(self.cookie());
     }
@@ -355,6 +368,17 @@ impl Sock for Found {
     #[inline(always)]
     fn known(self) -> Option<&'static mut State> {
         self.found().map(|found| &mut found.state)
+    }
+
+    #[inline(always)]
+    fn begins(self, is_accepted: bool) {
+        if let Some(found) = self.found() {
+            if is_accepted || found.is_gone(self.address()) {
+                self.forget();
+            } else {
+                found.state.renew();
+            }
+        }
     }
 
     #[inline(always)]

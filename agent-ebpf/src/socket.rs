@@ -14,6 +14,7 @@ use crate::{process, syscall};
 const SOCK_STREAM: u16 = 1;
 const TCP_ESTABLISHED: i32 = 1;
 const TCP_SYN_SENT: i32 = 2;
+const TCP_SYN_RECV: i32 = 3;
 const TCP_FIN_WAIT1: i32 = 4;
 const TCP_CLOSE: i32 = 7;
 const TCP_LAST_ACK: i32 = 9;
@@ -218,11 +219,8 @@ pub fn on_state(sock: impl Sock, new: i32) {
         }
         return;
     }
-    if new == TCP_SYN_SENT {
-        // Another connection of a socket that had one (connect(2) with `AF_UNSPEC` lies between).
-        if let Some(state) = sock.known() {
-            state.renew();
-        }
+    if new == TCP_SYN_SENT || new == TCP_SYN_RECV {
+        sock.begins(new == TCP_SYN_RECV);
         return;
     }
     if new == TCP_ESTABLISHED || (new != TCP_FIN_WAIT1 && new != TCP_LAST_ACK && new != TCP_CLOSE) {

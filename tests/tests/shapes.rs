@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use remora_tests::agent::{Agent, Ended};
+use remora_tests::compile::compile_file;
 use remora_tests::program::{Program, scripts};
 use remora_tests::spans::{CLIENT, SERVER, Span, check_honest};
 use remora_tests::{Scratch, is_root};
@@ -18,12 +19,10 @@ struct Played {
     ended: Ended,
 }
 
-/// Plays shapes, all of them if none is named, beside an agent with this source.
-fn play(source: &str, shapes: &[&str]) -> Played {
+/// Plays a program's shapes beside an agent with this source.
+fn play(source: &str, command: &mut Command) -> Played {
     let scratch = Scratch::new();
-    let mut command = Command::new("python3");
-    command.arg(scripts().join("shapes")).args(shapes);
-    let mut program = Program::start_told(&mut command);
+    let mut program = Program::start_told(command);
     assert_eq!(program.line(), "ready");
     let pid = program.pid().to_string();
     let agent = Agent::run(&scratch, &["--stats", "--capture", source, "--follow", "--pid", &pid]);
@@ -49,6 +48,15 @@ fn play(source: &str, shapes: &[&str]) -> Played {
     Played { told, lost, within, ended }
 }
 
+/// The path of a request, or what stands for it.
+fn path(span: &Span) -> &str {
+    match (span.path(), span.text("http.request.method")) {
+        ("", "OPTIONS") => "*",
+        ("", _) => "-",
+        (path, _) => path,
+    }
+}
+
 /// A span as the programs tell of it.
 fn line(span: &Span) -> String {
     let number = |key: &str| span.int(key).map_or("-".to_owned(), |number| number.to_string());
@@ -57,7 +65,7 @@ fn line(span: &Span) -> String {
         if span.kind == SERVER { "server" } else { "client" },
         span.resource["process.pid"],
         span.text("http.request.method"),
-        span.path(),
+        path(span),
         number("http.response.status_code"),
         number("http.request.body.size"),
         number("http.response.body.size"),
@@ -77,14 +85,14 @@ fn faults(played: &Played) -> Vec<String> {
             None => faults.push(format!("said but not so: {said}")),
         }
         let lost = span.int("remora.lost").is_some();
-        if lost != (span.kind == SERVER && played.lost.contains(span.path())) {
+        if lost != (span.kind == SERVER && played.lost.contains(path(span))) {
             faults.push(format!("lost: {lost}: {said}"));
         }
-        let (kind, path) = match span.kind {
-            SERVER => (CLIENT, span.path()),
-            _ => (SERVER, played.within.get(span.path()).map_or("-", String::as_str)),
+        let (kind, of) = match span.kind {
+            SERVER => (CLIENT, path(span)),
+            _ => (SERVER, played.within.get(path(span)).map_or("-", String::as_str)),
         };
-        let parent = spans.iter().find(|other| other.kind == kind && other.path() == path);
+        let parent = spans.iter().find(|other| other.kind == kind && self::path(other) == of);
         let parent = parent.map(|parent| parent.id.as_str());
         // Of what a process does for itself not everything can be known.
         let may_be_unknown = span.kind == CLIENT && span.parent.is_none();
@@ -96,22 +104,46 @@ fn faults(played: &Played) -> Vec<String> {
     faults
 }
 
-fn check(source: &str) {
-    if !is_root() {
-        return;
-    }
-    let played = play(source, &[]);
-    assert!(played.told.len() > 50, "{:#?}", played.told);
+fn check(source: &str, least: usize, command: &mut Command) {
+    let played = play(source, command);
+    assert!(played.told.len() >= least, "{:#?}", played.told);
     let faults = faults(&played);
     assert!(faults.is_empty(), "{faults:#?} {:#?}", played.ended.log);
 }
 
+fn check_python(source: &str) {
+    if is_root() {
+        check(source, 180, Command::new("python3").arg(scripts().join("shapes")));
+    }
+}
+
+fn check_go(source: &str) {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let program = scratch.file("net");
+    if compile_file(&scripts().join("shapes/net.go"), &program, &[]) {
+        check(source, 50, &mut Command::new(program));
+    }
+}
+
 #[test]
 fn sockets_tell_of_every_shape() {
-    check("socket");
+    check_python("socket");
 }
 
 #[test]
 fn syscall_exits_tell_of_every_shape() {
-    check("syscall");
+    check_python("syscall");
+}
+
+#[test]
+fn sockets_tell_of_what_go_does() {
+    check_go("socket");
+}
+
+#[test]
+fn syscall_exits_tell_of_what_go_does() {
+    check_go("syscall");
 }

@@ -11,6 +11,7 @@ import sys
 
 import calls
 import kit
+import messages
 import processes
 
 
