@@ -89,98 +89,125 @@ pub fn behalf<S: Sock>(
 extern "C" fn nginx_request(slot: u32, is_typed: u32) -> u32 {
     let Some(scratch) = emit::scratch_at(slot) else { return 0 };
     let place = &raw mut scratch.behalf;
-    // SAFETY: part of the scratch, alive while the program runs.
-    let asked = unsafe { ptr::read_volatile(place) };
-    let Some(found) = find(asked, is_typed != 0, scratch) else { return 0 };
-    // SAFETY: as above.
-    unsafe { ptr::write_volatile(place, found) };
-    1
+    u32::from(find(place, is_typed != 0, scratch).is_some())
 }
 
-/// The connection that is sent to. nginx keeps it at one place as long as it has the socket: where epoll said
+/// Reads a field of what is in the scratch where it is needed: a copy of it takes room on the stack, of which
+/// [`nginx_request`] and its caller have no more than 512 bytes.
+macro_rules! field {
+    ($place:ident, $field:ident) => {
+        // SAFETY: `$place` is part of this CPU's scratch for this program, alive while the program runs.
+        unsafe { ptr::read_volatile(&raw const (*$place).$field) }
+    };
+    ($place:ident, $field:ident = $value:expr) => {{
+        let value = $value;
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(&raw mut (*$place).$field, value) }
+    }};
+}
+
+/// The connection that is sent to, and the request that it is for. nginx keeps it at one place as long as it has the socket: where epoll said
 /// once is right as long as it has the descriptor that is sent to, which no other one can have.
 #[inline(always)]
-fn upstream(asked: &Behalf) -> Option<(u64, Connection)> {
-    if asked.connection != 0
-        && let Some(connection) = user::read::<Connection>(asked.connection)
-        && connection.fd == asked.fd
-    {
-        return Some((asked.connection, connection));
+fn upstream(place: *const Behalf) -> Option<(u64, u64)> {
+    let (mut at, mut fd) = (field!(place, connection), field!(place, fd));
+    let mut is_remembered = at != 0;
+    // Twice by one read, which has its room on the stack once.
+    for _ in 0..2 {
+        if !is_remembered {
+            let file = Found::new(field!(place, file) as *const u8, 0);
+            let (known_as, told) = descriptor::told_to_epoll(descriptor::watched(file))?;
+            (at, fd) = (told & !INSTANCE, known_as);
+        }
+        if let Some(connection) = user::read::<Connection>(at)
+            && connection.fd == fd
+        {
+            return Some((at, connection.data));
+        }
+        if !is_remembered {
+            return None;
+        }
+        is_remembered = false;
     }
-    let file = Found::new(asked.file as *const u8, 0);
-    let (fd, told) = descriptor::told_to_epoll(descriptor::watched(file))?;
-    let at = told & !INSTANCE;
-    let connection: Connection = user::read(at)?;
-    if connection.fd == fd { Some((at, connection)) } else { None }
+    None
 }
 
 #[inline(always)]
-fn find(asked: Behalf, is_typed: bool, scratch: &mut Scratch) -> Option<Behalf> {
-    let (connection, upstream) = upstream(&asked)?;
-    let request: Request = user::read(upstream.data)?;
+fn find(place: *mut Behalf, is_typed: bool, scratch: &mut Scratch) -> Option<()> {
+    let (connection, upstream) = upstream(place)?;
+    field!(place, connection = connection);
+    let request: Request = user::read(upstream)?;
     if request.signature != SIGNATURE {
         return None;
     }
-    let client: Connection = user::read(request.connection)?;
+    let at = request.connection;
+    let client: Connection = user::read(at)?;
     let file = descriptor::file(client.fd)?;
-    let asked_for = Client {
-        at: request.connection,
-        file: file.address(),
-        sock: 0,
-        id: 0,
-        tgid: asked.tgid,
-        fd: client.fd,
+    let is_current = client.data == upstream;
+    let task_flags = if is_current { u32::from(nginx_flags::CURRENT) } else { 0 };
+    field!(place, task_flags = task_flags);
+    let known = slot_of(at, scratch);
+    let whose = (field!(place, tgid), client.fd);
+    let (sock, task) = match remembered(known, at, file, whose, is_typed) {
+        Some(known) => known,
+        None => proved(known, at, file, whose, is_typed)?,
     };
-    let Client { sock, id: task, .. } = match remembered(&asked_for, is_typed, scratch) {
-        Some(client) => client,
-        None => proved(asked_for, file, is_typed, scratch)?,
-    };
-    let mut task_flags = 0;
-    let mut task_seq = 0;
-    if client.data == upstream.data {
-        task_flags |= nginx_flags::CURRENT;
-    }
+    field!(place, task = task);
     if let Some(seq) = socket::read_to(Found::new(sock as *const u8, 0)) {
-        task_flags |= nginx_flags::SEQ;
-        task_seq = seq;
+        field!(place, task_seq = seq);
+        field!(place, task_flags = field!(place, task_flags) | u32::from(nginx_flags::SEQ));
     }
-    Some(Behalf { connection, task, task_seq, task_flags: u32::from(task_flags), ..asked })
+    Some(())
 }
 
 /// The client as it was proved before, if its descriptor leads to the same socket: it is the same file, and not
 /// another one in the memory of that, since the socket is still there and has not been closed.
 #[inline(always)]
-fn remembered(asked_for: &Client, is_typed: bool, scratch: &mut Scratch) -> Option<Client> {
-    // SAFETY: a part of this CPU's scratch for this program, alive while the program runs. Volatile, so that it is
-    // read as it is compared.
-    let known = unsafe { ptr::read_volatile(slot_of(asked_for.at, scratch)) };
-    let is_same = known.at == asked_for.at
-        && known.file == asked_for.file
-        && known.tgid == asked_for.tgid
-        && known.fd == asked_for.fd;
+fn remembered(
+    place: *const Client,
+    at: u64,
+    file: Found,
+    whose: (u32, u32),
+    is_typed: bool,
+) -> Option<(u64, u64)> {
+    let is_same = field!(place, at) == at
+        && field!(place, file) == file.address()
+        && field!(place, tgid) == whose.0
+        && field!(place, fd) == whose.1;
+    let (sock, id) = (field!(place, sock), field!(place, id));
     // Only what has a place is known to be still there.
-    if !is_typed || !is_same || places::of(known.id).is_none() {
+    if !is_typed || !is_same || places::of(id).is_none() {
         return None;
     }
-    let sock = Found::new(known.sock as *const u8, 0);
-    if sock.load::<u64>(offset!(sk_socket)) == 0 { None } else { Some(known) }
+    let is_there = Found::new(sock as *const u8, 0).load::<u64>(offset!(sk_socket)) != 0;
+    if is_there { Some((sock, id)) } else { None }
 }
 
 /// The client, if its connection is where epoll says it is.
 #[inline(always)]
-fn proved(asked_for: Client, file: Found, is_typed: bool, scratch: &mut Scratch) -> Option<Client> {
+fn proved(
+    place: *mut Client,
+    at: u64,
+    file: Found,
+    whose: (u32, u32),
+    is_typed: bool,
+) -> Option<(u64, u64)> {
     let (fd, told) = descriptor::told_to_epoll(descriptor::watched(file))?;
-    if asked_for.fd != fd || told & !INSTANCE != asked_for.at {
+    if whose.1 != fd || told & !INSTANCE != at {
         return None;
     }
+    let from = file.address();
     // Not asked whether it is a socket: nginx waits for clients on nothing else, and anything else
     // has no id.
     let sock = file.follow(offset!(file_private_data)).follow(offset!(socket_sk));
     let id = sock::id_of(sock, is_typed)?;
-    let client = Client { sock: sock.address(), id, ..asked_for };
-    // SAFETY: as in `remembered`.
-    unsafe { ptr::write_volatile(slot_of(client.at, scratch), client) };
-    Some(client)
+    field!(place, at = at);
+    field!(place, file = from);
+    field!(place, sock = sock.address());
+    field!(place, id = id);
+    field!(place, tgid = whose.0);
+    field!(place, fd = whose.1);
+    Some((sock.address(), id))
 }
 
 /// Where the client is remembered whose connection is kept there.

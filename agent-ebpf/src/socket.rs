@@ -58,16 +58,25 @@ pub fn state<S: Sock>(sock: S, moved: &Moved) -> Option<&'static mut State> {
         process::lost(moved.me.tgid());
         return None;
     };
+    if before != 0 {
+        replace(sock, before, moved.slot);
+    }
     if state.told != moved.me.tgid() {
-        introduce(sock, state, before, moved);
+        introduce(sock, state, moved);
     }
     Some(state)
 }
 
-/// Tells what a socket is, and that the one `before` it has gone. Not on the way of every operation: what these
-/// run should lie close together.
+/// Tells that the socket `before` this one has gone. Not a part of [`introduce`]: with two records in one frame
+/// it and its caller have more than the 512 bytes of stack that there are for both.
 #[inline(never)]
-fn introduce<S: Sock>(sock: S, state: &mut State, before: u64, moved: &Moved) {
+fn replace<S: Sock>(sock: S, before: u64, slot: Slot) {
+    tell(sock, slot, kind::CLOSE, 0, before, ([0; 2], [0; 2]));
+}
+
+/// Tells what a socket is. Not on the way of every operation: what these run should lie close together.
+#[inline(never)]
+fn introduce<S: Sock>(sock: S, state: &mut State, moved: &Moved) {
     let is_unix = sock.load::<u16>(offset!(skc_family)) == family::UNIX;
     if state.told != 0 && !is_unix {
         state.told = moved.me.tgid();
@@ -75,9 +84,6 @@ fn introduce<S: Sock>(sock: S, state: &mut State, before: u64, moved: &Moved) {
     }
     // Of a Unix socket nothing tells that it is closed. It was taken to be when the process ended that had
     // used it, but another one may have it.
-    if before != 0 {
-        tell(sock, moved.slot, kind::CLOSE, 0, before, ([0; 2], [0; 2]));
-    }
     let mut flags = role(sock);
     let mut from = [0; 2];
     if is_unix {
@@ -315,44 +321,45 @@ fn tell(
     let ([tgid, netns], from) = words;
     let header = emit::header(slot, kind, flags);
     let family = sock.load::<u16>(offset!(skc_family));
-    let (mut local_port, mut remote_port) = (0, 0);
-    let (local, remote) = match family {
-        family::INET => {
-            let local = sock.load::<u32>(offset!(skc_rcv_saddr));
-            let remote = sock.load::<u32>(offset!(skc_daddr));
-            (mapped_v4(local), mapped_v4(remote))
-        }
-        family::INET6 => {
-            (load_v6(sock, offset!(skc_v6_rcv_saddr)), load_v6(sock, offset!(skc_v6_daddr)))
-        }
-        _ => {
-            let unix = sock.as_unix();
-            let peer = unix.map_or(0, |unix| unix.load::<u64>(offset!(unix_peer)));
-            ([sock.address(), 0], [peer, 0])
-        }
-    };
-    if family != family::UNIX {
-        local_port = sock.load::<u16>(offset!(skc_num));
-        if local_port == 0 {
-            // A connection that was reset has given its port back, but remembers which it was.
-            let address = Found::new(sock.address() as *const u8, 0);
-            local_port = u16::from_be(address.load::<u16>(offset!(inet_sport)));
-        }
-        remote_port = u16::from_be(sock.load::<u16>(offset!(skc_dport)));
-    }
+    // Filled in where it lies: what is put together first takes its room on the stack twice.
     let mut record = Socket {
         header,
         socket: id,
         tgid,
         netns,
-        local,
-        remote,
-        local_port,
-        remote_port,
+        local: [0; 2],
+        remote: [0; 2],
+        local_port: 0,
+        remote_port: 0,
         family,
         pad: 0,
         from,
     };
+    match family {
+        family::INET => {
+            record.local = mapped_v4(sock.load::<u32>(offset!(skc_rcv_saddr)));
+            record.remote = mapped_v4(sock.load::<u32>(offset!(skc_daddr)));
+        }
+        family::INET6 => {
+            record.local = load_v6(sock, offset!(skc_v6_rcv_saddr));
+            record.remote = load_v6(sock, offset!(skc_v6_daddr));
+        }
+        _ => {
+            let unix = sock.as_unix();
+            record.local[0] = sock.address();
+            record.remote[0] = unix.map_or(0, |unix| unix.load::<u64>(offset!(unix_peer)));
+        }
+    }
+    if family != family::UNIX {
+        let mut port = sock.load::<u16>(offset!(skc_num));
+        if port == 0 {
+            // A connection that was reset has given its port back, but remembers which it was.
+            let address = Found::new(sock.address() as *const u8, 0);
+            port = u16::from_be(address.load::<u16>(offset!(inet_sport)));
+        }
+        record.local_port = port;
+        record.remote_port = u16::from_be(sock.load::<u16>(offset!(skc_dport)));
+    }
     let now = kind == kind::LISTEN;
     let at = ptr::from_mut(&mut record).cast::<u8>();
     // SAFETY: `at` is the whole record, on the stack.
