@@ -106,8 +106,9 @@ macro_rules! field {
     }};
 }
 
-/// The connection that is sent to, and the request that it is for. nginx keeps it at one place as long as it has the socket: where epoll said
-/// once is right as long as it has the descriptor that is sent to, which no other one can have.
+/// The connection that is sent to, and the request that it is for. nginx keeps it at one place as long as it has
+/// the socket: where epoll said once is right as long as it has the descriptor that is sent to, which no other one
+/// can have.
 #[inline(always)]
 fn upstream(place: *const Behalf) -> Option<(u64, u64)> {
     let (mut at, mut fd) = (field!(place, connection), field!(place, fd));
