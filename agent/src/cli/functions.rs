@@ -14,7 +14,7 @@ use super::options::{DebugOptions, UsageError};
 use super::table::{json_lines, print, table};
 use crate::discover::process::{self, ProcessError};
 use crate::event::ids::Tgid;
-use crate::function::pattern::Patterns;
+use crate::function::pattern::{Called, Patterns};
 use crate::function::site::{CostClass, Placement, SiteKind};
 use crate::inspect::code;
 use crate::inspect::debug_file::{Lookup, Server};
@@ -86,7 +86,15 @@ pub enum ListError {
 struct Place {
     open: PathBuf,
     name: String,
+    other_names: Vec<String>,
     is_executable: bool,
+}
+
+impl Place {
+    fn called(&self) -> Called<'_> {
+        let Self { name, other_names, is_executable, .. } = self;
+        Called { name, other_names, is_executable: *is_executable }
+    }
 }
 
 /// A function that matches.
@@ -131,7 +139,7 @@ pub(super) fn functions(options: &Functions) -> Result<(), CliError> {
     let mut rows = Vec::new();
     let mut near = near::Near::new(texts);
     let mut stripped = None;
-    for place in places.iter().filter(|p| patterns.concern(&p.name, p.is_executable)) {
+    for place in places.iter().filter(|p| patterns.concern(&p.called())) {
         match list(place, lookup, &patterns, &mut near, &mut rows) {
             Ok(is_stripped) => {
                 if is_stripped && place.is_executable {
@@ -164,8 +172,8 @@ pub(super) fn functions(options: &Functions) -> Result<(), CliError> {
 fn places(options: &Functions) -> Result<(Vec<Place>, PathBuf), ListError> {
     if let Some(path) = &options.file {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let place =
-            Place { open: path.clone(), name: name.unwrap_or_default(), is_executable: true };
+        let (open, name, other_names) = (path.clone(), name.unwrap_or_default(), Vec::new());
+        let place = Place { open, name, other_names, is_executable: true };
         return Ok((vec![place], PathBuf::from("/")));
     }
     let pid = options.pid.unwrap_or_default();
@@ -173,14 +181,15 @@ fn places(options: &Functions) -> Result<(Vec<Place>, PathBuf), ListError> {
     process::read(Path::new("/proc"), tgid)?;
     std::fs::read(format!("/proc/{pid}/maps"))
         .map_err(|source| ListError::Closed { tgid, source })?;
-    let mapped = crate::run::mapped(tgid);
+    let mapped = crate::run::mapped(tgid).into_iter().map(crate::run::Mapped::with_own_name);
     let place = |mapped: crate::run::Mapped| Place {
         open: mapped.open,
         name: mapped.name,
+        other_names: mapped.other_names,
         is_executable: mapped.is_executable,
     };
     let root = PathBuf::from(format!("/proc/{pid}/root"));
-    Ok((mapped.into_iter().map(place).collect(), root))
+    Ok((mapped.map(place).collect(), root))
 }
 
 /// Adds what matches in a file; tells whether the file is stripped.
@@ -195,7 +204,7 @@ fn list(
     let index = Index::read(&module, lookup)?;
     let functions = index.functions(|name| {
         near.see(name);
-        patterns.find(&place.name, place.is_executable, name).is_some()
+        patterns.find(&place.called(), name).is_some()
     });
     let debug = match functions.is_empty() {
         true => None,

@@ -121,6 +121,7 @@ fn functions(tgid: Tgid, wishes: &Wishes, knows_goroutines: bool, rows: &mut Vec
     let pid = tgid.0;
     let root = PathBuf::from(format!("/proc/{pid}/root"));
     for mapped in crate::run::mapped(tgid) {
+        let mapped = mapped.with_own_name();
         if !crate::run::concern(wishes, &mapped) {
             continue;
         }

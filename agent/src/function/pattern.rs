@@ -114,11 +114,28 @@ struct Matcher {
 }
 
 impl Matcher {
-    fn concerns(&self, module: &str, is_executable: bool) -> bool {
+    fn concerns(&self, module: &Called<'_>) -> bool {
         match &self.module {
-            Some(glob) => glob.is_match(module),
-            None => is_executable,
+            Some(glob) => module.names().any(|name| glob.is_match(name)),
+            None => module.is_executable,
         }
+    }
+}
+
+/// A module, as patterns name it.
+#[derive(Clone, Copy, Debug)]
+pub struct Called<'a> {
+    /// Its file name.
+    pub name: &'a str,
+    /// What else it is called: by itself (`DT_SONAME`), by a link to its file.
+    pub other_names: &'a [String],
+    /// Whether it is the executable, which patterns without a module mean.
+    pub is_executable: bool,
+}
+
+impl Called<'_> {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.name).chain(self.other_names.iter().map(String::as_str))
     }
 }
 
@@ -159,8 +176,8 @@ impl Patterns {
     }
 
     /// Whether any could match in a module.
-    pub fn concern(&self, module: &str, is_executable: bool) -> bool {
-        self.include.iter().any(|pattern| pattern.place.concerns(module, is_executable))
+    pub fn concern(&self, module: &Called<'_>) -> bool {
+        self.include.iter().any(|pattern| pattern.place.concerns(module))
     }
 
     /// Whether any names a module.
@@ -169,18 +186,17 @@ impl Patterns {
     }
 
     /// The first pattern that matches a function, unless it is left out.
-    pub fn find(&self, module: &str, is_executable: bool, name: &str) -> Option<&Arc<Pattern>> {
+    pub fn find(&self, module: &Called<'_>, name: &str) -> Option<&Arc<Pattern>> {
         // What leaves out says nothing of a module unless it names one.
         let left_out = self.exclude.iter().any(|exclude| {
-            exclude.module.as_ref().is_none_or(|glob| glob.is_match(module))
-                && exclude.name.is_match(name)
+            (exclude.module.is_none() || exclude.concerns(module)) && exclude.name.is_match(name)
         });
         if left_out {
             return None;
         }
-        self.include.iter().find(|pattern| {
-            pattern.place.concerns(module, is_executable) && pattern.place.name.is_match(name)
-        })
+        self.include
+            .iter()
+            .find(|pattern| pattern.place.concerns(module) && pattern.place.name.is_match(name))
     }
 
     /// Each pattern as it was given.
@@ -352,22 +368,41 @@ mod tests {
     fn where_functions_are_looked_for() {
         let patterns = Patterns::parse(&["main", "libssl*!SSL_*", "*!*alloc*", "!*free*"]);
         let patterns = patterns.expect("they parse");
-        let found = |module, exe, name| patterns.find(module, exe, name).map(|found| found.text());
+        let found = |module, is_executable, name| {
+            let module = Called { name: module, other_names: &[], is_executable };
+            patterns.find(&module, name).map(|found| found.text())
+        };
         assert_eq!(found("app", true, "main"), Some("main"));
         assert_eq!(found("libc.so.6", false, "main"), None);
         assert_eq!(found("libssl.so.3", false, "SSL_read"), Some("libssl*!SSL_*"));
         assert_eq!(found("libssl.so.3", false, "SSL_free"), None);
         assert_eq!(found("x", false, "my::alloc::Raw"), Some("*!*alloc*"));
-        assert!(patterns.concern("anything", false));
-        assert!(!Patterns::parse(&["main"]).expect("it parses").concern("lib", false));
+        let library = Called { name: "lib", other_names: &[], is_executable: false };
+        assert!(patterns.concern(&library));
+        assert!(!Patterns::parse(&["main"]).expect("it parses").concern(&library));
+    }
+
+    #[test]
+    fn a_module_goes_by_each_of_its_names() {
+        let patterns = Patterns::parse(&["libx.so.6!*", "!libx.so!g"]).expect("they parse");
+        let names = ["libx.so.6".to_owned(), "libx.so".to_owned()];
+        let found = |other_names, function| {
+            let module = Called { name: "libx.so.6.0.30", other_names, is_executable: false };
+            patterns.concern(&module) && patterns.find(&module, function).is_some()
+        };
+        assert!(found(&names, "f"));
+        assert!(!found(&names, "g"), "left out by its third name");
+        assert!(found(&names[..1], "g"));
+        assert!(!found(&[], "f"));
     }
 
     #[test]
     fn names_with_brackets() {
         let patterns = Patterns::parse(&["main.Map[go.shape.int]", "<a::B as c::D>::e*"]);
         let patterns = patterns.expect("they parse");
-        assert!(patterns.find("x", true, "main.Map[go.shape.int]").is_some());
-        assert!(patterns.find("x", true, "<a::B as c::D>::e::{{closure}}").is_some());
+        let module = Called { name: "x", other_names: &[], is_executable: true };
+        assert!(patterns.find(&module, "main.Map[go.shape.int]").is_some());
+        assert!(patterns.find(&module, "<a::B as c::D>::e::{{closure}}").is_some());
     }
 
     #[test]

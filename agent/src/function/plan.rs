@@ -8,7 +8,7 @@ use agent_common::function::{OPS_MAX, Op, op};
 
 use super::facts::SourcePosition;
 use super::future;
-use super::pattern::{Pattern, Patterns};
+use super::pattern::{Called, Pattern, Patterns};
 use super::site::{Placement, Site, SiteKind};
 use super::value::{self, Reader};
 use crate::inspect::address::VirtAddr;
@@ -35,10 +35,8 @@ pub enum PlanError {
 pub struct Place<'a> {
     /// Its file: anything that can be opened.
     pub file: &'a Path,
-    /// What patterns call it: its file name.
-    pub name: &'a str,
-    /// Whether it is the executable, which patterns without a module mean.
-    pub is_executable: bool,
+    /// What patterns call it.
+    pub called: Called<'a>,
     /// Where debug files are looked for.
     pub lookup: Lookup<'a>,
     /// Whether its goroutines can be told apart.
@@ -120,7 +118,7 @@ pub struct Refused {
 /// # Errors
 /// If its file cannot be read. What is wrong with a single function is in the plan.
 pub fn plan(place: &Place<'_>, patterns: &Patterns) -> Result<ModulePlan, PlanError> {
-    if !patterns.concern(place.name, place.is_executable) {
+    if !patterns.concern(&place.called) {
         return Ok(ModulePlan::default());
     }
     let module = Module::open(place.file)?;
@@ -135,14 +133,14 @@ pub fn plan_listed(
     patterns: &Patterns,
 ) -> ModulePlan {
     let mut plan = ModulePlan::default();
-    let wants = |name: &str| patterns.find(place.name, place.is_executable, name).is_some();
+    let wants = |name: &str| patterns.find(&place.called, name).is_some();
     let functions = index.functions(wants);
     if functions.is_empty() {
         return plan;
     }
     let debug = Debug::open(place.file, place.lookup).ok().filter(|debug| !debug.is_empty());
     for function in functions {
-        let Some(pattern) = patterns.find(place.name, place.is_executable, &function.name) else {
+        let Some(pattern) = patterns.find(&place.called, &function.name) else {
             continue;
         };
         match plan_function(place, module, index, debug.as_ref(), &function, pattern) {

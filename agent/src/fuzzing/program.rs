@@ -11,7 +11,7 @@ use super::file::DIRECTORY;
 use crate::event::ids::{SiteNo, Tgid, Tid};
 use crate::event::image::Image;
 use crate::function::exception;
-use crate::function::pattern::Patterns;
+use crate::function::pattern::{Called, Patterns};
 use crate::function::plan::{ModulePlan, Place, plan_listed};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::code;
@@ -129,8 +129,8 @@ impl Found {
             .iter()
             .map(|function| format!("{}@ret,errno,stack,depth=8", escaped(&function.name)))
             .collect();
-        let place =
-            Place { file, name: "fuzz", is_executable: true, lookup, knows_goroutines: true };
+        let called = Called { name: "fuzz", other_names: &[], is_executable: true };
+        let place = Place { file, called, lookup, knows_goroutines: true };
         // A name may be a pattern that is none.
         if let Ok(patterns) = Patterns::parse(&names) {
             self.plan = plan_listed(&place, (module, index), &patterns);

@@ -7,6 +7,8 @@ use super::elf::{Module, Section};
 /// What a file asks for. Paths as the file has them, `$ORIGIN` and all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Needed {
+    /// What it calls itself (`DT_SONAME`).
+    pub(crate) name: Option<String>,
     /// Libraries (`DT_NEEDED`), in their order.
     pub(crate) libraries: Vec<String>,
     /// Where it and what it needs look first (`DT_RPATH`); nothing if there is a `runpath`.
@@ -67,6 +69,7 @@ impl Needed {
                 DT_NEEDED if needed.libraries.len() < LIBRARIES_MAX => {
                     needed.libraries.extend(text(value, PATH_MAX).filter(|name| !name.is_empty()));
                 }
+                DT_SONAME => needed.name = text(value, PATH_MAX).filter(|name| !name.is_empty()),
                 DT_RPATH => needed.rpath = split(text(value, PATHS_BYTES_MAX)),
                 DT_RUNPATH => needed.runpath = split(text(value, PATHS_BYTES_MAX)),
                 _ => {}
@@ -82,6 +85,7 @@ impl Needed {
 // System V ABI, "Dynamic Section".
 const DT_NULL: i64 = 0;
 const DT_NEEDED: i64 = 1;
+const DT_SONAME: i64 = 14;
 const DT_RPATH: i64 = 15;
 const DT_RUNPATH: i64 = 29;
 
@@ -103,6 +107,8 @@ mod tests {
         assert_eq!(needed.libraries, ["liba.so", "libb.so.1"]);
         assert_eq!(needed.runpath, ["/opt/x", "$ORIGIN/../lib"]);
         assert!(needed.rpath.is_empty(), "{needed:?}");
+        assert_eq!(needed.name, None);
+        assert_eq!(Needed::read(&entries(&[(14, 9)]), strings).name.as_deref(), Some("libb.so.1"));
         assert_eq!(Needed::read(&entries(&[(15, 1)]), strings).rpath, ["liba.so"]);
     }
 
@@ -113,6 +119,7 @@ mod tests {
             (entries(&[(1, u64::MAX)]), b"\0liba.so\0"),
             (entries(&[(1, 1)]), b"\0no end"),
             (entries(&[(1, 0)]), b"\0"),
+            (entries(&[(14, 0), (14, 77)]), b"\0"),
             (vec![1; 15], b"\0liba.so\0"),
         ] {
             assert_eq!(Needed::read(&bytes, strings), Needed::default(), "{bytes:?}");

@@ -70,7 +70,7 @@ impl Found {
 /// Whether there may be anything in a file that is asked for.
 pub(crate) fn concern(wishes: &Wishes, module: &Mapped) -> bool {
     !wishes.tracepoints.is_empty()
-        || wishes.patterns.concern(&module.name, module.is_executable)
+        || wishes.patterns.concern(&module.called())
         || wishes.exceptions && exceptions::concern(module)
 }
 
@@ -86,16 +86,10 @@ pub(crate) fn look(
 ) -> Result<Found, PlanError> {
     let server = wishes.debuginfod.as_deref().map(|server| server as &dyn Server);
     let lookup = Lookup { root, server };
-    let place = Place {
-        file: &module.open,
-        name: &module.name,
-        is_executable: module.is_executable,
-        lookup,
-        knows_goroutines,
-    };
+    let place = Place { file: &module.open, called: module.called(), lookup, knows_goroutines };
     let tracepoints = tracepoints::look(&place, &wishes.tracepoints);
     let mut found = Found { tracepoints, ..Found::default() };
-    let lists = wishes.patterns.concern(&module.name, module.is_executable);
+    let lists = wishes.patterns.concern(&place.called);
     let looks = wishes.exceptions && exceptions::concern(module);
     if !lists && !looks {
         return Ok(found);

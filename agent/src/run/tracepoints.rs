@@ -124,7 +124,7 @@ pub(crate) fn look(place: &FilePlace<'_>, globs: &TracepointGlobs) -> Vec<Found>
     let tracepoints = match Module::open(place.file).and_then(|module| usdt::tracepoints(&module)) {
         Ok(tracepoints) => tracepoints,
         Err(error) => {
-            tracing::debug!(module = place.name, %error, "no look for tracepoints");
+            tracing::debug!(module = place.called.name, %error, "no look for tracepoints");
             return Vec::new();
         }
     };

@@ -31,7 +31,7 @@ programs! {
     go: [], "work.go", ["*"], 2000;
     rust: ["-O"], "work.rs", ["*", "libc.so.6!*", "libgcc_s.so.1!*"], 3500;
     cpp: ["-O2", "-std=c++17", "-lpthread"], "work.cpp",
-        ["*", "libstdc++.so*!*", "libgcc_s.so.1!*", "libc.so.6!*", "libm.so.6!*", "ld-linux*!*"], 8000;
+        ["*", "libstdc++.so.6!*", "libgcc_s.so.1!*", "libc.so.6!*", "libm.so.6!*", "ld-linux*!*"], 8000;
 }
 
 fn play(runner: &[&str], source: &str, functions: &[&str], least: u64) {

@@ -38,7 +38,7 @@ pub(super) fn list(places: &[Place], patterns: &Patterns, json: bool) -> Result<
         };
         for point in found {
             let name = format!("{}:{}", point.provider, point.name);
-            if patterns.find(&place.name, place.is_executable, &name).is_none() {
+            if patterns.find(&place.called(), &name).is_none() {
                 continue;
             }
             rows.push(Row {

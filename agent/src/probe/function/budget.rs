@@ -79,6 +79,11 @@ impl Throttle {
         self.limit_ns_per_second
     }
 
+    /// This function is there no more; its number may be another's.
+    pub fn forget(&mut self, function: FunctionNo) {
+        self.gone.remove(&function);
+    }
+
     /// What should be detached, after an interval in which the target's functions have cost `spent`:
     /// the hottest first, as few as do.
     ///
@@ -172,6 +177,15 @@ mod tests {
         for _ in 0..3 {
             assert!(goes(&mut throttle, SECOND, &[1, 400, 1, 90]).is_empty());
         }
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_is_another_function() {
+        let mut throttle = Throttle::new(0.02);
+        assert_eq!(goes(&mut throttle, SECOND, &[700]), [0]);
+        assert!(goes(&mut throttle, SECOND, &[700]).is_empty());
+        throttle.forget(FunctionNo(0));
+        assert_eq!(goes(&mut throttle, SECOND, &[700]), [0]);
     }
 
     #[test]

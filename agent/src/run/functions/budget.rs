@@ -78,6 +78,7 @@ impl Watch {
         for number in numbers {
             self.costs.remove(&number);
             self.gone.remove(&number);
+            self.throttle.forget(FunctionNo(number));
             self.forgotten += probes.reset(FunctionNo(number))?;
         }
         Ok(())

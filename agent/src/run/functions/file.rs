@@ -12,6 +12,9 @@ use super::numbered::Numbered;
 use crate::discover::maps::{self, file_name};
 use crate::discover::process;
 use crate::event::ids::Tgid;
+use crate::function::pattern::Called;
+use crate::inspect::elf::Module;
+use crate::inspect::needed::Needed;
 use crate::probe::function::LinkNo;
 use crate::run::planner::Found;
 
@@ -97,7 +100,38 @@ pub(crate) struct Mapped {
     pub(crate) open: PathBuf,
     /// Its file name.
     pub(crate) name: String,
+    /// What else it is called.
+    pub(crate) other_names: Vec<String>,
     pub(crate) is_executable: bool,
+}
+
+impl Mapped {
+    /// How patterns name it.
+    pub(crate) fn called(&self) -> Called<'_> {
+        let Self { name, other_names, is_executable, .. } = self;
+        Called { name, other_names, is_executable: *is_executable }
+    }
+
+    /// With what it calls itself.
+    pub(crate) fn with_own_name(mut self) -> Self {
+        self.add_name(own_name(&self.open));
+        self
+    }
+
+    /// It has this name, too.
+    pub(super) fn add_name(&mut self, name: Option<String>) {
+        if let Some(name) = name
+            && name != self.name
+            && !self.other_names.contains(&name)
+        {
+            self.other_names.push(name);
+        }
+    }
+}
+
+/// What a file calls itself, if it does.
+pub(super) fn own_name(file: &Path) -> Option<String> {
+    Needed::by(&Module::open(file).ok()?).name
 }
 
 /// The files that a process runs code of, the executable first.
@@ -106,14 +140,16 @@ pub(crate) fn mapped(tgid: Tgid) -> Vec<Mapped> {
     let exe = process::directory(proc, tgid).join("exe");
     let mut modules: Vec<Mapped> = Vec::new();
     if let (Some(id), Ok(target)) = (FileId::of(&exe), std::fs::read_link(&exe)) {
-        modules.push(Mapped { id, name: file_name(&target), open: exe, is_executable: true });
+        let (name, other_names) = (file_name(&target), Vec::new());
+        modules.push(Mapped { id, name, other_names, open: exe, is_executable: true });
     }
     for mapping in maps::of(proc, tgid) {
         let Some(name) = mapping.name().filter(|_| mapping.is_executable) else { continue };
         let open = mapping.file(proc, tgid);
         let Some(id) = FileId::of(&open) else { continue };
         if modules.iter().all(|known| known.id != id) {
-            modules.push(Mapped { id, open, name, is_executable: false });
+            let other_names = Vec::new();
+            modules.push(Mapped { id, open, name, other_names, is_executable: false });
         }
     }
     modules

@@ -80,7 +80,9 @@ impl Functions {
             if process.is_none_or(|process| process.seen.contains(&id)) {
                 continue;
             }
-            let module = Mapped { id, open, name, is_executable: false };
+            let mut module =
+                Mapped { id, open, name, other_names: Vec::new(), is_executable: false };
+            module.add_name(Some(file_name(&library)));
             let reach = if self.trust.sees_threads { Reach::Alone } else { Reach::Everywhere };
             self.module(tgid, module, program.root.to_owned(), reach, announce);
         }

@@ -12,6 +12,7 @@ mod foretold;
 mod lease;
 mod looks;
 mod numbered;
+mod own_names;
 mod rewritten;
 mod spared;
 mod tell;
@@ -27,6 +28,7 @@ use file::{Content, File};
 pub(crate) use file::{FileId, Mapped, Version, mapped};
 use foretold::Foretold;
 use looks::{Look, Looks};
+use own_names::OwnNames;
 use spared::Spared;
 use tell::tell_refused;
 pub use wishes::Wishes;
@@ -93,6 +95,7 @@ pub(super) struct Functions {
     processes: HashMap<Tgid, Process>,
     /// What they are going to map.
     foretold: Foretold,
+    own_names: OwnNames,
     watch: Watch,
 }
 
@@ -168,6 +171,7 @@ impl Functions {
             cold: HashMap::default(),
             processes: HashMap::new(),
             foretold: Foretold::default(),
+            own_names: OwnNames::default(),
         }))
     }
 
@@ -182,8 +186,8 @@ impl Functions {
     ) -> Result<(), FunctionsError> {
         let Some(id) = FileId::of(program) else { return Ok(()) };
         let goroutines = crate::inspect::runtime::go(program).and_then(|go| go.goroutines);
-        let module =
-            Mapped { id, open: program.to_owned(), name: file_name(program), is_executable: true };
+        let (open, name) = (program.to_owned(), file_name(program));
+        let module = Mapped { id, open, name, other_names: Vec::new(), is_executable: true };
         // What it runs until then is none of its own.
         let mut process = Process { is_held: true, ..Process::new(true, goroutines, None) };
         let executable = program.canonicalize().unwrap_or_else(|_| program.to_owned());
@@ -345,11 +349,14 @@ impl Functions {
     fn module(
         &mut self,
         tgid: Tgid,
-        module: Mapped,
+        mut module: Mapped,
         root: PathBuf,
         reach: Reach,
         announce: &mut dyn FnMut(&Step<'_>),
     ) {
+        if self.wishes.patterns.name_modules() {
+            module.add_name(self.own_names.of(&module));
+        }
         let Some(process) = self.processes.get_mut(&tgid) else { return };
         process.seen.insert(module.id);
         let goroutines = process.goroutines;

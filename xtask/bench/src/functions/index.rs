@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use remora::function::pattern::Patterns;
+use remora::function::pattern::{Called, Patterns};
 use remora::function::plan::{Place, plan};
 use remora::inspect::debug_file::Lookup;
 use remora::inspect::elf::Module;
@@ -118,8 +118,8 @@ fn measure(program: &Path, taken: &mut Taken) -> Result<()> {
     drop((index, module));
 
     let patterns = Patterns::parse(&["*"])?;
-    let place =
-        Place { file: program, name: "many", is_executable: true, lookup, knows_goroutines: false };
+    let called = Called { name: "many", other_names: &[], is_executable: true };
+    let place = Place { file: program, called, lookup, knows_goroutines: false };
     let before = begin()?;
     let begun = Instant::now();
     let plan = plan(&place, &patterns)?;

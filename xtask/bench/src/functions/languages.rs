@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use remora::event::{self, Event};
 use remora::function::FunctionNo;
-use remora::function::pattern::Patterns;
+use remora::function::pattern::{Called, Patterns};
 use remora::function::plan::{self, Place, Planned};
 use remora::function::value::Reader;
 use remora::inspect::debug_file::Lookup;
@@ -154,8 +154,7 @@ impl Subject {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let place = Place {
             file: &file,
-            name: &name,
-            is_executable: true,
+            called: Called { name: &name, other_names: &[], is_executable: true },
             lookup: Lookup::below(Path::new("/")),
             knows_goroutines: goroutines.is_some(),
         };
