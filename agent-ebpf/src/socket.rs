@@ -7,6 +7,7 @@ use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 
 use crate::emit::{self, Slot};
 use crate::offsets::offset;
+use crate::opaque::opaque;
 use crate::operation::{Moved, Way};
 use crate::sock::{Found, Sock, State};
 use crate::{process, syscall};
@@ -321,14 +322,16 @@ fn tell(
     let ([tgid, netns], from) = words;
     let header = emit::header(slot, kind, flags);
     let family = sock.load::<u16>(offset!(skc_family));
-    // Filled in where it lies: what is put together first takes its room on the stack twice.
+    // Filled in where it lies: what is put together first takes its room on the stack twice. Linux 6.1 tells a
+    // zero that is stored as such from what a register has, and goes on by each way then.
+    let zero = opaque(0);
     let mut record = Socket {
         header,
         socket: id,
         tgid,
         netns,
-        local: [0; 2],
-        remote: [0; 2],
+        local: [zero; 2],
+        remote: [zero; 2],
         local_port: 0,
         remote_port: 0,
         family,
@@ -377,5 +380,5 @@ fn load_v6(sock: impl Sock, offset: usize) -> [u64; 2] {
 /// An IPv4 address (network order in memory) as an IPv4-mapped IPv6 address.
 #[inline(always)]
 fn mapped_v4(address: u32) -> [u64; 2] {
-    [0, u64::from(address) << 32 | 0xffff_0000]
+    [opaque(0), u64::from(address) << 32 | 0xffff_0000]
 }
