@@ -3,10 +3,11 @@
 //!
 //! It goes by names and settings: what a program does is to be known before it has begun.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::inspect::regular;
 
 /// What may be asked of a program that is about to begin, or has begun.
 pub(crate) struct Begun<'a> {
@@ -130,10 +131,9 @@ fn add_files(place: &Path, depth: usize, files: &mut Vec<PathBuf>) {
 }
 
 fn text(file: &Path) -> String {
-    let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file);
     let mut bytes = Vec::new();
     // What cannot be read says nothing.
-    let _ = open.map(|file| file.take(BYTES_MAX).read_to_end(&mut bytes));
+    let _ = regular::must_open(file).map(|file| file.take(BYTES_MAX).read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

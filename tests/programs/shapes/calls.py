@@ -5,8 +5,19 @@ import socket
 import struct
 import tempfile
 
-from kit import IPPROTO_MPTCP, LIBC, ask, both, connect, fork, head, listen, lost, message, pipelined_asks
+from kit import IPPROTO_MPTCP, LIBC, ask, ask_to_the_end, both, connect, fork, head, listen, lost, message, pipelined_asks
 from kit import port_of, request, response, serve, shape, tell, wait
+
+
+def post_and_ask(path):
+    """A client that sends a body, and asks once more."""
+
+    def client(port):
+        sock = connect(port)
+        ask(sock, f"{path}/0", BODY, "POST")
+        ask(sock, f"{path}/1")
+
+    return client
 
 
 @shape
@@ -114,12 +125,7 @@ def splice_from():
         lines, body = head(sock, lambda: sock.recv(1))
         return lines, body
 
-    def client(port):
-        sock = connect(port)
-        ask(sock, "/splice-from/0", BODY, "POST")
-        ask(sock, "/splice-from/1")
-
-    both(listen(), server, client)
+    both(listen(), server, post_and_ask("/splice-from"))
 
 
 @shape
@@ -160,15 +166,7 @@ def half_closed():
         sock.close()
         tell("server", "/half", 200, 0, 13, port)
 
-    def client(port):
-        sock = connect(port)
-        sock.sendall(request("/half"))
-        sock.shutdown(socket.SHUT_WR)
-        while sock.recv(4096):
-            pass
-        tell("client", "/half", 200, 0, 13, port)
-
-    both(listen(), server, client)
+    both(listen(), server, ask_to_the_end("/half", 13, is_half_closed=True))
 
 
 @shape
@@ -220,12 +218,7 @@ def thrown_away():
         tell("server", "/thrown/0", 200, len(BODY), 2, port_of(sock), method="POST")
         serve(sock)
 
-    def client(port):
-        sock = connect(port)
-        ask(sock, "/thrown/0", BODY, "POST")
-        ask(sock, "/thrown/1")
-
-    both(listen(), server, client)
+    both(listen(), server, post_and_ask("/thrown"))
 
 
 @shape

@@ -99,17 +99,22 @@ def ask(sock, path, body=b"", method="GET", port=None, send=None):
     tell("client", path, first.split(" ")[1], len(body), len(received), port, method=method)
 
 
+def be(child):
+    """Does that and ends the process."""
+    code = 1
+    try:
+        child()
+        code = 0
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def fork(child):
     """A child that does that; its process id."""
     pid = os.fork()
     if pid == 0:
-        code = 1
-        try:
-            child()
-            code = 0
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
+        be(child)
     return pid
 
 
@@ -136,6 +141,21 @@ def pipelined_asks(paths, protocol=0):
         for path in paths:
             ask(sock, path)
         sock.close()
+
+    return client
+
+
+def ask_to_the_end(path, length, is_half_closed=False):
+    """A client that reads an answer which the end of its connection ends."""
+
+    def client(port):
+        sock = connect(port)
+        sock.sendall(request(path))
+        if is_half_closed:
+            sock.shutdown(socket.SHUT_WR)
+        while sock.recv(4096):
+            pass
+        tell("client", path, 200, 0, length, port)
 
     return client
 

@@ -7,7 +7,7 @@ import select
 import socket
 import struct
 
-from kit import LIBC, MACHINE, ask, both, connect, fork, head, listen, lost, message, pipelined_asks, port_of
+from kit import LIBC, MACHINE, ask, ask_to_the_end, be, both, connect, fork, head, listen, lost, message, pipelined_asks, port_of
 from kit import request, response, serve, shape, stranger, tell, wait, within
 
 CLONE_FILES, CLONE_NEWNET = 0x400, 0x40000000
@@ -185,12 +185,7 @@ def clone(flags, child):
     pid = LIBC.syscall(ctypes.c_long(SYS_CLONE), ctypes.c_ulong(flags | 17), 0, 0, 0, 0)
     assert pid >= 0
     if pid == 0:
-        code = 1
-        try:
-            child()
-            code = 0
-        finally:
-            os._exit(code)
+        be(child)
     return pid
 
 
@@ -249,14 +244,7 @@ def closed_by_range():
         assert LIBC.syscall(SYS_CLOSE_RANGE, fd, fd, 0) == 0
         tell("server", "/range", 200, 0, 13, port)
 
-    def client(port):
-        sock = connect(port)
-        sock.sendall(request("/range"))
-        while sock.recv(4096):
-            pass
-        tell("client", "/range", 200, 0, 13, port)
-
-    both(listen(), server, client)
+    both(listen(), server, ask_to_the_end("/range", 13))
 
 
 @shape
@@ -285,14 +273,7 @@ def ended_by_a_stranger():
         stranger("end", sock)
         tell("server", "/stranger-ends", 200, 0, 13, port_of(sock))
 
-    def client(port):
-        sock = connect(port)
-        sock.sendall(request("/stranger-ends"))
-        while sock.recv(4096):
-            pass
-        tell("client", "/stranger-ends", 200, 0, 13, port)
-
-    both(listen(), server, client)
+    both(listen(), server, ask_to_the_end("/stranger-ends", 13))
 
 
 @shape

@@ -160,6 +160,30 @@ fn the_best_source_that_works_is_taken() {
     drop(store);
 }
 
+/// The sources that can be had here.
+fn working() -> impl Iterator<Item = String> {
+    doctor().into_iter().filter_map(|(source, works)| works.is_ok().then_some(source))
+}
+
+/// A store, with an agent that looks at it by one source.
+struct Traced {
+    agent: Agent,
+    port: u16,
+    path: String,
+    /// Gone last.
+    _held: (Program, Scratch),
+}
+
+impl Traced {
+    fn store(source: &str) -> Self {
+        let scratch = Scratch::new();
+        let (store, port, path) = store(&scratch);
+        let pid = store.pid().to_string();
+        let agent = Agent::run(&scratch, &["--capture", source, "--pid", &pid]);
+        Self { agent, port, path, _held: (store, scratch) }
+    }
+}
+
 /// However the agent looks, when it is killed nothing of it stays and nobody notices.
 #[test]
 fn a_killed_agent_leaves_nothing_behind() {
@@ -167,14 +191,8 @@ fn a_killed_agent_leaves_nothing_behind() {
         return;
     }
     let _alone = alone();
-    for (source, works) in doctor() {
-        if works.is_err() {
-            continue;
-        }
-        let scratch = Scratch::new();
-        let (store, port, _path) = store(&scratch);
-        let pid = store.pid().to_string();
-        let agent = Agent::run(&scratch, &["--capture", &source, "--pid", &pid]);
+    for source in working() {
+        let Traced { agent, port, _held, .. } = Traced::store(&source);
         let mut wire = remora_tests::wire::Wire::to(port);
         wire.send(b"GET /plain/1 HTTP/1.1\r\n\r\n").expect("/plain/1");
         let programs = programs_of(agent.pid());
@@ -198,14 +216,8 @@ fn a_unix_sockets_close_ends_its_answer_whatever_the_source() {
         return;
     }
     let _alone = alone();
-    for (source, works) in doctor() {
-        if works.is_err() {
-            continue;
-        }
-        let scratch = Scratch::new();
-        let (store, _port, path) = store(&scratch);
-        let pid = store.pid().to_string();
-        let agent = Agent::run(&scratch, &["--capture", &source, "--pid", &pid]);
+    for source in working() {
+        let Traced { agent, path, _held, .. } = Traced::store(&source);
         for number in 0..UNIX_CLOSES {
             let mut wire = UnixStream::connect(&path).expect("it listens");
             let request = format!("GET /eof/{number} HTTP/1.1\r\n\r\n");

@@ -12,6 +12,22 @@ const SERVER: Tgid = Tgid(2);
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
+/// A socket at first sight.
+fn socket(id: u64, tgid: Tgid, [local, remote]: [Address; 2]) -> Socket {
+    Socket {
+        at: MonoNs(1),
+        id: SocketId(id),
+        tgid,
+        netns: 1,
+        local,
+        remote,
+        role: None,
+        is_older: false,
+        from: [None; 2],
+        op: 0,
+    }
+}
+
 /// A Unix stream between two processes.
 fn unix_stream() -> Tracker {
     let mut tracker = Tracker::new(Settings::default(), 1);
@@ -20,20 +36,7 @@ fn unix_stream() -> Tracker {
         let service_name = tgid.0.to_string();
         let resource = Resource { attributes: Attributes::default(), service_name };
         tracker.process(tgid, Arc::new(resource), false);
-        let (at, id, role) = (MonoNs(1), SocketId(tgid.0.into()), None);
-        let socket = Socket {
-            at,
-            id,
-            tgid,
-            netns: 1,
-            local,
-            remote,
-            role,
-            is_older: false,
-            from: [None; 2],
-            op: 0,
-        };
-        tracker.event(&Event::Socket(socket));
+        tracker.event(&Event::Socket(socket(tgid.0.into(), tgid, [local, remote])));
     }
     tracker
 }
@@ -152,20 +155,8 @@ fn a_unix_socket_whose_address_is_anothers_was_closed() {
         &mut tracker,
         &[(10, SERVER, IN, REQUEST), (11, SERVER, OUT, b"HTTP/1.0 200 OK\r\n\r\nbody")],
     );
-    let (local, remote) = (Address::Unix(20), Address::Unix(30));
-    let (at, id, tgid, role) = (MonoNs(20), SocketId(9), SERVER, None);
-    tracker.event(&Event::Socket(Socket {
-        at,
-        id,
-        tgid,
-        netns: 1,
-        local,
-        remote,
-        role,
-        is_older: false,
-        from: [None; 2],
-        op: 0,
-    }));
+    let other = socket(9, SERVER, [Address::Unix(20), Address::Unix(30)]);
+    tracker.event(&Event::Socket(Socket { at: MonoNs(20), ..other }));
     let mut spans = Vec::new();
     tracker.collect(MonoNs(1000), &mut spans);
     let [span] = spans.as_slice() else { panic!("{spans:#?}") };
@@ -177,18 +168,8 @@ fn a_unix_socket_whose_address_is_anothers_was_closed() {
 fn networks_with_the_same_addresses_are_two() {
     let mut tracker = unix_stream();
     let address = |text: &str| Address::Tcp(text.parse().expect("an address"));
-    let socket = |id, netns| Socket {
-        at: MonoNs(1),
-        id: SocketId(id),
-        tgid: SERVER,
-        netns,
-        local: address("10.0.0.1:80"),
-        remote: address("10.0.0.2:4711"),
-        role: None,
-        is_older: false,
-        from: [None; 2],
-        op: 0,
-    };
+    let ends = [address("10.0.0.1:80"), address("10.0.0.2:4711")];
+    let socket = |id, netns| Socket { netns, ..socket(id, SERVER, ends) };
     let before = tracker.sizes().0;
     tracker.event(&Event::Socket(socket(11, 1)));
     tracker.event(&Event::Socket(socket(12, 2)));
