@@ -21,6 +21,12 @@ impl MonoNs {
         if self == Self::MAX { self } else { Self(self.0.saturating_sub(ns)) }
     }
 
+    /// So much later.
+    #[must_use]
+    pub fn after(self, ns: u64) -> Self {
+        Self(self.0.saturating_add(ns))
+    }
+
     /// Nanoseconds since `earlier`; 0 if it is not earlier.
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

@@ -178,6 +178,7 @@ impl Agent {
         }
         if let Some(functions) = functions {
             functions.keep_to_budget(now)?;
+            functions.go_up(now)?;
             functions.look_again(now, &mut |step| recorded.step(step));
         }
         Ok(())

@@ -183,8 +183,9 @@ impl Inbox {
 
     /// How long the agent may rest, at most this.
     pub(super) fn rest(&self, most: Duration) -> Duration {
-        let until = self.held.until();
-        until.map_or(most, |until| until.saturating_duration_since(Instant::now()).min(most))
+        let held = self.held.until().map(|until| until.saturating_duration_since(Instant::now()));
+        let step = self.functions.as_ref().and_then(Functions::until_next_step);
+        held.into_iter().chain(step).fold(most, Duration::min)
     }
 
     /// Readable when something has been read that is waited for.

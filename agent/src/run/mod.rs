@@ -25,6 +25,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 pub use functions::{FunctionsError, Wishes};
 pub(crate) use functions::{Mapped, mapped};
@@ -40,7 +41,7 @@ use crate::export::{Destination, ExportError, Exporters, Limits};
 use crate::pipeline::{Pipeline, Step};
 use crate::platform::clock::{self, MonoNs};
 use crate::platform::memory;
-use crate::probe::{self, Capture, CaptureError};
+use crate::probe::{self, Capture, CaptureError, Until};
 use crate::span::tracker::Settings;
 use agent::Agent;
 use functions::Functions;
@@ -127,6 +128,9 @@ pub enum RunError {
     },
 }
 
+/// How long readiness waits for wide patterns, of which the rest comes later.
+const GOING_UP: Duration = Duration::from_millis(200);
+
 /// Runs until it is asked to end, or until nothing is left to trace.
 pub fn run(plan: Plan) -> Result<Summary, RunError> {
     // Before any thread starts, so that all have the signals blocked.
@@ -167,6 +171,9 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     if let Some(command) = &command {
         inbox.hold(command, capture.selection())?;
     }
+    if let Some(functions) = &mut inbox.functions {
+        go_up(functions, &capture)?;
+    }
     let exporters = Exporters::start(plan.destinations, plan.limits)?;
     memory::give_back();
     let source = capture.source().as_str();
@@ -200,6 +207,24 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     // Whatever it ends for: what was seen until then is told.
     let summary = agent.end();
     result.map(|()| summary)
+}
+
+/// Probes all that is wide as long as its targets do not mind, which most do not.
+fn go_up(functions: &mut Functions, capture: &Capture) -> Result<(), RunError> {
+    let end = Instant::now() + GOING_UP;
+    while let Some(step) = functions.until_next_step() {
+        let left = end.saturating_duration_since(Instant::now());
+        if step >= left {
+            break;
+        }
+        capture.rouse()?;
+        capture.wait(Until::Woken, [None], Some(step))?;
+        let now = clock::now();
+        functions.keep_to_budget(now)?;
+        functions.go_up(now)?;
+    }
+    functions.tell_ramps();
+    Ok(())
 }
 
 /// A seed that no other run has: the identities of all spans follow from it.

@@ -1,12 +1,14 @@
 //! Many probes, many calls, and an agent that is killed in the middle of them.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::Command;
 
+use remora_tests::agent::{Agent, binary};
 use remora_tests::compile::{compile, compile_file};
 use remora_tests::kernel::{has_program, programs_of};
 use remora_tests::program::scripts;
-use remora_tests::{Scratch, is_root, takes_its_time, until};
+use remora_tests::{Scratch, is_root, spans, takes_its_time, until};
 
 use crate::scene::{ALL, Hazard, Spans, Waiting, ended, probing, spans_by_function};
 
@@ -104,15 +106,10 @@ fn a_hot_function_is_left_alone_within_the_budget() {
     assert!(suppressed > 0 || says, "{:#?}", ended.log);
 }
 
-#[test]
-fn thousands_of_functions() {
-    if !is_root() {
-        return;
-    }
-    const COUNT: usize = 50_000;
-    let scratch = Scratch::new();
+/// A program with so many functions, and a table of them.
+fn with_functions(scratch: &Scratch, count: usize, main: &str) -> Option<PathBuf> {
     let mut source = String::from(".text\n");
-    for number in 0..COUNT {
+    for number in 0..count {
         let _ = write!(
             source,
             ".globl f{number}\n.type f{number}, @function\nf{number}:\n push %rbx\n \
@@ -120,18 +117,58 @@ fn thousands_of_functions() {
         );
     }
     source.push_str(".section .data.rel.ro, \"aw\"\n.balign 8\n.globl functions\nfunctions:\n");
-    for number in 0..COUNT {
+    for number in 0..count {
         let _ = writeln!(source, " .quad f{number}");
     }
     source.push_str(" .quad 0\n.section .note.GNU-stack, \"\", @progbits\n");
     let assembler = scratch.write("many.S", &source);
     let (object, program) = (scratch.file("many.o"), scratch.file("many"));
     if !compile_file(&assembler, &object, &["-c"]) {
-        return;
+        return None;
     }
     let object = object.to_string_lossy().into_owned();
-    let main = scripts().join("functions/hazards/many.c");
+    let main = scripts().join("functions/hazards").join(main);
     assert!(compile_file(&main, &program, &["-O2", &object]));
+    Some(program)
+}
+
+/// Two hundred of twenty thousand functions that are called twenty thousand times each, or all of them two
+/// hundred times: nobody knows before which those are.
+#[test]
+fn of_a_wide_pattern_the_hot_functions_cost_little_until_they_go() {
+    if !is_root() {
+        return;
+    }
+    const COUNT: u64 = 20_000;
+    let scratch = Scratch::new();
+    let Some(program) = with_functions(&scratch, COUNT as usize, "wide.c") else { return };
+    for (rounds, stride) in [(20_000, 100), (200, 1)] {
+        let file = scratch.file("wide.jsonl");
+        let mut command = Command::new(binary());
+        command.args(["exec", "--stats", "--functions", "f*", "--functions", "!functions"]);
+        command.arg("--file").arg(&file).arg("--").arg(&program);
+        let ended = Agent::start(command.args([rounds.to_string(), stride.to_string()])).end();
+        let calls = rounds * COUNT / stride;
+        assert!(ended.stdout.starts_with(&format!("calls {calls} ")), "{:#?}", ended.log);
+        let detached = ended.count("remora_functions_detached_total");
+        // What the target has paid for, by calls: it is left alone before it has made many of them.
+        let told = spans::read(&file).len() as u64;
+        let paid = told + ended.count("remora_calls_suppressed_total");
+        println!("{paid} of {calls} calls were hits, {detached} functions went");
+        assert!(paid < calls / 20, "{paid} of {calls} calls: {:#?}", ended.log);
+        assert!(ended.log.iter().any(|line| line.contains("step by step")), "{:#?}", ended.log);
+        std::fs::remove_file(&file).expect("it was read");
+    }
+}
+
+#[test]
+fn thousands_of_functions() {
+    if !is_root() {
+        return;
+    }
+    const COUNT: usize = 50_000;
+    let scratch = Scratch::new();
+    let Some(program) = with_functions(&scratch, COUNT, "many.c") else { return };
     let mut probed = Waiting::start(&scratch, "many", &mut Command::new(&program));
     // All of them, and then as many again of them as a narrower pattern means.
     let agent = probing(&scratch, probed.pid(), &["f*", "!functions"], ALL);

@@ -576,13 +576,12 @@ fn a_function_goes_and_the_others_stay() {
     assert_eq!(told(&mut scene), [sites[2], sites[3], sites[0], sites[1]]);
     for _ in 0..3 {
         // Those that are not there any more change nothing.
-        let gone = HashSet::from([FunctionNo(0), FunctionNo(7)]);
-        scene.probes.detach_functions(attached.link, &gone).expect("it can");
+        scene.probes.take_out(attached.set, &[FunctionNo(7), FunctionNo(0)]).expect("it can");
         program.run("text x");
         program.run("depth 1");
         assert_eq!(told(&mut scene), [sites[2], sites[2], sites[3], sites[3]]);
     }
-    scene.probes.detach_functions(attached.link, &HashSet::from([FunctionNo(1)])).expect("it can");
+    scene.probes.take_out(attached.set, &[FunctionNo(1)]).expect("it can");
     wait("all are gone", || {
         program.run("depth 1");
         scene.drain().is_empty()
@@ -606,7 +605,7 @@ fn what_stays_is_in_the_same_file_whatever_its_path_leads_to() {
     let attached = scene.probes.attach(&path, None, &points).expect("it can");
     scene.select(&program);
     std::fs::rename(&other, &path).expect("both are ours");
-    scene.probes.detach_functions(attached.link, &HashSet::from([FunctionNo(0)])).expect("it can");
+    scene.probes.take_out(attached.set, &[FunctionNo(0)]).expect("it can");
     std::fs::remove_dir_all(&folder).expect("it is ours");
     program.run("text x");
     program.run("depth 0");

@@ -1,6 +1,6 @@
 //! What probes have counted and cost, and the limits that the kernel half keeps to.
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
 
 use agent_common::function::{self as wire, BUDGET_WINDOW_SHIFT, Counts, RATE_WINDOW_SHIFT};
 
@@ -62,19 +62,32 @@ impl FunctionProbes {
 
     /// As [`counters`](Self::counters), of the first `count` functions.
     pub fn all_counters(&self, count: u32) -> Result<Vec<FunctionCounters>, FunctionError> {
+        self.counters_of(0..count)
+    }
+
+    /// What the probes of these have cost the targets.
+    pub fn cost_ns(&self, functions: Range<u32>) -> Result<u64, FunctionError> {
+        let counters = self.counters_of(functions)?;
+        Ok(counters.iter().map(|counters| counters.cost_ns).sum())
+    }
+
+    fn counters_of(&self, functions: Range<u32>) -> Result<Vec<FunctionCounters>, FunctionError> {
         /// Functions asked for at a time.
         const STEP: usize = 512;
         let map = self.loaded.maps.fd(COUNTS)?;
-        let count = count.min(self.limits.functions);
+        let Range { start, end } = functions;
+        let end = end.min(self.limits.functions);
+        let count = end.saturating_sub(start);
         let mut all = Vec::with_capacity(count as usize);
         while all.len() < count as usize {
-            let (first, step) = (all.len() as u32, STEP.min(count as usize - all.len()));
+            let first = start + all.len() as u32;
+            let step = STEP.min((end - first) as usize);
             let mut counts = vec![Counts::default(); self.cpus * step];
             match bpf::lookup_array(map, first, &mut counts, self.cpus) {
                 Ok(()) => all.extend(counts.chunks(self.cpus).map(FunctionCounters::sum)),
                 // Older kernels tell of one at a time.
                 Err(_) => {
-                    let some = (first..count).take(step);
+                    let some = (first..end).take(step);
                     let some = some.map(|number| self.counters(FunctionNo(number)));
                     all.extend(some.collect::<Result<Vec<_>, _>>()?);
                 }

@@ -2,15 +2,16 @@
 //!
 //! One instruction that the kernel refuses fails a whole link, so a link that is refused is tried in
 //! halves until what is refused stands alone. Closing a link can stall for as long as a grace period of
-//! the kernel takes, so a thread does it; dropping that thread's handle waits for it.
+//! the kernel takes, so threads do it; dropping their handle waits for them.
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::LinkNo;
+use super::PartNo;
 use super::loader::Attach;
 use super::uprobe::{self, Multi};
 
@@ -134,62 +135,76 @@ fn one_by_one(program: BorrowedFd<'_>, places: Places<'_>, linked: &mut Linked) 
 #[derive(Debug, Default)]
 pub(super) struct Closing {
     pub(super) links: Vec<OwnedFd>,
-    /// Their number, if they are the last of it.
-    pub(super) last_of: Option<LinkNo>,
-    /// What is closed when they are.
-    pub(super) behind: Option<OwnedFd>,
+    /// The part that they are the last of, if they are.
+    pub(super) last_of: Option<PartNo>,
+    /// What is closed when they are, and all others that have it.
+    pub(super) behind: Option<Arc<OwnedFd>>,
 }
 
-/// The thread that closes links. When it says that one is closed, no hit of it is under way any more: the
+/// How many links are closed at a time: each waits for a grace period of its own, and breakpoints are taken
+/// away before that.
+const CLOSERS: usize = 4;
+
+/// The threads that close links. When one says that a part is closed, no hit of it is under way any more: the
 /// kernel has waited for those that were.
 #[derive(Debug)]
 pub(super) struct Closer {
     links: Option<Sender<Closing>>,
-    closed: Receiver<LinkNo>,
-    thread: Option<JoinHandle<()>>,
+    closed: Receiver<PartNo>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Closer {
-    /// Starts it.
+    /// Starts them.
     pub(super) fn start() -> io::Result<Self> {
         let (links, asked) = mpsc::channel::<Closing>();
+        let asked = Arc::new(Mutex::new(asked));
         let (tell, closed) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("detach".to_owned());
-        let work = move || {
-            for Closing { links, last_of, behind } in asked {
-                drop(links);
-                drop(behind);
-                // Nobody may care any more.
-                let _ = last_of.map(|number| tell.send(number));
-            }
-        };
-        let thread = thread.spawn(work)?;
-        Ok(Self { links: Some(links), closed, thread: Some(thread) })
+        let mut closer = Self { links: Some(links), closed, threads: Vec::new() };
+        for _ in 0..CLOSERS {
+            let (asked, tell) = (Arc::clone(&asked), tell.clone());
+            let work = move || {
+                while let Some(Closing { links, last_of, behind }) = next(&asked) {
+                    drop(links);
+                    drop(behind);
+                    // Nobody may care any more.
+                    let _ = last_of.map(|number| tell.send(number));
+                }
+            };
+            let thread = std::thread::Builder::new().name("detach".to_owned());
+            closer.threads.push(thread.spawn(work)?);
+        }
+        Ok(closer)
     }
 
     /// Closes links soon.
     pub(super) fn close(&self, closing: Closing) {
         if let Some(sender) = &self.links {
-            // A thread that is gone hands them back, and they are closed here.
+            // Threads that are gone hand them back, and they are closed here.
             drop(sender.send(closing));
         }
     }
 
-    /// The next link that is closed, waited for.
-    pub(super) fn wait(&self) -> Option<LinkNo> {
+    /// The next part that is closed, waited for.
+    pub(super) fn wait(&self) -> Option<PartNo> {
         self.closed.recv().ok()
     }
 
-    /// A link that has been closed meanwhile.
-    pub(super) fn closed(&self) -> Option<LinkNo> {
+    /// A part that has been closed meanwhile.
+    pub(super) fn closed(&self) -> Option<PartNo> {
         self.closed.try_recv().ok()
     }
+}
+
+fn next(asked: &Mutex<Receiver<Closing>>) -> Option<Closing> {
+    // Nothing panics while it is locked.
+    asked.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
 impl Drop for Closer {
     fn drop(&mut self) {
         self.links = None;
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // It does not panic; if it did, its links would be closed all the same.
             let _ = thread.join();
         }

@@ -25,7 +25,7 @@ mod sites;
 mod target;
 mod uprobe;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -59,6 +59,10 @@ use crate::platform::cpus;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkNo(u32);
 
+/// Those of a link's probes that were attached in one step. What the kernel half knows a link by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct PartNo(u32);
+
 /// The sites of one file, attached or not, to be freed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SitesNo(u32);
@@ -81,7 +85,7 @@ pub struct Attached {
 pub struct InUse {
     /// Of sites.
     pub sites: u32,
-    /// Of links.
+    /// Of links' parts.
     pub links: u32,
 }
 
@@ -89,8 +93,9 @@ pub struct InUse {
 #[derive(Debug)]
 pub struct FunctionProbes {
     links: HashMap<LinkNo, Link>,
-    /// Links that are being closed.
-    closing: HashMap<LinkNo, SitesNo>,
+    next_link: u32,
+    /// Parts that are being closed.
+    closing: HashMap<PartNo, SitesNo>,
     closer: Closer,
     loaded: Loaded,
     shared: Arc<Shared>,
@@ -105,13 +110,22 @@ pub struct FunctionProbes {
     cpus: usize,
 }
 
-/// Probes in one file that were attached together, and what is needed to attach them again.
+/// Probes in one file that are detached together, and what is needed to attach them again.
 #[derive(Debug)]
 struct Link {
-    fds: Vec<OwnedFd>,
+    parts: Vec<Part>,
+    /// What is not attached yet.
+    rest: VecDeque<Place>,
     file: Target,
     tgid: Option<u32>,
     set: SitesNo,
+}
+
+/// Probes that were attached in one step.
+#[derive(Debug)]
+struct Part {
+    number: PartNo,
+    fds: Vec<OwnedFd>,
     places: Arc<[Place]>,
     /// 0 or 1: see [`wire::cookie`].
     generation: u32,
@@ -123,7 +137,7 @@ struct Set {
     block: Block,
     /// Those that are to be attached: not what the kernel refuses, nor what was taken out.
     places: Arc<[Place]>,
-    /// How many links have them, those included that are being closed.
+    /// How many parts of links have them, those included that are being closed.
     links: u32,
     is_wanted: bool,
 }
@@ -175,6 +189,7 @@ impl FunctionProbes {
             .map_err(|source| unusable(IMAGE_COST, source))?;
         Ok(Self {
             links: HashMap::new(),
+            next_link: 0,
             closing: HashMap::new(),
             closer: Closer::start().map_err(FunctionError::Thread)?,
             loaded,
@@ -319,8 +334,8 @@ impl FunctionProbes {
 impl Drop for FunctionProbes {
     fn drop(&mut self) {
         // Dropped next, the closer waits until all of them are closed.
-        for (_, link) in self.links.drain() {
-            self.closer.close(Closing { links: link.fds, ..Closing::default() });
+        for part in self.links.drain().flat_map(|(_, link)| link.parts) {
+            self.closer.close(Closing { links: part.fds, ..Closing::default() });
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::function::numbers::Numbers;
 use crate::inspect::regular;
 use crate::inspect::runtime::Goroutines;
 use crate::pipeline::Step;
+use crate::platform::clock;
 use crate::probe::function::{FunctionError, Need, SitesNo};
 use crate::run::planner::Found;
 
@@ -85,20 +86,17 @@ impl Functions {
             tracing::warn!(module = name, %error, "functions are not probed");
             return;
         }
-        let (link, refused) = match self.probes.attach_set(sites, &open, scope) {
-            Ok(attached) => attached,
+        let attached = self.probes.begin(sites, &open, scope).and_then(|link| {
+            let begun = self.begin_ramp(link, name, tgid, clock::now());
+            begun.map(|()| link).inspect_err(|_| self.probes.detach(link))
+        });
+        let link = match attached {
+            Ok(link) => link,
             Err(error) => {
                 tracing::warn!(module = name, %error, "functions are not probed");
                 return;
             }
         };
-        for (index, error) in refused {
-            tracing::warn!(module = name, probe = index, %error, "the kernel refuses a probe");
-        }
-        let numbered = self.files.get(&module.id).and_then(File::numbered);
-        if let Some(numbered) = numbered {
-            self.watch.add(numbered.numbers.clone());
-        }
         match (lease, self.processes.get_mut(&tgid), self.files.get_mut(&module.id)) {
             (Some(lease), _, Some(file)) => file.everywhere = Some((link, lease)),
             (None, Some(process), _) => process.links.push((module.id, link)),
@@ -144,6 +142,7 @@ impl Functions {
             "not probed, because in memory they are not what they are in the file: {}",
             list(names)
         );
+        let changed: Vec<FunctionNo> = changed.into_iter().collect();
         self.probes.take_out(sites, &changed)
     }
 

@@ -63,9 +63,11 @@ impl Watch {
     }
 
     /// Watches these, if they are not yet.
-    pub(super) fn add(&mut self, numbers: Range<u32>) {
-        for number in numbers.filter(|number| !self.gone.contains(number)) {
-            self.costs.entry(number).or_insert(0);
+    pub(super) fn add(&mut self, functions: impl Iterator<Item = FunctionNo>) {
+        for FunctionNo(number) in functions {
+            if !self.gone.contains(&number) {
+                self.costs.entry(number).or_insert(0);
+            }
         }
     }
 
@@ -136,7 +138,8 @@ impl Functions {
         if dear.is_empty() {
             return Ok(());
         }
-        let gone: HashSet<FunctionNo> = dear.iter().map(|dear| dear.function).collect();
+        // The hottest first.
+        let gone: Vec<FunctionNo> = dear.iter().map(|dear| dear.function).collect();
         for numbered in self.files.values().filter_map(File::numbered) {
             if gone.iter().all(|FunctionNo(number)| !numbered.numbers.contains(number)) {
                 continue;

@@ -13,6 +13,7 @@ mod lease;
 mod looks;
 mod numbered;
 mod own_names;
+mod ramp;
 mod rewritten;
 mod spared;
 mod tell;
@@ -29,6 +30,7 @@ pub(crate) use file::{FileId, Mapped, Version, mapped};
 use foretold::Foretold;
 use looks::{Look, Looks};
 use own_names::OwnNames;
+use ramp::Ramp;
 use spared::Spared;
 use tell::tell_refused;
 pub use wishes::Wishes;
@@ -97,6 +99,8 @@ pub(super) struct Functions {
     foretold: Foretold,
     own_names: OwnNames,
     watch: Watch,
+    /// What is not attached as a whole yet.
+    ramps: Vec<Ramp>,
 }
 
 /// A process that is probed.
@@ -172,6 +176,7 @@ impl Functions {
             processes: HashMap::new(),
             foretold: Foretold::default(),
             own_names: OwnNames::default(),
+            ramps: Vec::new(),
         }))
     }
 
@@ -269,7 +274,8 @@ impl Functions {
         let due = self.processes.values().filter_map(|process| process.looks.as_ref());
         let first = due.map(Looks::due).min().map(|due| due.since(now));
         let rest_ns = first.unwrap_or(REST_MAX_NS).clamp(REST_MIN_NS, REST_MAX_NS);
-        Duration::from_nanos(rest_ns)
+        let rest = Duration::from_nanos(rest_ns);
+        self.until_next_step().map_or(rest, |step| step.min(rest))
     }
 
     /// Probes the files that a process runs code of and was not seen to before; how many there are.
