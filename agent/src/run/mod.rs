@@ -25,7 +25,6 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 pub use functions::{FunctionsError, Wishes};
 pub(crate) use functions::{Mapped, mapped};
@@ -128,9 +127,6 @@ pub enum RunError {
     },
 }
 
-/// How long readiness waits for wide patterns, of which the rest comes later.
-const GOING_UP: Duration = Duration::from_millis(200);
-
 /// Runs until it is asked to end, or until nothing is left to trace.
 pub fn run(plan: Plan) -> Result<Summary, RunError> {
     // Before any thread starts, so that all have the signals blocked.
@@ -209,16 +205,11 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     result.map(|()| summary)
 }
 
-/// Probes all that is wide as long as its targets do not mind, which most do not.
+/// Probes what is wide as well, unless its targets mind, which most do not.
 fn go_up(functions: &mut Functions, capture: &Capture) -> Result<(), RunError> {
-    let end = Instant::now() + GOING_UP;
-    while let Some(step) = functions.until_next_step() {
-        let left = end.saturating_duration_since(Instant::now());
-        if step >= left {
-            break;
-        }
+    while functions.goes_up() {
         capture.rouse()?;
-        capture.wait(Until::Woken, [None], Some(step))?;
+        capture.wait(Until::Woken, [None], functions.until_next_step())?;
         let now = clock::now();
         functions.keep_to_budget(now)?;
         functions.go_up(now)?;

@@ -34,6 +34,8 @@ pub(super) struct Ramp {
     pub(super) module: String,
     /// For whom it was begun; nothing happens while that is held.
     pub(super) tgid: Tgid,
+    /// The last step was too dear, and the next one waits for that.
+    is_dear: bool,
     /// The last step's size and the smallest of this link's.
     size: usize,
     smallest: usize,
@@ -99,10 +101,19 @@ impl Functions {
             (_, false) => FIRST,
         };
         let smallest = (self.probes.sites_left(link) / STEPS_MAX).max(SMALLEST);
-        let (module, newest) = (module.to_owned(), 0..0);
-        let (took_ns, cost_ns, since, due) = (0, 0, now, now);
-        let mut ramp =
-            Ramp { link, module, tgid, size, smallest, newest, took_ns, since, cost_ns, due };
+        let mut ramp = Ramp {
+            link,
+            module: module.to_owned(),
+            tgid,
+            is_dear: false,
+            size,
+            smallest,
+            newest: 0..0,
+            took_ns: 0,
+            since: now,
+            cost_ns: 0,
+            due: now,
+        };
         self.step(&mut ramp, size, now)?;
         if self.probes.sites_left(link) > 0 {
             self.ramps.push(ramp);
@@ -149,7 +160,7 @@ impl Functions {
                 }
             }
             Next::Wait(ns) => {
-                (ramp.size, ramp.took_ns) = (ramp.smallest, 0);
+                (ramp.is_dear, ramp.size, ramp.took_ns) = (true, ramp.smallest, 0);
                 (ramp.since, ramp.cost_ns, ramp.due) = (now, cost_ns, now.after(ns));
             }
         }
@@ -171,7 +182,7 @@ impl Functions {
         ramp.newest = first..last;
         ramp.cost_ns = self.probes.cost_ns(ramp.newest.clone())?;
         let done = clock::now();
-        (ramp.size, ramp.took_ns) = (size, done.since(now));
+        (ramp.is_dear, ramp.size, ramp.took_ns) = (false, size, done.since(now));
         (ramp.since, ramp.due) = (done, done.after(WATCHED_NS));
         Ok(())
     }
@@ -181,6 +192,11 @@ impl Functions {
         let goes_on = |ramp: &&Ramp| !self.is_held(ramp.tgid);
         let due = self.ramps.iter().filter(goes_on).map(|ramp| ramp.due).min()?;
         Some(Duration::from_nanos(due.since(clock::now())))
+    }
+
+    /// Whether there is a next step that nothing speaks against so far.
+    pub(in crate::run) fn goes_up(&self) -> bool {
+        self.ramps.iter().any(|ramp| !ramp.is_dear && !self.is_held(ramp.tgid))
     }
 
     fn is_held(&self, tgid: Tgid) -> bool {
@@ -234,6 +250,6 @@ mod tests {
         assert_eq!(after(FIRST, 100_001, 5 * MS, 0), Next::Wait(WATCHED_NS));
         assert_eq!(after(FIRST, u64::MAX, 0, u64::MAX), Next::Wait(WATCHED_MOST_NS));
         let shown = Shown { size: 1, cost_ns: 1, elapsed_ns: 0, took_ns: 0 };
-        assert_eq!(next(shown, SMALLEST, 0), Next::Wait(WATCHED_MOST_NS));
+        assert_eq!(next(shown, SMALLEST, 0), Next::Wait(999_999_999));
     }
 }
