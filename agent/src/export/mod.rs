@@ -234,14 +234,13 @@ impl Exporters {
 
     /// As [`offer`](Self::offer), but nobody is told before [`wake`](Self::wake). Spans are put aside as
     /// they are made, while they are in the processor's caches, and in small parts, whose memory is
-    /// free again as soon as these have arrived.
+    /// free again as soon as these have arrived. Those that are left are needed by nobody any more.
     pub fn put(&self, spans: &mut Vec<Span>) {
         if spans.is_empty() {
             return;
         }
         let encoded = self.takes.encoded.then(|| Arc::new(Encoded::new(spans)));
         let whole = self.takes.whole.then(|| spans.drain(..).collect());
-        spans.clear();
         let made = Made { whole, encoded };
         for destination in &self.running {
             destination.queue.put(&made);

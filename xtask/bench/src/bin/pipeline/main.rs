@@ -163,7 +163,7 @@ fn play(tape: &Tape, told: bool) -> Round {
             black_box(&text);
             watch.lap(&mut round.json_ns);
         }
-        spans.clear();
+        pipeline.reuse(&mut spans);
         watch.lap(&mut round.drop_ns);
         if made >= DRAIN_SPANS {
             made = 0;
