@@ -46,6 +46,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("cpp_demangle", &["agent/src/inspect/"]),
     ("flate2", &["agent/src/export/"]),
     ("gimli", &["agent/src/inspect/"]),
+    ("http_body", &["agent/src/export/"]),
     ("http_body_util", &["agent/src/export/"]),
     ("httparse", &["agent/src/protocol/"]),
     ("iced_x86", &["agent/src/inspect/"]),

@@ -92,6 +92,7 @@ pub(super) fn replay(options: Replay, color: Color) -> Result<(), CliError> {
         if !spans.is_empty() {
             exporters.wait_for_room();
             exporters.put(&mut spans);
+            pipeline.reuse(&mut spans);
             exporters.wake();
         }
     };

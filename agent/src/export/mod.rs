@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod arbitrary;
+mod body;
 pub(crate) mod client;
 pub mod console;
 mod file;
@@ -28,9 +29,12 @@ use std::time::{Duration, Instant};
 use reqwest::Url;
 
 use crate::span::model::Span;
-use otlp::config::ConfigError;
+pub use body::Pieces;
+use otlp::config::{ConfigError, Protocol};
+use otlp::encode::Encoded;
 pub use queue::{Account, Batch, Loss};
-use queue::{Queue, Room};
+use queue::{Outlet, Queue, Room};
+use request::{Form, Made};
 
 /// Why exporting cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +81,11 @@ impl Destination {
             Self::Console(_) => "console".to_owned(),
         }
     }
+
+    /// Whether it takes spans as OTLP's protobuf, and not as they are.
+    fn takes_encoded(&self) -> bool {
+        matches!(self, Self::Otlp(config) if config.protocol != Protocol::HttpJson)
+    }
 }
 
 /// A URL as logs and metrics may show it: without what may be a password or a key.
@@ -95,7 +104,8 @@ fn without_secrets(url: &Url) -> Url {
 pub struct Limits {
     /// Most spans that wait or are under way.
     pub queue_spans: u64,
-    /// Most memory that waiting spans take, in bytes. A usual span takes 1 to 2 KiB.
+    /// Most memory that waiting spans take, in bytes. A usual span takes 1 to 2 KiB,
+    /// and half as much where OTLP's protobuf is sent.
     pub queue_bytes: usize,
     /// Most spans of one request. How many bytes it may have is the protocol's to know.
     pub request_spans: usize,
@@ -120,14 +130,48 @@ impl Default for Limits {
 /// How long a source that can wait does so for a destination that takes nothing.
 const STUCK: Duration = Duration::from_secs(5);
 
+/// Which forms of spans there are destinations for.
+#[derive(Default)]
+struct Takes {
+    whole: bool,
+    encoded: bool,
+}
+
 struct Running {
     name: String,
-    queue: Arc<Queue>,
+    queue: Arc<dyn Outlet>,
+}
+
+/// What every destination that is started is given.
+struct Start<'a> {
+    limits: Limits,
+    running: &'a mut Vec<Running>,
+}
+
+impl Start<'_> {
+    /// A destination's queue, which holds `more` spans than others do.
+    fn queue<B: Form + 'static>(&mut self, name: &str, more: u64) -> Arc<Queue<B>> {
+        let room = Room { spans: self.limits.queue_spans + more, bytes: self.limits.queue_bytes };
+        let queue = Arc::new(Queue::new(room));
+        self.running.push(Running { name: name.to_owned(), queue: Arc::<Queue<B>>::clone(&queue) });
+        queue
+    }
+
+    /// The work of one that is reached over the network.
+    fn remote<B: Form + 'static>(
+        &mut self,
+        name: String,
+        protocol: Box<dyn remote::Protocol<B>>,
+    ) -> remote::Work {
+        let queue = self.queue(&name, 0);
+        remote::Remote::new(name, queue, protocol, self.limits).work()
+    }
 }
 
 /// All destinations, at work.
 pub struct Exporters {
     running: Vec<Running>,
+    takes: Takes,
     threads: Vec<JoinHandle<()>>,
     /// Closed when every worker has ended.
     ended: mpsc::Receiver<()>,
@@ -137,40 +181,41 @@ impl Exporters {
     /// Starts every destination.
     pub fn start(destinations: Vec<Destination>, limits: Limits) -> Result<Self, ExportError> {
         let mut running = Vec::new();
+        let mut start = Start { limits, running: &mut running };
         let mut remote = Vec::new();
         let mut threads = Vec::new();
         let (alive, ended) = mpsc::channel();
+        let mut takes = Takes::default();
         for destination in destinations {
-            // What waits to be drawn is under way.
-            let drawn_later = match destination {
-                Destination::Console(_) => 2 * console::SPANS_MAX as u64,
-                _ => 0,
-            };
-            let spans = limits.queue_spans + drawn_later;
-            let room = Room { spans, bytes: limits.queue_bytes };
-            let queue = Arc::new(Queue::new(room));
             let name = destination.name();
-            running.push(Running { name: name.clone(), queue: Arc::clone(&queue) });
+            let is_encoded = destination.takes_encoded();
+            takes.encoded |= is_encoded;
+            takes.whole |= !is_encoded;
             match destination {
                 Destination::Otlp(config) => {
-                    let sender = otlp::send::Sender::new(config)?;
-                    remote.push(remote::Remote::new(name, queue, Box::new(sender), limits));
+                    let sender = Box::new(otlp::send::Sender::new(config)?);
+                    remote.push(match is_encoded {
+                        true => start.remote::<Arc<Encoded>>(name, sender),
+                        false => start.remote::<Batch>(name, sender),
+                    });
                 }
                 Destination::Zipkin(url) => {
-                    let sender = zipkin::Sender::new(url)?;
-                    remote.push(remote::Remote::new(name, queue, Box::new(sender), limits));
+                    remote.push(start.remote::<Batch>(name, Box::new(zipkin::Sender::new(url)?)));
                 }
                 Destination::File(path) => {
                     let lines = file::Lines::file(&path)
                         .map_err(|source| ExportError::File { path, source })?;
+                    let queue = start.queue(&name, 0);
                     threads.push(worker::lines(name, queue, lines, alive.clone())?);
                 }
                 Destination::JsonStdout => {
-                    let lines = file::Lines::stdout();
-                    threads.push(worker::lines(name, queue, lines, alive.clone())?);
+                    let queue = start.queue(&name, 0);
+                    threads.push(worker::lines(name, queue, file::Lines::stdout(), alive.clone())?);
                 }
                 Destination::Console(options) => {
                     let console = console::Console::new(Box::new(io::stdout()), options);
+                    // What waits to be drawn is under way.
+                    let queue = start.queue(&name, 2 * console::SPANS_MAX as u64);
                     threads.push(worker::console(name, queue, console, alive.clone())?);
                 }
             }
@@ -178,7 +223,7 @@ impl Exporters {
         if !remote.is_empty() {
             threads.push(worker::remote(remote, alive)?);
         }
-        Ok(Self { running, threads, ended })
+        Ok(Self { running, takes, threads, ended })
     }
 
     /// Gives spans to every destination. Never waits.
@@ -189,14 +234,16 @@ impl Exporters {
 
     /// As [`offer`](Self::offer), but nobody is told before [`wake`](Self::wake). Spans are put aside as
     /// they are made, while they are in the processor's caches, and in small parts, whose memory is
-    /// free again as soon as these have arrived.
+    /// free again as soon as these have arrived. Those that are left are needed by nobody any more.
     pub fn put(&self, spans: &mut Vec<Span>) {
         if spans.is_empty() {
             return;
         }
-        let batch: Batch = spans.drain(..).collect();
+        let encoded = self.takes.encoded.then(|| Arc::new(Encoded::new(spans)));
+        let whole = self.takes.whole.then(|| spans.drain(..).collect());
+        let made = Made { whole, encoded };
         for destination in &self.running {
-            destination.queue.put(&batch);
+            destination.queue.put(&made);
         }
     }
 

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::request::{Part, Request, footprint};
+use super::request::{Form, Made, Part, Request};
 use crate::span::model::Span;
 
-/// Spans that were finished together; shared by all destinations.
+/// Spans that were finished together, as they are; shared by all destinations that take them so.
 pub type Batch = Arc<[Span]>;
 
 /// Why a span did not arrive.
@@ -84,8 +84,8 @@ impl Account {
     }
 }
 
-struct State {
-    parts: VecDeque<Part>,
+struct State<B> {
+    parts: VecDeque<Part<B>>,
     /// How many spans wait.
     waiting: usize,
     /// About how much memory they take.
@@ -107,7 +107,7 @@ struct State {
     abandoned: bool,
 }
 
-impl State {
+impl<B> State<B> {
     fn is_enough(&self) -> bool {
         self.waiting >= self.enough.spans || self.bytes >= self.enough.bytes
     }
@@ -137,9 +137,9 @@ pub(super) struct Portion {
 }
 
 /// A destination's queue. One side offers, the other takes and settles.
-pub(super) struct Queue {
+pub(super) struct Queue<B> {
     room: Room,
-    state: Mutex<State>,
+    state: Mutex<State<B>>,
     /// For a taker on a thread of its own.
     filled: Condvar,
     /// For an offerer that can wait.
@@ -150,7 +150,7 @@ pub(super) struct Queue {
     closed: Notify,
 }
 
-impl Queue {
+impl<B: Form> Queue<B> {
     pub(super) fn new(room: Room) -> Self {
         let state = State {
             parts: VecDeque::new(),
@@ -176,14 +176,13 @@ impl Queue {
         }
     }
 
-    /// Takes in as much of a batch as there is room for, and counts the rest as lost. Never waits, and
-    /// wakes nobody: more may follow at once.
-    pub(super) fn put(&self, batch: &Batch) {
+    fn take_in(&self, batch: &B) {
+        let mut part = Part::whole(batch);
         let mut state = self.lock();
-        let spans = batch.len() as u64;
+        let spans = part.len() as u64;
         let free = self.room.spans.saturating_sub(state.account.queued);
         let room = self.room.bytes.saturating_sub(state.bytes);
-        let (fits, bytes) = fit(batch, free.min(spans) as usize, room);
+        let (fits, bytes) = part.fit(free.min(spans) as usize, room);
         state.account.accepted += spans;
         lose(&mut state.account, Loss::QueueFull, spans - fits as u64);
         if fits == 0 {
@@ -194,55 +193,14 @@ impl Queue {
         state.bytes += bytes;
         state.is_news |= state.since.is_none();
         state.since.get_or_insert_with(Instant::now);
-        state.parts.push_back(Part::whole(batch).split_front(fits));
-    }
-
-    /// Wakes whoever waits for what was put.
-    pub(super) fn wake(&self) {
-        let mut state = self.lock();
-        if state.parts.is_empty() {
-            return;
-        }
-        // Waking is dear, and who waits for a few more, or naps, knows when to look by itself. While there
-        // is traffic it is woken for each request once, by whoever has brought the last of its spans.
-        let is_news = mem::take(&mut state.is_news) && !state.naps;
-        let (awaited, notified) = (state.awaited, is_news || state.is_enough() || state.is_time());
-        drop(state);
-        if awaited {
-            self.filled.notify_one();
-        }
-        if notified {
-            self.notify.notify_one();
-        }
+        state.parts.push_back(part.split_front(fits));
     }
 
     /// Takes in a batch, and wakes whoever waits for it.
     #[cfg(test)]
-    pub(super) fn offer(&self, batch: &Batch) {
-        self.put(batch);
+    pub(super) fn offer(&self, batch: &B) {
+        self.take_in(batch);
         self.wake();
-    }
-
-    /// Waits until half of the queue is free, or nothing was settled for `patience`.
-    pub(super) fn wait_for_half(&self, patience: Duration) {
-        let mut state = self.lock();
-        let half = (self.room.spans / 2).max(1);
-        while state.account.queued >= half || state.bytes > self.room.bytes / 2 {
-            let waited = self.settled.wait_timeout(state, patience);
-            let (next, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            state = next;
-            if timeout.timed_out() {
-                return;
-            }
-        }
-    }
-
-    /// No more will be offered.
-    pub(super) fn close(&self) {
-        self.lock().closing = true;
-        self.filled.notify_one();
-        self.notify.notify_one();
-        self.closed.notify_waiters();
     }
 
     /// Waits until no more will be offered.
@@ -260,7 +218,7 @@ impl Queue {
 
     /// Waits for spans, on the runtime, for `linger` from the first on if there are few, at most
     /// twice as long where nobody wakes it. `None`: closed and drained.
-    pub(super) async fn take(&self, linger: Duration, portion: Portion) -> Option<Request> {
+    pub(super) async fn take(&self, linger: Duration, portion: Portion) -> Option<Request<B>> {
         // What will be enough has most often been put by then.
         let nap = Instant::now() + 2 * linger;
         loop {
@@ -290,6 +248,137 @@ impl Queue {
         }
     }
 
+    /// Says what became of spans that were taken.
+    pub(super) fn settle(&self, sent: u64, lost: u64, loss: Loss) {
+        let mut state = self.lock();
+        if state.abandoned {
+            return;
+        }
+        let account = &mut state.account;
+        // What was abandoned has been counted.
+        let sent = sent.min(account.queued);
+        let lost = lost.min(account.queued - sent);
+        account.queued -= sent + lost;
+        account.sent += sent;
+        lose(account, loss, lost);
+        self.settled.notify_all();
+    }
+
+    pub(super) fn retried(&self) {
+        self.lock().account.retries += 1;
+    }
+
+    /// Takes a portion from the front, at least one span.
+    fn pop(&self, portion: Portion) -> Request<B> {
+        let mut state = self.lock();
+        let mut request = Request::default();
+        let mut bytes = 0;
+        while let Some(mut part) = state.parts.pop_front() {
+            let free = portion.spans.saturating_sub(request.len());
+            let (mut fits, mut taken) = part.fit(free, portion.bytes.saturating_sub(bytes));
+            if fits == 0 && request.len() == 0 {
+                (fits, taken) = part.fit(1, usize::MAX);
+            }
+            bytes += taken;
+            if fits > 0 {
+                request.push(part.split_front(fits));
+            }
+            if part.len() > 0 {
+                state.parts.push_front(part);
+                break;
+            }
+        }
+        state.waiting -= request.len();
+        state.bytes = state.bytes.saturating_sub(bytes);
+        if state.parts.is_empty() {
+            state.since = None;
+        }
+        request
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
+        // Nothing that holds the lock can panic half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The side of a queue that spans come from, whichever form of them is taken from it.
+pub(super) trait Outlet: Send + Sync {
+    /// Takes in as much of what was made as there is room for, and counts the rest as lost. Never waits, and
+    /// wakes nobody: more may follow at once.
+    fn put(&self, made: &Made);
+    /// Wakes whoever waits for what was put.
+    fn wake(&self);
+    /// Waits until half of the queue is free, or nothing was settled for `patience`.
+    fn wait_for_half(&self, patience: Duration);
+    /// No more will be offered.
+    fn close(&self);
+    fn account(&self) -> Account;
+    /// Everything that is still queued or under way is lost; the last word about all of it.
+    fn abandon(&self) -> Account;
+}
+
+impl<B: Form> Outlet for Queue<B> {
+    fn put(&self, made: &Made) {
+        if let Some(batch) = B::of(made) {
+            self.take_in(batch);
+        }
+    }
+
+    fn wake(&self) {
+        let mut state = self.lock();
+        if state.parts.is_empty() {
+            return;
+        }
+        // Waking is dear, and who waits for a few more, or naps, knows when to look by itself. While there
+        // is traffic it is woken for each request once, by whoever has brought the last of its spans.
+        let is_news = mem::take(&mut state.is_news) && !state.naps;
+        let (awaited, notified) = (state.awaited, is_news || state.is_enough() || state.is_time());
+        drop(state);
+        if awaited {
+            self.filled.notify_one();
+        }
+        if notified {
+            self.notify.notify_one();
+        }
+    }
+
+    fn wait_for_half(&self, patience: Duration) {
+        let mut state = self.lock();
+        let half = (self.room.spans / 2).max(1);
+        while state.account.queued >= half || state.bytes > self.room.bytes / 2 {
+            let waited = self.settled.wait_timeout(state, patience);
+            let (next, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = next;
+            if timeout.timed_out() {
+                return;
+            }
+        }
+    }
+
+    fn close(&self) {
+        self.lock().closing = true;
+        self.filled.notify_one();
+        self.notify.notify_one();
+        self.closed.notify_waiters();
+    }
+
+    fn account(&self) -> Account {
+        self.lock().account.clone()
+    }
+
+    fn abandon(&self) -> Account {
+        let mut state = self.lock();
+        state.parts.clear();
+        (state.waiting, state.bytes, state.since) = (0, 0, None);
+        state.abandoned = true;
+        let queued = mem::take(&mut state.account.queued);
+        lose(&mut state.account, Loss::Shutdown, queued);
+        state.account.clone()
+    }
+}
+
+impl Queue<Batch> {
     /// Waits for batches, on a thread, no longer than `timeout`. `None`: closed and drained.
     pub(super) fn take_blocking(&self, timeout: Option<Duration>) -> Option<Vec<Batch>> {
         let mut state = self.lock();
@@ -312,89 +401,6 @@ impl Queue {
         drop(state);
         Some(parts.into_iter().map(Part::into_batch).collect())
     }
-
-    /// Says what became of spans that were taken.
-    pub(super) fn settle(&self, sent: u64, lost: u64, loss: Loss) {
-        let mut state = self.lock();
-        if state.abandoned {
-            return;
-        }
-        let account = &mut state.account;
-        // What was abandoned has been counted.
-        let sent = sent.min(account.queued);
-        let lost = lost.min(account.queued - sent);
-        account.queued -= sent + lost;
-        account.sent += sent;
-        lose(account, loss, lost);
-        self.settled.notify_all();
-    }
-
-    pub(super) fn retried(&self) {
-        self.lock().account.retries += 1;
-    }
-
-    /// Everything that is still queued or under way is lost; the last word about all of it.
-    pub(super) fn abandon(&self) -> Account {
-        let mut state = self.lock();
-        state.parts.clear();
-        (state.waiting, state.bytes, state.since) = (0, 0, None);
-        state.abandoned = true;
-        let queued = mem::take(&mut state.account.queued);
-        lose(&mut state.account, Loss::Shutdown, queued);
-        state.account.clone()
-    }
-
-    pub(super) fn account(&self) -> Account {
-        self.lock().account.clone()
-    }
-
-    /// Takes a portion from the front, at least one span.
-    fn pop(&self, portion: Portion) -> Request {
-        let mut state = self.lock();
-        let mut request = Request::default();
-        let mut bytes = 0;
-        while let Some(mut part) = state.parts.pop_front() {
-            let free = portion.spans.saturating_sub(request.len());
-            let (mut fits, mut taken) =
-                fit(part.spans(), free, portion.bytes.saturating_sub(bytes));
-            if fits == 0 && request.len() == 0 {
-                (fits, taken) = fit(part.spans(), 1, usize::MAX);
-            }
-            bytes += taken;
-            if fits > 0 {
-                request.push(part.split_front(fits));
-            }
-            if part.len() > 0 {
-                state.parts.push_front(part);
-                break;
-            }
-        }
-        state.waiting -= request.len();
-        state.bytes = state.bytes.saturating_sub(bytes);
-        if state.parts.is_empty() {
-            state.since = None;
-        }
-        request
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that holds the lock can panic half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How many spans from the front are at most `free` in number and `bytes` in memory; their memory.
-fn fit(spans: &[Span], free: usize, bytes: usize) -> (usize, usize) {
-    let (mut count, mut sum) = (0, 0);
-    for span in spans.iter().take(free) {
-        let more = footprint(span);
-        if sum + more > bytes {
-            break;
-        }
-        count += 1;
-        sum += more;
-    }
-    (count, sum)
 }
 
 fn lose(account: &mut Account, loss: Loss, spans: u64) {

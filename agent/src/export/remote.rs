@@ -8,14 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::LocalSet;
 
 use super::Limits;
+use super::body::Pieces;
 use super::queue::{Loss, Portion, Queue};
-use super::request::Request;
+use super::request::{Form, Request};
 use super::retry::{Backoff, Verdict};
-use crate::span::model::Span;
 
 /// Requests under way at one time, so that a slow backend holds up nobody else's spans.
 const UNDER_WAY: usize = 4;
@@ -31,17 +31,17 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// What is sent, and how long it was before it was compressed.
 pub(super) struct Body {
-    pub(super) bytes: Bytes,
+    pub(super) pieces: Pieces,
     pub(super) plain_bytes: usize,
 }
 
-/// A protocol over the network.
-pub(super) trait Protocol: Send {
+/// A protocol over the network that takes spans of one form.
+pub(super) trait Protocol<B>: Send {
     /// Longest body before compression that every backend takes.
     fn plain_bytes_max(&self) -> usize;
-    fn encode(&mut self, spans: &mut dyn Iterator<Item = &Span>) -> Body;
+    fn body(&mut self, request: &Request<B>) -> Body;
     /// Sends a body once. The future holds nothing of the protocol.
-    fn attempt(&self, body: Bytes) -> Pin<Box<dyn Future<Output = Verdict>>>;
+    fn attempt(&self, body: Pieces) -> Pin<Box<dyn Future<Output = Verdict>>>;
 }
 
 /// What became of a request.
@@ -53,10 +53,10 @@ enum Outcome {
 }
 
 /// A destination over the network.
-pub(super) struct Remote {
+pub(super) struct Remote<B> {
     name: String,
-    queue: Arc<Queue>,
-    protocol: RefCell<Box<dyn Protocol>>,
+    queue: Arc<Queue<B>>,
+    protocol: RefCell<Box<dyn Protocol<B>>>,
     limits: Limits,
     /// Memory of one request's spans, in bytes: less once the backend has found one too large.
     request_bytes: Cell<usize>,
@@ -68,11 +68,14 @@ pub(super) struct Remote {
     said: Cell<Option<Instant>>,
 }
 
-impl Remote {
+/// Begins what one destination does.
+pub(super) type Work = Box<dyn FnOnce(&LocalSet) + Send>;
+
+impl<B: Form + 'static> Remote<B> {
     pub(super) fn new(
         name: String,
-        queue: Arc<Queue>,
-        protocol: Box<dyn Protocol>,
+        queue: Arc<Queue<B>>,
+        protocol: Box<dyn Protocol<B>>,
         limits: Limits,
     ) -> Self {
         let request_bytes = Cell::new(protocol.plain_bytes_max());
@@ -89,9 +92,14 @@ impl Remote {
         }
     }
 
-    /// Works until the queue is closed and drained; requests may then still be under way in tasks
-    /// of the same `LocalSet`.
-    pub(super) async fn run(self) {
+    /// Its work, which is over when the queue is closed and drained and no request is under way.
+    pub(super) fn work(self) -> Work {
+        Box::new(move |tasks| {
+            tasks.spawn_local(self.run());
+        })
+    }
+
+    async fn run(self) {
         let remote = Rc::new(self);
         let slots = Arc::new(Semaphore::new(UNDER_WAY));
         // It is never closed.
@@ -119,17 +127,17 @@ impl Remote {
     }
 
     /// Sends a request, in parts if it is too large, and settles each of its spans.
-    async fn deliver(&self, request: Request) {
+    async fn deliver(&self, request: Request<B>) {
         let mut waiting = vec![(request, HALVINGS)];
         while let Some((request, halvings)) = waiting.pop() {
             let (body, max) = {
                 let mut protocol = self.protocol.borrow_mut();
-                (protocol.encode(&mut request.spans()), protocol.plain_bytes_max())
+                (protocol.body(&request), protocol.plain_bytes_max())
             };
             // Memory is a guess at what the encoding takes; a wrong guess is no word of the backend's.
             let is_too_large = body.plain_bytes > max;
             if !is_too_large {
-                match self.attempts(request.len() as u64, body.bytes).await {
+                match self.attempts(request.len() as u64, body.pieces).await {
                     Outcome::Settled => continue,
                     Outcome::TooLarge => {
                         let half = request.footprint() / 2;
@@ -153,7 +161,7 @@ impl Remote {
     }
 
     /// Sends a body until it is taken, refused or given up.
-    async fn attempts(&self, spans: u64, body: Bytes) -> Outcome {
+    async fn attempts(&self, spans: u64, body: Pieces) -> Outcome {
         let begun = Instant::now();
         let mut backoff = Backoff::new(spans ^ body.len() as u64);
         loop {

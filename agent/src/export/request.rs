@@ -1,37 +1,100 @@
 //! Parts of batches that go out together, and how much memory spans take.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use super::otlp::encode::Encoded;
 use super::queue::Batch;
 use crate::span::model::Span;
 
+/// Spans that were finished together, in each form that some destination takes.
+pub(super) struct Made {
+    pub(super) whole: Option<Batch>,
+    pub(super) encoded: Option<Arc<Encoded>>,
+}
+
+/// A form of spans that were finished together. What they hold is shared by all clones.
+pub(super) trait Form: Clone + Send + Sync {
+    /// Those that were made.
+    fn of(made: &Made) -> Option<&Self>;
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// About how much memory some of them take, in bytes, and no less than they take in OTLP's protobuf.
+    fn footprint(&self, spans: Range<usize>) -> usize;
+}
+
+impl Form for Batch {
+    fn of(made: &Made) -> Option<&Self> {
+        made.whole.as_ref()
+    }
+
+    fn len(&self) -> usize {
+        <[Span]>::len(self)
+    }
+
+    fn footprint(&self, spans: Range<usize>) -> usize {
+        self.get(spans).unwrap_or_default().iter().map(footprint).sum()
+    }
+}
+
 /// Some spans of a batch.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
-    batch: Batch,
+pub(super) struct Part<B> {
+    batch: B,
     range: Range<usize>,
 }
 
-impl Part {
+impl<B: Form> Part<B> {
     /// A whole batch.
-    pub(super) fn whole(batch: &Batch) -> Self {
-        Self { batch: Batch::clone(batch), range: 0..batch.len() }
-    }
-
-    pub(super) fn spans(&self) -> &[Span] {
-        self.batch.get(self.range.clone()).unwrap_or_default()
+    pub(super) fn whole(batch: &B) -> Self {
+        Self { batch: B::clone(batch), range: 0..batch.len() }
     }
 
     pub(super) fn len(&self) -> usize {
         self.range.len()
     }
 
+    pub(super) fn batch(&self) -> (&B, Range<usize>) {
+        (&self.batch, self.range.clone())
+    }
+
+    fn footprint(&self) -> usize {
+        self.batch.footprint(self.range.clone())
+    }
+
+    /// How many spans from the front are at most `free` in number and `bytes` in memory; their memory.
+    pub(super) fn fit(&self, free: usize, bytes: usize) -> (usize, usize) {
+        let Range { start, end } = self.range;
+        let most = start..end.min(start.saturating_add(free));
+        let whole = self.batch.footprint(most.clone());
+        // As nearly always.
+        if whole <= bytes {
+            return (most.len(), whole);
+        }
+        let (mut count, mut sum) = (0, 0);
+        for span in most {
+            let more = self.batch.footprint(span..span + 1);
+            if sum + more > bytes {
+                break;
+            }
+            count += 1;
+            sum += more;
+        }
+        (count, sum)
+    }
+
     /// Takes up to `spans` from the front.
     pub(super) fn split_front(&mut self, spans: usize) -> Self {
         let middle = self.range.start + spans.min(self.len());
-        let front = Self { batch: Batch::clone(&self.batch), range: self.range.start..middle };
+        let front = Self { batch: B::clone(&self.batch), range: self.range.start..middle };
         self.range.start = middle;
         front
+    }
+}
+
+impl Part<Batch> {
+    pub(super) fn spans(&self) -> &[Span] {
+        self.batch.get(self.range.clone()).unwrap_or_default()
     }
 
     /// Itself as a batch: without a copy if it is a whole one.
@@ -41,14 +104,20 @@ impl Part {
 }
 
 /// What is sent at one time.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Request {
-    parts: Vec<Part>,
+#[derive(Clone, Debug)]
+pub(super) struct Request<B> {
+    parts: Vec<Part<B>>,
     spans: usize,
 }
 
-impl Request {
-    pub(super) fn push(&mut self, part: Part) {
+impl<B> Default for Request<B> {
+    fn default() -> Self {
+        Self { parts: Vec::new(), spans: 0 }
+    }
+}
+
+impl<B: Form> Request<B> {
+    pub(super) fn push(&mut self, part: Part<B>) {
         self.spans += part.len();
         self.parts.push(part);
     }
@@ -58,13 +127,13 @@ impl Request {
         self.spans
     }
 
-    pub(super) fn spans(&self) -> impl Iterator<Item = &Span> {
-        self.parts.iter().flat_map(Part::spans)
+    pub(super) fn parts(&self) -> &[Part<B>] {
+        &self.parts
     }
 
     /// About how much memory its spans take.
     pub(super) fn footprint(&self) -> usize {
-        self.spans().map(footprint).sum()
+        self.parts.iter().map(Part::footprint).sum()
     }
 
     /// Two of half as many spans each, in order; `None` if it has fewer than two.
@@ -87,8 +156,14 @@ impl Request {
     }
 }
 
+impl Request<Batch> {
+    pub(super) fn spans(&self) -> impl Iterator<Item = &Span> {
+        self.parts.iter().flat_map(Part::spans)
+    }
+}
+
 /// About how much memory a span takes, in bytes, and no less than it takes in OTLP's protobuf.
-pub(super) fn footprint(span: &Span) -> usize {
+fn footprint(span: &Span) -> usize {
     let events = span.events.iter();
     let events = events
         .map(|event| size_of_val(event) + event.name.capacity() + event.attributes.footprint());

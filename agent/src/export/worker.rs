@@ -8,12 +8,12 @@ use std::time::Instant;
 use super::ExportError;
 use super::console::{Console, Drawn};
 use super::file::Lines;
-use super::queue::{Loss, Queue};
-use super::remote::Remote;
+use super::queue::{Batch, Loss, Queue};
+use super::remote::Work;
 
 /// Starts the thread of all network destinations.
 pub(super) fn remote(
-    remotes: Vec<Remote>,
+    remotes: Vec<Work>,
     alive: mpsc::Sender<()>,
 ) -> Result<JoinHandle<()>, ExportError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -24,7 +24,7 @@ pub(super) fn remote(
     spawn("remora-export", move || {
         let tasks = tokio::task::LocalSet::new();
         for remote in remotes {
-            tasks.spawn_local(remote.run());
+            remote(&tasks);
         }
         runtime.block_on(tasks);
         drop(alive);
@@ -34,7 +34,7 @@ pub(super) fn remote(
 /// Starts the thread of a destination that takes JSON lines.
 pub(super) fn lines(
     name: String,
-    queue: Arc<Queue>,
+    queue: Arc<Queue<Batch>>,
     mut lines: Lines,
     alive: mpsc::Sender<()>,
 ) -> Result<JoinHandle<()>, ExportError> {
@@ -58,7 +58,7 @@ pub(super) fn lines(
 /// Starts the console's thread.
 pub(super) fn console(
     name: String,
-    queue: Arc<Queue>,
+    queue: Arc<Queue<Batch>>,
     mut console: Console,
     alive: mpsc::Sender<()>,
 ) -> Result<JoinHandle<()>, ExportError> {
@@ -81,7 +81,7 @@ pub(super) fn console(
 }
 
 /// Says what has become of spans, and of a row of failures the first.
-fn settle(name: &str, queue: &Queue, drawn: Drawn, failing: &mut bool) {
+fn settle(name: &str, queue: &Queue<Batch>, drawn: Drawn, failing: &mut bool) {
     let Drawn { written, lost, error } = drawn;
     queue.settle(written, lost, Loss::Io);
     match error {

@@ -85,6 +85,11 @@ impl Pipeline {
         }
     }
 
+    /// Takes back spans that nobody needs any more, with the memory of what they say.
+    pub fn reuse(&mut self, spans: &mut Vec<Span>) {
+        self.tracker.reuse(spans);
+    }
+
     /// Takes in a record that was decoded already.
     pub fn record(&mut self, decoded: &Result<(Position, Event<'_>), DecodeError>) {
         self.intake.events += 1;

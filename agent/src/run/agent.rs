@@ -161,12 +161,12 @@ impl Agent {
         let recorded = &mut self.inbox.recorded;
         if recorded.pipeline.is_pending() || recorded.pipeline.is_watching() {
             recorded.step(&Step::Collect(horizon));
-            self.exporters.put(&mut recorded.spans);
+            recorded.hand_on(&self.exporters);
         }
     }
 
     fn hand_on(&mut self) {
-        self.exporters.put(&mut self.inbox.recorded.spans);
+        self.inbox.recorded.hand_on(&self.exporters);
         self.exporters.wake();
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::RunError;
 use crate::event::{DecodeError, Event, Position};
+use crate::export::Exporters;
 use crate::pipeline::recording::Recorder;
 use crate::pipeline::{Pipeline, Step};
 use crate::span::model::Span;
@@ -24,6 +25,12 @@ impl Recorded {
     pub(super) fn step(&mut self, step: &Step<'_>) {
         self.recording.write(step);
         self.pipeline.step(step, &mut self.spans);
+    }
+
+    /// Gives what is over to the exporters.
+    pub(super) fn hand_on(&mut self, exporters: &Exporters) {
+        exporters.put(&mut self.spans);
+        self.pipeline.reuse(&mut self.spans);
     }
 
     /// As [`Step::Record`], of which it is known what it says.

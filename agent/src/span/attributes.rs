@@ -239,7 +239,7 @@ impl Attributes {
         })
     }
 
-    /// How much memory they take, in bytes.
+    /// How much memory they take, in bytes, with what is kept for more.
     pub fn footprint(&self) -> usize {
         self.encoded.capacity()
     }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use slotmap::SlotMap;
 
+use super::attributes::Attributes;
 use super::calls::{Belongs, Calls};
 use super::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
 use super::finish;
 use super::http::{self, About, Ends, HeaderCapture};
 use super::identity::IdSource;
-use super::model::{Confidence, Kind, Method, Resource};
+use super::model::{Confidence, Kind, Method, Resource, Span};
 use super::propagation;
 use super::standing::{Sayings, Standing};
 use super::tasks::{self, Process, Processes, Tasks};
@@ -28,6 +29,12 @@ const PROOF_DEPTH: usize = 16;
 
 /// How long a call waits after its end for the answer that proves whose it is.
 pub(super) const PROOF_NS: u64 = 500_000_000;
+
+/// Room for the attributes of an ordinary request, encoded.
+const ATTRIBUTE_BYTES: usize = 640;
+
+/// Of how many requests that memory is kept for those to come. More of them end seldom at one time.
+const SPARES: usize = 1 << 10;
 
 /// All that a parser's messages may touch while its socket's connection is taken out.
 pub(super) struct State {
@@ -45,6 +52,8 @@ pub(super) struct State {
     proved: VecDeque<ExchangeKey>,
     pub(super) tallies: Tallies,
     sayings: Sayings,
+    /// What requests have had their attributes in. The last is nearest to the processor.
+    spares: Vec<Attributes>,
     /// Records that were lost on the way here.
     pub(super) lost: u64,
 }
@@ -77,7 +86,24 @@ impl State {
             proved: VecDeque::new(),
             tallies: Tallies::default(),
             sayings: Sayings::default(),
+            spares: Vec::new(),
             lost: 0,
+        }
+    }
+
+    /// Room for a request's attributes.
+    pub(super) fn room(&mut self) -> Attributes {
+        self.spares.pop().unwrap_or_else(|| Attributes::with_capacity(ATTRIBUTE_BYTES))
+    }
+
+    /// Spans that nobody needs any more: requests to come have their attributes where theirs were.
+    pub(super) fn reuse(&mut self, spans: &mut Vec<Span>) {
+        for mut attributes in spans.drain(..).map(|span| span.attributes) {
+            let is_usual = (ATTRIBUTE_BYTES..2 * ATTRIBUTE_BYTES).contains(&attributes.footprint());
+            if is_usual && self.spares.len() < SPARES {
+                attributes.clear();
+                self.spares.push(attributes);
+            }
         }
     }
 

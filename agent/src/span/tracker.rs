@@ -221,6 +221,11 @@ impl Tracker {
         }
     }
 
+    /// Takes back spans that nobody needs any more, with the memory of what they say.
+    pub fn reuse(&mut self, spans: &mut Vec<Span>) {
+        self.state.reuse(spans);
+    }
+
     /// Ends everything that is open and hands it out.
     pub fn finish(&mut self, at: MonoNs, spans: &mut Vec<Span>) {
         self.calls.stop(at, &mut self.state);

@@ -17,9 +17,9 @@ const TARGET: f64 = 600_000.0;
 const STAGES: [(&str, &str); 5] = [
     ("track_ns", "decode and track"),
     ("collect_ns", "make spans"),
-    ("hand_over_ns", "hand over"),
     ("encode_ns", "encode OTLP"),
     ("drop_ns", "free"),
+    ("hand_over_ns", "hand over"),
 ];
 
 pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {

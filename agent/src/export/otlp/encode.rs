@@ -1,63 +1,130 @@
 //! Spans as `ExportTraceServiceRequest` in protobuf: the hot end of the hot path, so written by
-//! hand, straight to where it is sent from. Field numbers: opentelemetry-proto 1.11,
+//! hand. Each span is encoded once, with those that ended when it did, while what it says is in the
+//! processor's caches; a request is put together of that. Field numbers: opentelemetry-proto 1.11,
 //! `trace/v1/trace.proto`, `common/v1/common.proto`.
 
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use super::wire::{Fields, field_len, text_len};
-use crate::export::group::{self, Group, SCOPE_NAME, SCOPE_VERSION};
+use crate::export::body::{Assembly, Pieces};
+use crate::export::group::{self, SCOPE_NAME, SCOPE_VERSION};
+use crate::export::request::{Form, Made};
 use crate::span::attributes::Attributes;
-use crate::span::model::{Link, Span, SpanEvent, StatusCode};
+use crate::span::model::{Link, Resource, Span, SpanEvent, StatusCode};
 
-/// The request's bytes behind `before` others, which are zero.
-pub fn encode<'a>(before: usize, spans: impl IntoIterator<Item = &'a Span>) -> Vec<u8> {
-    let groups: Vec<_> = group::by_resource(spans).into_iter().map(Measured::new).collect();
-    let bytes: usize = groups.iter().map(|group| field_len(group.bytes)).sum();
-    let mut out = Vec::with_capacity(before + bytes);
-    out.resize(before, 0);
-    for group in &groups {
-        group.write(&mut out);
-    }
-    debug_assert_eq!(out.len(), before + bytes, "a length was reckoned wrong");
-    out
+/// Spans that were finished together: `ScopeSpans.spans`, those of one process behind each other.
+#[derive(Debug)]
+pub struct Encoded {
+    bytes: Bytes,
+    /// Where each span ends.
+    ends: Vec<usize>,
+    /// Whose they are, and where the last one of each process ends.
+    runs: Vec<(Arc<Resource>, usize)>,
 }
 
-/// A process's spans, as `ResourceSpans`.
-struct Measured<'a> {
-    group: Group<'a>,
-    /// `Resource`.
-    resource: Vec<u8>,
-    /// `ScopeSpans.scope`.
-    scope: Vec<u8>,
-    /// How long each span's message is.
-    spans: Vec<usize>,
-    /// All of `ScopeSpans`.
-    scope_spans_bytes: usize,
-    /// All of it.
-    bytes: usize,
-}
-
-impl<'a> Measured<'a> {
-    fn new(group: Group<'a>) -> Self {
-        let (mut resource, mut scope) = (Vec::new(), Vec::new());
-        attributes(&mut resource, 1, &group.resource.attributes);
-        scope.text(1, SCOPE_NAME);
-        scope.text(2, SCOPE_VERSION);
-        let spans: Vec<usize> = group.spans.iter().map(|span| span_len(span)).collect();
-        let spans_bytes: usize = spans.iter().map(|bytes| field_len(*bytes)).sum();
-        let scope_spans_bytes = field_len(scope.len()) + spans_bytes;
-        let bytes = field_len(resource.len()) + field_len(scope_spans_bytes);
-        Self { group, resource, scope, spans, scope_spans_bytes, bytes }
+impl Encoded {
+    /// Encodes spans.
+    pub fn new(spans: &[Span]) -> Self {
+        let groups = group::by_resource(spans);
+        let in_order = || groups.iter().flat_map(|group| &group.spans);
+        let lens: Vec<usize> = in_order().map(|span| span_len(span)).collect();
+        let mut bytes = Vec::with_capacity(lens.iter().map(|len| field_len(*len)).sum());
+        let mut ends = lens;
+        for (span, end) in in_order().zip(&mut ends) {
+            bytes.message_head(2, *end);
+            encode_span(&mut bytes, span);
+            *end = bytes.len();
+        }
+        debug_assert_eq!(bytes.capacity(), bytes.len(), "a length was reckoned wrong");
+        let mut last = 0;
+        let runs = groups.iter().map(|group| {
+            last += group.spans.len();
+            (Arc::clone(group.resource), last)
+        });
+        Self { runs: runs.collect(), bytes: bytes.into(), ends }
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
-        out.message_head(1, self.bytes);
-        out.bytes_field(1, &self.resource);
-        out.message_head(2, self.scope_spans_bytes);
-        out.bytes_field(1, &self.scope);
-        for (span, bytes) in self.group.spans.iter().zip(&self.spans) {
-            out.message_head(2, *bytes);
-            encode_span(out, span);
+    /// How many there are.
+    pub fn spans(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Where some of them lie.
+    fn place(&self, spans: &Range<usize>) -> Range<usize> {
+        let end = |spans: usize| match spans.checked_sub(1) {
+            Some(last) => self.ends.get(last).copied().unwrap_or(self.bytes.len()),
+            None => 0,
+        };
+        end(spans.start)..end(spans.end)
+    }
+
+    /// Some of them, by process.
+    fn by_resource(&self, spans: &Range<usize>) -> impl Iterator<Item = (&Arc<Resource>, Bytes)> {
+        let mut begin = 0;
+        self.runs.iter().filter_map(move |(resource, end)| {
+            let run = begin.max(spans.start)..(*end).min(spans.end);
+            begin = *end;
+            (!run.is_empty()).then(|| (resource, self.bytes.slice(self.place(&run))))
+        })
+    }
+}
+
+/// What a span takes besides its bytes, with all of a batch that it is alone in.
+const BESIDES: usize = 256;
+
+impl Form for Arc<Encoded> {
+    fn of(made: &Made) -> Option<&Self> {
+        made.encoded.as_ref()
+    }
+
+    fn len(&self) -> usize {
+        self.spans()
+    }
+
+    fn footprint(&self, spans: Range<usize>) -> usize {
+        self.place(&spans).len() + spans.len() * BESIDES
+    }
+}
+
+/// The message of a request with some spans of each of these batches.
+pub fn message<'a>(parts: impl IntoIterator<Item = (&'a Encoded, Range<usize>)>) -> Pieces {
+    let mut groups: Vec<(&Arc<Resource>, Vec<Bytes>)> = Vec::new();
+    let mut places: HashMap<*const Resource, usize> = HashMap::new();
+    for (batch, spans) in parts {
+        for (resource, bytes) in batch.by_resource(&spans) {
+            let place = *places.entry(Arc::as_ptr(resource)).or_insert_with(|| {
+                groups.push((resource, Vec::new()));
+                groups.len() - 1
+            });
+            if let Some((_, pieces)) = groups.get_mut(place) {
+                pieces.push(bytes);
+            }
         }
     }
+    let mut message = Assembly::default();
+    for (resource, spans) in groups {
+        let spans_bytes: usize = spans.iter().map(Bytes::len).sum();
+        message.write(|out| resource_spans(out, resource, spans_bytes));
+        spans.into_iter().for_each(|piece| message.push(piece));
+    }
+    message.finish()
+}
+
+/// A process's `ResourceSpans`, but for its spans, which are this many bytes behind it.
+fn resource_spans(out: &mut Vec<u8>, resource: &Resource, spans_bytes: usize) {
+    let (mut about, mut scope) = (Vec::new(), Vec::new());
+    attributes(&mut about, 1, &resource.attributes);
+    scope.text(1, SCOPE_NAME);
+    scope.text(2, SCOPE_VERSION);
+    let scope_spans_bytes = field_len(scope.len()) + spans_bytes;
+    out.message_head(1, field_len(about.len()) + field_len(scope_spans_bytes));
+    out.bytes_field(1, &about);
+    out.message_head(2, scope_spans_bytes);
+    out.bytes_field(1, &scope);
 }
 
 /// Sizes of the fields that are as long in every span, with their tags.

@@ -6,9 +6,9 @@
 use std::future::Future;
 use std::io::Write;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::BodyExt;
@@ -16,12 +16,14 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Hea
 use reqwest::{Certificate, Client, Identity, StatusCode};
 
 use super::config::{Config, ConfigError, Protocol};
-use super::encode::encode;
+use super::encode::{Encoded, message};
 use super::json;
+use crate::export::body::Pieces;
 use crate::export::client::{self, chain};
+use crate::export::queue::Batch;
 use crate::export::remote::{self, Body};
+use crate::export::request::{Part, Request};
 use crate::export::retry::{Verdict, is_about_size, retry_after};
-use crate::span::model::Span;
 use crate::span::redact;
 
 /// Most bytes of an answer that are read.
@@ -71,48 +73,70 @@ impl Sender {
         Ok(Self { config, client, headers })
     }
 
-    fn post(&self, body: Bytes) -> reqwest::RequestBuilder {
-        self.client.post(self.config.url.clone()).headers(self.headers.clone()).body(body)
-    }
-}
-
-impl remote::Protocol for Sender {
-    /// gRPC servers take 4 MiB by default, after decompression; HTTP ones mostly more.
-    fn plain_bytes_max(&self) -> usize {
-        4_000_000
-    }
-
-    fn encode(&mut self, spans: &mut dyn Iterator<Item = &Span>) -> Body {
-        // gRPC's frame: whether the message is compressed, and its length.
-        let frame = if self.config.protocol == Protocol::Grpc { 5 } else { 0 };
-        let before = if self.config.gzip { 0 } else { frame };
-        let plain = match self.config.protocol {
-            Protocol::HttpJson => {
-                let mut json = Vec::new();
-                json::encode(spans, &mut json);
-                json
-            }
-            _ => encode(before, spans),
-        };
-        let plain_bytes = plain.len() - before;
-        let mut body = if self.config.gzip {
-            // Compressed it is about a tenth; room that is not used is not touched either.
-            let mut body = Vec::with_capacity(frame + plain_bytes);
-            body.resize(frame, 0);
-            gzip(&plain, body)
+    /// What is sent of a message: compressed if that is wanted, behind gRPC's frame if that is spoken.
+    fn framed(&self, plain: Pieces) -> Body {
+        let plain_bytes = plain.len();
+        let is_grpc = self.config.protocol == Protocol::Grpc;
+        if !is_grpc && !self.config.gzip {
+            return Body { pieces: plain, plain_bytes };
+        }
+        // Whether the message is compressed, and its length.
+        let frame = if is_grpc { 5 } else { 0 };
+        // Compressed it is about a tenth; room that is not used is not touched either.
+        let mut body = Vec::with_capacity(frame + plain_bytes);
+        body.resize(frame, 0);
+        if self.config.gzip {
+            body = gzip(&plain, body);
         } else {
-            plain
-        };
+            plain.iter().for_each(|piece| body.extend_from_slice(piece));
+        }
         let length = (body.len() - frame) as u32;
         if let Some((compressed, rest)) = body.get_mut(..frame).and_then(<[u8]>::split_first_mut) {
             *compressed = u8::from(self.config.gzip);
             rest.copy_from_slice(&length.to_be_bytes());
         }
-        Body { bytes: body.into(), plain_bytes }
+        Body { pieces: body.into(), plain_bytes }
     }
 
-    fn attempt(&self, body: Bytes) -> Pin<Box<dyn Future<Output = Verdict>>> {
-        Box::pin(attempt(self.post(body), self.config.protocol))
+    fn post(&self, body: Pieces) -> Pin<Box<dyn Future<Output = Verdict>>> {
+        let request = self.client.post(self.config.url.clone()).headers(self.headers.clone());
+        Box::pin(attempt(request.body(body.into_body()), self.config.protocol))
+    }
+}
+
+/// gRPC servers take 4 MiB by default, after decompression; HTTP ones mostly more.
+const PLAIN_BYTES_MAX: usize = 4_000_000;
+
+/// Protobuf, over HTTP or gRPC.
+impl remote::Protocol<Arc<Encoded>> for Sender {
+    fn plain_bytes_max(&self) -> usize {
+        PLAIN_BYTES_MAX
+    }
+
+    fn body(&mut self, request: &Request<Arc<Encoded>>) -> Body {
+        let parts = request.parts().iter().map(Part::batch);
+        self.framed(message(parts.map(|(batch, spans)| (&**batch, spans))))
+    }
+
+    fn attempt(&self, body: Pieces) -> Pin<Box<dyn Future<Output = Verdict>>> {
+        self.post(body)
+    }
+}
+
+/// JSON.
+impl remote::Protocol<Batch> for Sender {
+    fn plain_bytes_max(&self) -> usize {
+        PLAIN_BYTES_MAX
+    }
+
+    fn body(&mut self, request: &Request<Batch>) -> Body {
+        let mut json = Vec::new();
+        json::encode(request.spans(), &mut json);
+        self.framed(json.into())
+    }
+
+    fn attempt(&self, body: Pieces) -> Pin<Box<dyn Future<Output = Verdict>>> {
+        self.post(body)
     }
 }
 
@@ -392,11 +416,11 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Appends `bytes` to `out`, compressed.
-fn gzip(bytes: &[u8], out: Vec<u8>) -> Vec<u8> {
+/// Appends `plain` to `out`, compressed.
+fn gzip(plain: &Pieces, out: Vec<u8>) -> Vec<u8> {
     let mut encoder = GzEncoder::new(out, Compression::fast());
     // Writing to a Vec cannot fail.
-    let _ = encoder.write_all(bytes);
+    plain.iter().for_each(|piece| drop(encoder.write_all(piece)));
     encoder.finish().unwrap_or_default()
 }
 

@@ -59,7 +59,7 @@ fn act() -> impl Strategy<Value = Act> {
 proptest! {
     #[test]
     fn accepted_is_sent_and_queued_and_lost(acts in prop::collection::vec(act(), 0..60)) {
-        let one = footprint(&batch(1)[0]);
+        let one = batch(1).footprint(0..1);
         let queue = Queue::new(Room { spans: 100, bytes: 80 * one });
         let mut taken: VecDeque<u64> = VecDeque::new();
         let (mut offered, mut retries) = (0, 0);

@@ -2,10 +2,10 @@
 
 use std::sync::{Mutex, mpsc};
 
-use super::super::queue::{Account, Batch, Room};
+use super::super::queue::{Account, Batch, Outlet as _, Room};
 use super::*;
 use crate::span::attributes::Attributes;
-use crate::span::model::{Kind, Resource, SpanId, StatusCode, TraceId, UnixNs};
+use crate::span::model::{Kind, Resource, Span, SpanId, StatusCode, TraceId, UnixNs};
 
 /// What a span takes once it is encoded.
 const ENCODED: usize = 1000;
@@ -19,17 +19,17 @@ struct Fake {
     sent: Arc<Mutex<Vec<usize>>>,
 }
 
-impl Protocol for Fake {
+impl Protocol<Batch> for Fake {
     fn plain_bytes_max(&self) -> usize {
         self.max
     }
 
-    fn encode(&mut self, spans: &mut dyn Iterator<Item = &Span>) -> Body {
-        let plain_bytes = spans.count() * ENCODED;
-        Body { bytes: vec![0; plain_bytes].into(), plain_bytes }
+    fn body(&mut self, request: &Request<Batch>) -> Body {
+        let plain_bytes = request.spans().count() * ENCODED;
+        Body { pieces: vec![0; plain_bytes].into(), plain_bytes }
     }
 
-    fn attempt(&self, body: Bytes) -> Pin<Box<dyn Future<Output = Verdict>>> {
+    fn attempt(&self, body: Pieces) -> Pin<Box<dyn Future<Output = Verdict>>> {
         let spans = body.len() / ENCODED;
         self.sent.lock().expect("no panic while locked").push(spans);
         Box::pin(std::future::ready((self.answer)(spans)))
@@ -73,7 +73,8 @@ fn run(max: usize, limits: Limits, batches: &[usize], answer: Answer) -> (Vec<us
     let fake = Fake { max, answer, sent: Arc::clone(&sent) };
     let remote = Remote::new("fake".to_owned(), Arc::clone(&queue), Box::new(fake), limits);
     let (alive, _ended) = mpsc::channel();
-    let thread = super::super::worker::remote(vec![remote], alive).expect("a thread can be had");
+    let thread =
+        super::super::worker::remote(vec![remote.work()], alive).expect("a thread can be had");
     if limits.give_up == Duration::ZERO {
         queue.wait_for_half(Duration::from_secs(30));
         queue.close();
@@ -160,7 +161,7 @@ fn a_full_queue_takes_what_fits() {
     let limits = Limits { queue_spans: 30, ..Limits::default() };
     let (_, account) = run(1 << 20, limits, &[20, 20, 20], take);
     assert_eq!((account.sent, lost(&account, Loss::QueueFull)), (30, 30));
-    let one = super::super::request::footprint(&batch(1)[0]);
+    let one = batch(1).footprint(0..1);
     let limits = Limits { queue_bytes: 7 * one, ..Limits::default() };
     let (_, account) = run(1 << 20, limits, &[5, 5], take);
     assert_eq!((account.sent, lost(&account, Loss::QueueFull)), (7, 3));

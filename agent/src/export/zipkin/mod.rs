@@ -6,16 +6,17 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, StatusCode, Url};
 
+use super::body::Pieces;
 use super::client::{self, chain};
 use super::otlp::config::ConfigError;
+use super::queue::Batch;
 use super::remote::{self, Body};
+use super::request::Request;
 use super::retry::{Verdict, retry_after};
-use crate::span::model::Span;
 use crate::span::redact;
 
 /// The path that a URL without one gets.
@@ -66,21 +67,21 @@ impl Sender {
     }
 }
 
-impl remote::Protocol for Sender {
+impl remote::Protocol<Batch> for Sender {
     /// Zipkin takes 10 MiB.
     fn plain_bytes_max(&self) -> usize {
         5_000_000
     }
 
-    fn encode(&mut self, spans: &mut dyn Iterator<Item = &Span>) -> Body {
-        let body = encode::encode(spans);
-        Body { plain_bytes: body.len(), bytes: body.into() }
+    fn body(&mut self, request: &Request<Batch>) -> Body {
+        let body = encode::encode(request.spans());
+        Body { plain_bytes: body.len(), pieces: body.into() }
     }
 
-    fn attempt(&self, body: Bytes) -> Pin<Box<dyn Future<Output = Verdict>>> {
+    fn attempt(&self, body: Pieces) -> Pin<Box<dyn Future<Output = Verdict>>> {
         let json = HeaderValue::from_static("application/json");
         let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, json);
-        Box::pin(attempt(request.body(body)))
+        Box::pin(attempt(request.body(body.into_body())))
     }
 }
 

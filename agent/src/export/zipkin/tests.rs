@@ -9,6 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use super::*;
 use crate::export::arbitrary;
 use crate::span::attributes::{Attributes, Value};
+use crate::span::model::Span;
 use crate::span::model::{Kind, StatusCode};
 
 /// A JSON object in which no key occurs twice.

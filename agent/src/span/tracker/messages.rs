@@ -7,15 +7,11 @@ use super::{EXCHANGES_MAX, Tracker};
 use crate::event::ids::{Address, TaskId};
 use crate::platform::clock::MonoNs;
 use crate::protocol::{self, Direction, End, ExchangeNo, http1};
-use crate::span::attributes::Attributes;
 use crate::span::exchange::{Exchange, ExchangeKey, Origin, SocketKey};
 use crate::span::http::{self, Ends};
 use crate::span::model::Kind;
 use crate::span::sockets::SocketState;
 use crate::span::state::Operation;
-
-/// Room for the attributes of an ordinary request, encoded.
-const ATTRIBUTE_BYTES: usize = 640;
 
 impl Tracker {
     /// Feeds the parser something that no task did.
@@ -168,6 +164,7 @@ impl Tracker {
         let kind = if direction == Direction::Inbound { Kind::Server } else { Kind::Client };
         let request_seq = operation.tcp_seq.map(|seq| seq.wrapping_add(offset as u32));
         let span_id = self.state.ids.span();
+        let attributes = self.state.room();
         let key = self.state.exchanges.insert(Exchange {
             span_id,
             kind,
@@ -198,7 +195,7 @@ impl Tracker {
             mistaken: false,
             responded: false,
             name: "HTTP".into(),
-            attributes: Attributes::with_capacity(ATTRIBUTE_BYTES),
+            attributes,
             status: None,
             request_bytes: None,
             request_cut: false,

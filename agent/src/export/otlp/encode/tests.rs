@@ -409,15 +409,46 @@ fn rounded(mut request: Request) -> String {
     format!("{request:#?}")
 }
 
+/// A message as it is sent.
+fn joined<'a>(parts: impl IntoIterator<Item = (&'a Encoded, Range<usize>)>) -> Vec<u8> {
+    let message = message(parts);
+    let bytes = message.iter().map(|piece| &piece[..]).collect::<Vec<_>>().concat();
+    assert_eq!(bytes.len(), message.len());
+    bytes
+}
+
+/// Those of one process behind each other, as they are encoded.
+fn by_process(spans: &[Span]) -> Vec<Span> {
+    let groups = group::by_resource(spans).into_iter();
+    groups.flat_map(|group| group.spans).cloned().collect()
+}
+
 proptest! {
     #[test]
-    fn protobuf_says_what_the_spans_say(spans in arbitrary::spans(), before in 0usize..8) {
-        let bytes = encode(before, &spans);
-        prop_assert_eq!(bytes.capacity(), bytes.len(), "as much room as there is to say");
-        let (frame, request) = bytes.split_at(before);
-        prop_assert!(frame.iter().all(|byte| *byte == 0));
-        let decoded = Request::decode(request).expect("valid protobuf");
+    fn protobuf_says_what_the_spans_say(spans in arbitrary::spans()) {
+        let encoded = Encoded::new(&spans);
+        prop_assert_eq!(encoded.spans(), spans.len());
+        let decoded = Request::decode(&joined([(&encoded, 0..spans.len())])[..]);
+        let decoded = decoded.expect("valid protobuf");
         prop_assert_eq!(format!("{decoded:?}"), format!("{:?}", expected(&spans)));
+    }
+
+    #[test]
+    fn parts_of_batches_say_what_their_spans_say(
+        spans in arbitrary::spans(),
+        batches in prop::collection::vec((0usize..8, 0usize..8, 0usize..8), 0..4),
+    ) {
+        let (mut said, mut parts) = (Vec::new(), Vec::new());
+        for (len, begin, end) in batches {
+            let batch = &spans[..len.min(spans.len())];
+            let begin = begin.min(batch.len());
+            let range = begin..end.clamp(begin, batch.len());
+            said.extend_from_slice(&by_process(batch)[range.clone()]);
+            parts.push((Encoded::new(batch), range));
+        }
+        let bytes = joined(parts.iter().map(|(batch, range)| (batch, range.clone())));
+        let decoded = Request::decode(&bytes[..]).expect("valid protobuf");
+        prop_assert_eq!(format!("{decoded:?}"), format!("{:?}", expected(&said)));
     }
 
     #[test]
@@ -432,7 +463,8 @@ proptest! {
 
 #[test]
 fn nothing_is_an_empty_request() {
-    assert_eq!(encode(0, []), b"");
+    assert_eq!(joined([]), b"");
+    assert_eq!(joined([(&Encoded::new(&[]), 0..0)]), b"");
     let mut bytes = Vec::new();
     json::encode([], &mut bytes);
     assert_eq!(bytes, br#"{"resourceSpans":[]}"#);

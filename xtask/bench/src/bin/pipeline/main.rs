@@ -15,8 +15,8 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
-use remora::export::Batch;
-use remora::export::otlp::{encode::encode, json};
+use remora::export::otlp::encode::{Encoded, message};
+use remora::export::otlp::json;
 use remora::pipeline::Pipeline;
 use remora::span::model::Span;
 use remora::span::tracker::Settings;
@@ -90,12 +90,12 @@ struct Round {
     track_ns: u64,
     /// Making spans of the exchanges that are over.
     collect_ns: u64,
-    /// Into what all destinations share.
-    hand_over_ns: u64,
     /// OTLP's protobuf.
     encode_ns: u64,
     /// Freeing the spans.
     drop_ns: u64,
+    /// Into requests, until those have arrived.
+    hand_over_ns: u64,
     /// OTLP's JSON, for comparison.
     json_ns: u64,
     spans: u64,
@@ -109,9 +109,9 @@ impl Round {
         json!({
             "track_ns": self.track_ns,
             "collect_ns": self.collect_ns,
-            "hand_over_ns": self.hand_over_ns,
             "encode_ns": self.encode_ns,
             "drop_ns": self.drop_ns,
+            "hand_over_ns": self.hand_over_ns,
             "json_ns": self.json_ns,
             "floor_ns": floor_ns,
         })
@@ -141,8 +141,8 @@ fn play(tape: &Tape, told: bool) -> Round {
     let mut round = Round::default();
     let mut pipeline = Pipeline::new(Settings::default(), tape.seed());
     let mut spans: Vec<Span> = Vec::new();
-    let mut batches: Vec<Batch> = Vec::new();
-    let mut made = 0;
+    let mut batches: Vec<Encoded> = Vec::new();
+    let (mut made, mut text) = (0, Vec::new());
     let mut watch = Stopwatch::start();
     for slice in tape.slices() {
         for step in slice.steps() {
@@ -152,10 +152,19 @@ fn play(tape: &Tape, told: bool) -> Round {
         pipeline.step(&slice.end(), &mut spans);
         watch.lap(&mut round.collect_ns);
         made += spans.len();
+        round.spans += spans.len() as u64;
         if !spans.is_empty() {
-            batches.push(spans.drain(..).collect());
+            batches.push(Encoded::new(&spans));
         }
-        watch.lap(&mut round.hand_over_ns);
+        watch.lap(&mut round.encode_ns);
+        if told {
+            text.clear();
+            json::encode(&spans, &mut text);
+            black_box(&text);
+            watch.lap(&mut round.json_ns);
+        }
+        pipeline.reuse(&mut spans);
+        watch.lap(&mut round.drop_ns);
         if made >= DRAIN_SPANS {
             made = 0;
             hand_over(std::mem::take(&mut batches), told, &mut round);
@@ -167,35 +176,33 @@ fn play(tape: &Tape, told: bool) -> Round {
 }
 
 /// What the exporters do with the spans of one drain.
-fn hand_over(batches: Vec<Batch>, told: bool, round: &mut Round) {
+fn hand_over(batches: Vec<Encoded>, told: bool, round: &mut Round) {
     let mut digest = DefaultHasher::new();
     digest.write_u64(round.digest);
     let mut watch = Stopwatch::start();
-    let spans: Vec<&Span> = batches.iter().flat_map(|batch| batch.iter()).collect();
-    round.spans += spans.len() as u64;
-    for request in spans.chunks(REQUEST_SPANS) {
-        let body = black_box(encode(0, request.iter().copied()));
+    let mut parts = batches.iter().map(|batch| (batch, 0..batch.spans())).peekable();
+    while parts.peek().is_some() {
+        let (mut request, mut room) = (Vec::new(), REQUEST_SPANS);
+        while let Some((batch, spans)) = parts.peek_mut().filter(|_| room > 0) {
+            let middle = spans.end.min(spans.start + room);
+            request.push((*batch, spans.start..middle));
+            room -= middle - spans.start;
+            spans.start = middle;
+            if spans.start == spans.end {
+                parts.next();
+            }
+        }
+        let body = black_box(message(request));
         round.bytes += body.len() as u64;
-        watch.lap(&mut round.encode_ns);
         if told {
-            digest.write(&body);
+            watch.lap(&mut round.hand_over_ns);
+            body.iter().for_each(|piece| digest.write(piece));
             watch = Stopwatch::start();
         }
     }
-    watch.lap(&mut round.encode_ns);
-    round.digest = digest.finish();
-    if told {
-        let mut text = Vec::new();
-        for request in spans.chunks(REQUEST_SPANS) {
-            text.clear();
-            json::encode(request.iter().copied(), &mut text);
-            black_box(&text);
-        }
-        watch.lap(&mut round.json_ns);
-    }
-    drop(spans);
     drop(batches);
-    watch.lap(&mut round.drop_ns);
+    watch.lap(&mut round.hand_over_ns);
+    round.digest = digest.finish();
 }
 
 /// The least that anything must do: look at every record and copy it.
