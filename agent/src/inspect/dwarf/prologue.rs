@@ -43,6 +43,8 @@ pub(super) struct Prologue {
     pub(super) stack: Option<i64>,
     /// Places in the frame that were written with something else than a register of the entry.
     other: Vec<(i64, i64)>,
+    /// Registers, by DWARF's number, that hold something else than at the entry.
+    written: u16,
 }
 
 /// What a register holds.
@@ -65,6 +67,13 @@ impl Prologue {
     }
 }
 
+impl Prologue {
+    /// Whether the first instructions put something else into a register, by DWARF's number.
+    pub(super) fn writes(&self, register: u8) -> bool {
+        self.written.checked_shr(register.into()).is_none_or(|bits| bits & 1 == 1)
+    }
+}
+
 /// Reads a function's first instructions.
 pub(super) fn read(code: &[u8], address: VirtAddr) -> Prologue {
     let mut decoder = Decoder::with_ip(64, code, address.0, DecoderOptions::NONE);
@@ -84,6 +93,7 @@ pub(super) fn read(code: &[u8], address: VirtAddr) -> Prologue {
     if state.prologue.frame.is_none() {
         state.prologue.frame = state.get(Register::RBP);
     }
+    state.prologue.written = state.written();
     state.prologue
 }
 
@@ -102,6 +112,14 @@ impl State {
         }
         registers[RSP] = Holds::Frame(-8);
         Self { registers, prologue: Prologue::default(), stored: false }
+    }
+
+    fn written(&self) -> u16 {
+        let own = |register: &Register| Source::Register(dwarf(*register));
+        GENERAL.iter().zip(self.registers).fold(0, |written, (register, holds)| match holds {
+            Holds::Entry(source, _) if source == own(register) => written,
+            _ => written | 1 << dwarf(*register),
+        })
     }
 
     fn get(&self, register: Register) -> Option<i64> {
