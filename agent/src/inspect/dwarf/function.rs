@@ -12,7 +12,7 @@ use super::prologue::{self, Prologue, Source};
 use super::resolve::{Resolver, children, number};
 use super::types::{Shape, TypeNo, Types};
 use super::units::{Attr, Die, Entry, Part, Unit, View};
-use super::{DescribeError, Described, Language, Parameter, ranges, returns, source};
+use super::{DescribeError, Described, Language, Parameter, golang, ranges, returns, source};
 use crate::inspect::address::VirtAddr;
 
 /// Most parameters that are described.
@@ -117,9 +117,10 @@ pub(super) fn describe(
                 Some(AttributeValue::Flag(true))
             )
         {
-            // Go's compiler lists the results of a function with deferred calls twice (1.26).
+            // Go's compiler lists the results of a function with deferred calls twice (1.26), and of others
+            // those that it keeps on the heap.
             let again = results.iter().any(|(known, _): &(Arc<str>, _)| *known == name);
-            if !(again && name.starts_with("~r")) {
+            if !again || matches!(&*name, "" | "_") {
                 results.push((name, ty));
             }
         } else {
@@ -149,7 +150,8 @@ pub(super) fn describe(
             ty,
             place: site
                 .place(&child, &types, ty, expected, optimized)
-                .and_then(|place| arguments::believable(&types, ty, convention, place)),
+                .and_then(|place| arguments::believable(&types, ty, convention, place))
+                .and_then(|place| site.given(&types, ty, place, &body)),
         })
         .collect();
     Ok(Described {
@@ -339,7 +341,11 @@ impl<'a> Site<'_, 'a> {
         let mut later = None;
         while let Some(entry) = list.next().map_err(|_| Unreadable::Location)? {
             if entry.range.begin <= self.pc.0 && self.pc.0 < entry.range.end {
-                return location::evaluate(entry.data, encoding, &self.frame);
+                let place = location::evaluate(entry.data, encoding, &self.frame)?;
+                return match self.about.language {
+                    Language::Go => golang::place(types, ty, place),
+                    _ => Ok(place),
+                };
             }
             if entry.range.begin > self.pc.0 && later.is_none() {
                 later = location::evaluate(entry.data, encoding, &self.frame)
@@ -364,6 +370,35 @@ impl<'a> Site<'_, 'a> {
             return true;
         }
         !self.about.is_gcc() && used.all(|register| !self.prologue.writes(register))
+    }
+
+    /// Refuses what LLVM's callers leave out: an argument on the stack of which the function reads nothing.
+    /// Its place is described all the same.
+    fn given(
+        &self,
+        types: &Types,
+        ty: TypeNo,
+        place: Place,
+        body: &dyn Fn() -> (Vec<u8>, VirtAddr),
+    ) -> Result<Place, Unreadable> {
+        let at = match &place {
+            Place::Memory(steps) => match steps.as_slice() {
+                [Step::Cfa] => 0,
+                [Step::Cfa, Step::Add(at)] if *at >= 0 => *at,
+                _ => return Ok(place),
+            },
+            _ => return Ok(place),
+        };
+        if self.about.is_gcc() || self.about.language == Language::Go {
+            return Ok(place);
+        }
+        let (code, address) = body();
+        let range = at..at.saturating_add_unsigned(types.size(ty));
+        if self.prologue.is_used(&code, address, &range) {
+            Ok(place)
+        } else {
+            Err(Unreadable::OptimizedOut)
+        }
     }
 
     /// A place relative to a register of the function's body, relative to the frame.

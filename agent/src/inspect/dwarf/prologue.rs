@@ -3,6 +3,8 @@
 //! it there proves which register it came in. Bytes in, facts out; what is not recognised proves
 //! nothing.
 
+use std::ops::Range;
+
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register,
 };
@@ -74,6 +76,26 @@ impl Prologue {
     }
 }
 
+impl Prologue {
+    /// Whether code uses what lies in the frame at these places, relative to the canonical frame address; or
+    /// takes an address there. Reads straight through the code, with the stack where the first instructions
+    /// have brought it.
+    pub(super) fn is_used(&self, code: &[u8], address: VirtAddr, places: &Range<i64>) -> bool {
+        let decoder = Decoder::with_ip(64, code, address.0, DecoderOptions::NONE);
+        let uses = |instruction: Instruction| {
+            let base = match instruction.memory_base() {
+                Register::RSP => self.stack,
+                Register::RBP => self.frame,
+                _ => None,
+            };
+            let at = base?.checked_add(instruction.memory_displacement64() as i64)?;
+            let bytes = instruction.memory_size().size().max(1) as i64;
+            Some(at < places.end && places.start < at.saturating_add(bytes))
+        };
+        decoder.into_iter().filter_map(uses).any(|uses| uses)
+    }
+}
+
 /// Reads a function's first instructions.
 pub(super) fn read(code: &[u8], address: VirtAddr) -> Prologue {
     let mut decoder = Decoder::with_ip(64, code, address.0, DecoderOptions::NONE);
@@ -89,7 +111,7 @@ pub(super) fn read(code: &[u8], address: VirtAddr) -> Prologue {
             _ => break,
         }
     }
-    state.prologue.stack = state.get(Register::RSP);
+    state.prologue.stack = state.body.unwrap_or_else(|| state.get(Register::RSP));
     if state.prologue.frame.is_none() {
         state.prologue.frame = state.get(Register::RBP);
     }
@@ -102,6 +124,11 @@ struct State {
     prologue: Prologue,
     /// Whether anything was stored but pushed registers.
     stored: bool,
+    /// Whether room was made below what was pushed.
+    made_room: bool,
+    /// `rsp` in the function's body, once its first instructions are over: when something is given back, or
+    /// pushed for a call.
+    body: Option<Option<i64>>,
 }
 
 impl State {
@@ -111,7 +138,13 @@ impl State {
             registers[number] = Holds::Entry(Source::Register(dwarf(*register)), 8);
         }
         registers[RSP] = Holds::Frame(-8);
-        Self { registers, prologue: Prologue::default(), stored: false }
+        Self {
+            registers,
+            prologue: Prologue::default(),
+            stored: false,
+            made_room: false,
+            body: None,
+        }
     }
 
     fn written(&self) -> u16 {
@@ -129,7 +162,36 @@ impl State {
         }
     }
 
+    /// Notices the end of the instructions that bring `rsp` to where it is in the function's body.
+    fn notice_body(&mut self, instruction: &Instruction) {
+        use Register::{R12, R13, R14, R15, RAX, RBP, RBX, RSP};
+        let makes_room = instruction.op0_register() == RSP
+            && match instruction.mnemonic() {
+                Mnemonic::Sub => true,
+                Mnemonic::Add => instruction.try_immediate(1).is_ok_and(|by| (by as i64) < 0),
+                Mnemonic::Lea => (instruction.memory_displacement64() as i64) < 0,
+                _ => false,
+            };
+        let is_over = match instruction.mnemonic() {
+            Mnemonic::Push => {
+                let is_saved =
+                    [RAX, RBX, RBP, R12, R13, R14, R15].contains(&instruction.op0_register());
+                self.made_room || !is_saved
+            }
+            Mnemonic::Pop | Mnemonic::Leave => true,
+            Mnemonic::Add | Mnemonic::Mov | Mnemonic::Lea => {
+                instruction.op0_register() == RSP && !makes_room
+            }
+            _ => false,
+        };
+        if is_over && self.body.is_none() {
+            self.body = Some(self.get(RSP));
+        }
+        self.made_room |= makes_room;
+    }
+
     fn run(&mut self, instruction: &Instruction) {
+        self.notice_body(instruction);
         match instruction.mnemonic() {
             Mnemonic::Endbr64 | Mnemonic::Nop => {}
             Mnemonic::Cmp | Mnemonic::Test => {}

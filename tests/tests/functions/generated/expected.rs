@@ -22,6 +22,8 @@ pub(crate) enum Expected {
     Tuple(&'static str, Vec<Expected>),
     /// `Name {a: 1}`
     Named(&'static str, Box<Expected>),
+    /// Go's error, of which the text may be missing.
+    Error(&'static str, String),
     /// `[1, 2]`; some of them may be left out, and all if there is no room.
     List(Vec<Expected>),
     /// What a pointer leads to: with an `&`, or its address.
@@ -106,7 +108,8 @@ impl Expected {
             }
             Self::Address => address(told),
             Self::Unreadable => None,
-            Self::Any => bare.then_some(""),
+            Self::Any if bare => Some(""),
+            Self::Any => any(told),
             Self::Members(members) => {
                 tally.told = before;
                 let mut rest = told.strip_prefix('{')?;
@@ -135,6 +138,11 @@ impl Expected {
                     rest = value.eat(rest, false, tally)?;
                 }
                 rest.strip_prefix(')')
+            }
+            Self::Error(name, text) => {
+                let rest = told.strip_prefix(name)?;
+                let text = format!("({text:?})");
+                Some(rest.strip_prefix(text.as_str()).unwrap_or(rest))
             }
             Self::Named(name, value) => {
                 tally.told = before;
@@ -182,7 +190,20 @@ impl Expected {
 fn address(told: &str) -> Option<&str> {
     let rest = told.strip_prefix("0x")?;
     let digits = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
-    (3..=16).contains(&digits).then(|| &rest[digits..])
+    (1..=16).contains(&digits).then(|| &rest[digits..])
+}
+
+/// What is behind an address, or behind a value without text.
+fn any(told: &str) -> Option<&str> {
+    let Some(rest) = told.strip_prefix("&{") else {
+        return address(told).or_else(|| told.strip_prefix("null"));
+    };
+    let mut depth = 1;
+    let end = rest.find(|c: char| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        depth == 0
+    });
+    end.map(|end| &rest[end + 1..])
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl Maker {
                     }
                     let one = |mut row: Vec<Expected>| match row.len() {
                         1 => row.remove(0),
-                        _ => Expected::Tuple("", row.into_iter().map(within).collect()),
+                        _ => Expected::Tuple("", row),
                     };
                     Outcome::Rows(all.into_iter().map(one).collect())
                 }
@@ -287,8 +287,7 @@ impl Maker {
                     return ("nil".to_owned(), Expected::Is("nil".to_owned()));
                 }
                 let text = self.text();
-                let told =
-                    Expected::Tuple("*errors.errorString", vec![Expected::Text(text.clone())]);
+                let told = Expected::Error("*errors.errorString", text.clone());
                 (format!("errors.New({text:?})"), told)
             }
             Shape::Any => match self.dice.below(4) {
@@ -394,14 +393,6 @@ fn expression(number: usize, draft: &Draft) -> String {
 fn plain(told: Expected) -> Expected {
     match told {
         Expected::Behind(_) => Expected::Address,
-        other => other,
-    }
-}
-
-/// One of several results: maps and the like are not looked for where they end.
-fn within(told: Expected) -> Expected {
-    match told {
-        Expected::Any => Expected::Address,
         other => other,
     }
 }
