@@ -73,13 +73,19 @@ pub(super) fn place(
         // convention they do.
         Repr::Memory { .. }
             if version(producer, "rustc version ") <= Some(RUSTC_KNOWN)
-                && !facts.external
-                && !returns_two_numbers(facts) =>
+                && !returns_two_numbers(facts)
+                && returns_an_address(facts) =>
         {
             Ok(in_memory())
         }
         Repr::Memory { .. } => Err(Unreadable::Convention),
     }
+}
+
+/// Whether the function's code says that an address comes back.
+fn returns_an_address(facts: &Facts<'_>) -> bool {
+    let (code, address) = (facts.body)();
+    epilogue::returns_an_address(&code, address)
 }
 
 /// Whether the function's code says that two numbers come back, one in each register.
