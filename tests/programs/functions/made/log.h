@@ -29,7 +29,8 @@ PER_THREAD int left, depth;
 /* What is called next is the last. */
 #define LEAVES(number) (entry_log[entries++ % LOG_MAX] = 4 * (number) + 2, depth--)
 #define MAY_CALL() (left > 0 && depth < DEPTH_MAX && left-- > 0)
-#define USE(value) __asm__ volatile("" : : "m"(value))
+/* Reads from it, as whoever uses it does. */
+#define USE(value) __asm__ volatile("testb $0, %0" : : "m"(value) : "cc")
 #define USE_NUMBER(value) __asm__ volatile("" : : "r"(value))
 #define TOUCH(address) __asm__ volatile("" : : "r"(address) : "memory")
 

@@ -101,7 +101,11 @@ fn function_of(name: &str) -> Option<usize> {
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let (number, behind) = rest.split_at(end);
     // Not what lies within it, as Go's closures.
-    if behind.is_empty() || behind.starts_with('(') { number.parse().ok() } else { None }
+    if behind.is_empty() || behind.starts_with(['(', ' ', '.', '[']) {
+        number.parse().ok()
+    } else {
+        None
+    }
 }
 
 /// An attribute as text.
@@ -139,7 +143,11 @@ fn traced(scratch: &Scratch, program: &Path, log: &Path) -> Ended {
     // What another run has left.
     let _ = std::fs::remove_file(&file);
     let mut command = Command::new(binary());
-    command.args(["exec", "--stats", "--functions", "*g_?", "--functions", "*g_??"]).args(ALL);
+    command.args(["exec", "--stats"]).args(ALL);
+    // Not what starts Rust's programs, nor Go's closures.
+    for pattern in ["*g_*", "!*lang_*", "!*.func*"] {
+        command.args(["--functions", pattern]);
+    }
     command.env("OTEL_BSP_MAX_QUEUE_SIZE", "1000000");
     command.arg("--file").arg(&file).arg("--").arg(program).arg(log);
     let mut ended = Agent::start(&mut command).end();
