@@ -5,6 +5,7 @@ mod brief;
 mod exceptions;
 mod exits;
 mod fates;
+mod generated;
 mod hazards;
 mod lines;
 mod numbers;

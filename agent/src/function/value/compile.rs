@@ -7,6 +7,8 @@ mod parts;
 mod path;
 mod special;
 
+use std::sync::Arc;
+
 use agent_common::function::{CHUNKS_MAX, OPS_MAX, op};
 
 pub(super) use self::numbers::finish_numbers;
@@ -231,6 +233,12 @@ impl<'d> Compiler<'d> {
         if self.out.fits() && bytes > 0 { Ok(()) } else { Err(Unreadable::Room) }
     }
 
+    /// Whether values of a type are known to have no bytes.
+    fn has_no_bytes(&self, ty: TypeNo) -> bool {
+        let (number, bare) = self.types.bare(ty);
+        self.types.size(number) == 0 && matches!(bare.shape, Shape::Struct { .. } | Shape::Void)
+    }
+
     /// How the value at an offset is shown; writes what it points at.
     fn show(
         &mut self,
@@ -247,6 +255,9 @@ impl<'d> Compiler<'d> {
         let bytes = self.types.size(number);
         if bytes == 0 {
             return Ok(match bare.shape {
+                Shape::Array { of, count: Some(1..) } if !self.has_no_bytes(of) => {
+                    Show::Unavailable(Unreadable::Type)
+                }
                 Shape::Struct { .. } | Shape::Void | Shape::Array { .. } => Show::Nothing,
                 _ => Show::Unavailable(Unreadable::Type),
             });
@@ -270,19 +281,9 @@ impl<'d> Compiler<'d> {
             }
             Shape::Char { .. } => scalar(Show::Char { bytes: width }),
             Shape::Bool => scalar(Show::Bool),
-            Shape::Enum { signed, names } => scalar(Show::Enum {
-                bytes: width,
-                signed: *signed,
-                names: names
-                    .iter()
-                    .filter_map(|(value, name)| {
-                        // Numbers of 64 bits without sign are compared as they lie in memory.
-                        let value = i64::try_from(*value)
-                            .or_else(|_| u64::try_from(*value).map(|value| value as i64));
-                        Some((value.ok()?, Name(name.clone())))
-                    })
-                    .collect(),
-            }),
+            Shape::Enum { signed, names } => {
+                scalar(Show::Enum { bytes: width, signed: *signed, names: named(names) })
+            }
             Shape::Pointer { to, reference } => match whole {
                 Ok(()) => {
                     // Rust writes what is borrowed or boxed like a value.
@@ -303,6 +304,14 @@ impl<'d> Compiler<'d> {
             }
         })
     }
+}
+
+/// Names of an enum's numbers. Those of 64 bits without sign are compared as they lie in memory.
+fn named(names: &[(i128, Arc<str>)]) -> Vec<(i64, Name)> {
+    let narrow = |value: i128| {
+        i64::try_from(value).or_else(|_| u64::try_from(value).map(|value| value as i64)).ok()
+    };
+    names.iter().filter_map(|(value, name)| Some((narrow(*value)?, Name(name.clone())))).collect()
 }
 
 /// How deep a value lies.

@@ -16,8 +16,14 @@ pub(crate) enum Show {
     Unavailable(Unreadable),
     /// An integer of 1, 2, 4, 8 or 16 bytes.
     Int { bytes: u8, signed: bool },
-    /// Some bits of an integer, counted from the beginning.
-    Bits { first: u64, count: u8, signed: bool },
+    /// Some bits of an integer, counted from the beginning; some numbers have names.
+    Bits {
+        first: u64,
+        count: u8,
+        signed: bool,
+        #[serde(default)]
+        names: Vec<(i64, Name)>,
+    },
     /// A truth value.
     Bool,
     /// A Unicode character of so many bytes; one byte: C's.

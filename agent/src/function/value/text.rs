@@ -94,8 +94,13 @@ impl<'c> Text<'c> {
                 let number = image.number(at, *bytes)?;
                 self.number(number);
             }
-            Show::Bits { first, count, signed } => {
-                self.bits(image, at, *first, *count, *signed)?;
+            Show::Bits { first, count, signed, names } => {
+                let number = bits(image, at, *first, *count, *signed)?;
+                match names.iter().find(|(value, _)| *value == number) {
+                    Some((_, name)) => self.push(&name.0),
+                    None if *signed => self.number(number),
+                    None => self.number(number as u64),
+                }
             }
             Show::Bool => match image.number(at, 1)? {
                 0 => self.push("false"),
@@ -274,34 +279,6 @@ impl<'c> Text<'c> {
         }
     }
 
-    fn bits(
-        &mut self,
-        image: Image<'_>,
-        at: u64,
-        first: u64,
-        count: u8,
-        signed: bool,
-    ) -> Result<(), Unreadable> {
-        if count == 0 || count > 64 {
-            return Err(Unreadable::Invalid);
-        }
-        let from = at.saturating_add(first / 8);
-        let shift = (first % 8) as u32;
-        let bytes = (u32::from(count) + shift).div_ceil(8);
-        let mut number = 0_u128;
-        for (n, byte) in image.part(from, bytes.into())?.iter().enumerate() {
-            number |= u128::from(*byte) << (8 * n);
-        }
-        let above = 64 - u32::from(count);
-        let number = ((number >> shift) as u64) << above;
-        if signed {
-            self.number(number as i64 >> above);
-        } else {
-            self.number(number >> above);
-        }
-        Ok(())
-    }
-
     fn address(&mut self, address: u64) {
         if address == 0 {
             self.push("null");
@@ -391,6 +368,23 @@ impl<'c> Text<'c> {
         self.push("]");
         Ok(())
     }
+}
+
+/// Some bits as a number: what has no sign may be more than fits, and is taken as it is.
+fn bits(image: Image<'_>, at: u64, first: u64, count: u8, signed: bool) -> Result<i64, Unreadable> {
+    if count == 0 || count > 64 {
+        return Err(Unreadable::Invalid);
+    }
+    let from = at.saturating_add(first / 8);
+    let shift = (first % 8) as u32;
+    let bytes = (u32::from(count) + shift).div_ceil(8);
+    let mut number = 0_u128;
+    for (n, byte) in image.part(from, bytes.into())?.iter().enumerate() {
+        number |= u128::from(*byte) << (8 * n);
+    }
+    let above = 64 - u32::from(count);
+    let number = ((number >> shift) as u64) << above;
+    Ok(if signed { number as i64 >> above } else { (number >> above) as i64 })
 }
 
 fn is_tuple(fields: &[Field]) -> bool {

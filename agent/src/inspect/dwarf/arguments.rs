@@ -47,6 +47,17 @@ impl Expected {
             other => register(other),
         }
     }
+
+    /// Whether a place is that, or begins at the address that is in the register.
+    pub(super) fn is_by(self, place: &Place) -> bool {
+        match place {
+            Place::Value(steps) | Place::Memory(steps) => match steps.first() {
+                Some(Step::Register(number)) => self.is(&Place::register(*number)),
+                _ => self.is(place),
+            },
+            _ => self.is(place),
+        }
+    }
 }
 
 /// What is expected of each parameter; `hidden`: the first argument is the result's address.
@@ -112,24 +123,27 @@ fn taken(types: &Types, ty: TypeNo, language: Language) -> Option<usize> {
     }
 }
 
-/// Refuses what debug information is known to say wrongly: where rustc passes a value by its address
-/// and that address is on the stack, LLVM describes the address's place as the value's.
+/// Refuses what debug information is known to say wrongly: where a value is passed by its address and that
+/// address is on the stack, LLVM describes the address's place as the value's.
 pub(super) fn believable(
     types: &Types,
     ty: TypeNo,
-    language: Language,
+    (language, is_gcc): (Language, bool),
     place: Place,
 ) -> Result<Place, Unreadable> {
-    if let (Language::Rust, Place::Memory(steps)) = (language, &place)
-        && types.size(ty) > 8
-        && !matches!(repr(types, ty, 0), Ok(Repr::One(_)))
-        && matches!(
-            steps.as_slice(),
-            [Step::Cfa | Step::Register(register::RSP | register::RBP)]
-                | [Step::Cfa | Step::Register(register::RSP | register::RBP), Step::Add(_)]
-        )
-    {
-        return Err(Unreadable::Location);
-    }
-    Ok(place)
+    let is_on_stack = matches!(&place, Place::Memory(steps) if matches!(
+        steps.as_slice(),
+        [Step::Cfa | Step::Register(register::RSP | register::RBP)]
+            | [Step::Cfa | Step::Register(register::RSP | register::RBP), Step::Add(_)]
+    ));
+    let may_be_an_address = match language {
+        Language::Rust => types.size(ty) > 8 && !matches!(repr(types, ty, 0), Ok(Repr::One(_))),
+        Language::Cpp => match passing(types, ty, 0) {
+            Passing::Reference => true,
+            Passing::Unknown => !is_gcc,
+            Passing::Plain | Passing::Value => false,
+        },
+        _ => false,
+    };
+    if is_on_stack && may_be_an_address { Err(Unreadable::Location) } else { Ok(place) }
 }

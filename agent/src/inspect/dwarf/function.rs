@@ -12,7 +12,7 @@ use super::prologue::{self, Prologue, Source};
 use super::resolve::{Resolver, children, number};
 use super::types::{Shape, TypeNo, Types};
 use super::units::{Attr, Die, Entry, Part, Unit, View};
-use super::{DescribeError, Described, Language, Parameter, ranges, returns, source};
+use super::{DescribeError, Described, Language, Parameter, golang, ranges, returns, source};
 use crate::inspect::address::VirtAddr;
 
 /// Most parameters that are described.
@@ -117,9 +117,10 @@ pub(super) fn describe(
                 Some(AttributeValue::Flag(true))
             )
         {
-            // Go's compiler lists the results of a function with deferred calls twice (1.26).
+            // Go's compiler lists the results of a function with deferred calls twice (1.26), and of others
+            // those that it keeps on the heap.
             let again = results.iter().any(|(known, _): &(Arc<str>, _)| *known == name);
-            if !(again && name.starts_with("~r")) {
+            if !again || matches!(&*name, "" | "_") {
                 results.push((name, ty));
             }
         } else {
@@ -140,6 +141,7 @@ pub(super) fn describe(
     let (results, hidden) = returns::places(&types, &results, &about, facts);
     let order: Vec<TypeNo> = parameters.iter().map(|(_, ty, _)| *ty).collect();
     let expected = arguments::registers(&types, &order, about.language, hidden);
+    let convention = (about.language, about.is_gcc());
     let parameters = parameters
         .into_iter()
         .zip(expected)
@@ -147,8 +149,9 @@ pub(super) fn describe(
             name,
             ty,
             place: site
-                .place(&child, &types, ty, optimized.then_some(expected))
-                .and_then(|place| arguments::believable(&types, ty, about.language, place)),
+                .place(&child, &types, ty, expected, optimized)
+                .and_then(|place| arguments::believable(&types, ty, convention, place))
+                .and_then(|place| site.given(&types, ty, place, &body)),
         })
         .collect();
     Ok(Described {
@@ -220,6 +223,13 @@ pub(super) struct About {
     pub(super) producer: Arc<str>,
 }
 
+impl About {
+    /// Whether GCC has compiled it.
+    fn is_gcc(&self) -> bool {
+        self.producer.starts_with("GNU")
+    }
+}
+
 fn about<'a>(view: &View<'a>, unit: &Unit<'a>) -> About {
     let root = unit.entry(unit.header.root_offset()).ok();
     let language = root.as_ref().and_then(|root| root.attr_value(gimli::DW_AT_language)).map_or(
@@ -253,7 +263,7 @@ fn is_nocall(entry: &Entry<'_>) -> bool {
 
 /// Whether the compiler may have optimised. Only GCC names its options.
 fn is_optimized(about: &About) -> bool {
-    if about.producer.starts_with("GNU") {
+    if about.is_gcc() {
         let mut words = about.producer.split(' ');
         return words.any(|word| word.starts_with("-O") && word != "-O0");
     }
@@ -302,7 +312,8 @@ impl<'a> Site<'_, 'a> {
         child: &Entry<'a>,
         types: &Types,
         ty: TypeNo,
-        optimized: Option<Expected>,
+        expected: Expected,
+        optimized: bool,
     ) -> Result<Place, Unreadable> {
         if matches!(types.bare(ty).1.shape, Shape::Float) {
             return Err(Unreadable::Float);
@@ -314,11 +325,15 @@ impl<'a> Site<'_, 'a> {
             return Err(Unreadable::OptimizedOut);
         };
         let encoding = self.unit.encoding();
+        let stored = optimized.then_some(expected);
         if let AttributeValue::Exprloc(expression) = location {
             // A description for the whole function is true of its body; of its entry only if it does
             // not name a place that the first instructions fill.
             let place = location::evaluate(expression, encoding, &self.frame)?;
-            return self.at_entry(place, types.size(ty), optimized);
+            if !self.is_from_the_entry_on(&place, expected) {
+                return Err(Unreadable::NotStored);
+            }
+            return self.at_entry(place, types.size(ty), stored);
         }
         let dwarf = self.view.dwarf(self.die.part).ok_or(Unreadable::Location)?;
         let list = dwarf.attr_locations(self.unit, location).map_err(|_| Unreadable::Location)?;
@@ -326,7 +341,11 @@ impl<'a> Site<'_, 'a> {
         let mut later = None;
         while let Some(entry) = list.next().map_err(|_| Unreadable::Location)? {
             if entry.range.begin <= self.pc.0 && self.pc.0 < entry.range.end {
-                return location::evaluate(entry.data, encoding, &self.frame);
+                let place = location::evaluate(entry.data, encoding, &self.frame)?;
+                return match self.about.language {
+                    Language::Go => golang::place(types, ty, place),
+                    _ => Ok(place),
+                };
             }
             if entry.range.begin > self.pc.0 && later.is_none() {
                 later = location::evaluate(entry.data, encoding, &self.frame)
@@ -336,8 +355,49 @@ impl<'a> Site<'_, 'a> {
         }
         // Code that was not optimised keeps an argument where it is put first.
         match later {
-            Some(place) => self.at_entry(place, types.size(ty), optimized),
+            Some(place) => self.at_entry(place, types.size(ty), stored),
             _ => Err(Unreadable::NoLocation),
+        }
+    }
+
+    /// Whether the registers of a place that is said to be the value's in the whole function are so from its
+    /// first instruction on. Compilers name one that is filled a few instructions later: GCC if it does not
+    /// follow variables (`-fno-var-tracking`, `register` without optimisation), LLVM for what comes in on the
+    /// stack. The convention says otherwise, or, of LLVM, that no instruction fills it.
+    fn is_from_the_entry_on(&self, place: &Place, expected: Expected) -> bool {
+        let mut used = place.registers().peekable();
+        if used.peek().is_none() || expected.is_by(place) {
+            return true;
+        }
+        !self.about.is_gcc() && used.all(|register| !self.prologue.writes(register))
+    }
+
+    /// Refuses what LLVM's callers leave out: an argument on the stack of which the function reads nothing.
+    /// Its place is described all the same.
+    fn given(
+        &self,
+        types: &Types,
+        ty: TypeNo,
+        place: Place,
+        body: &dyn Fn() -> (Vec<u8>, VirtAddr),
+    ) -> Result<Place, Unreadable> {
+        let at = match &place {
+            Place::Memory(steps) => match steps.as_slice() {
+                [Step::Cfa] => 0,
+                [Step::Cfa, Step::Add(at)] if *at >= 0 => *at,
+                _ => return Ok(place),
+            },
+            _ => return Ok(place),
+        };
+        if self.about.is_gcc() || self.about.language == Language::Go {
+            return Ok(place);
+        }
+        let (code, address) = body();
+        let range = at..at.saturating_add_unsigned(types.size(ty));
+        if self.prologue.is_used(&code, address, &range) {
+            Ok(place)
+        } else {
+            Err(Unreadable::OptimizedOut)
         }
     }
 

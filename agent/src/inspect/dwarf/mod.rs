@@ -7,6 +7,7 @@
 mod arguments;
 mod epilogue;
 mod function;
+mod golang;
 pub mod lines;
 mod location;
 pub mod place;

@@ -52,6 +52,22 @@ impl Place {
     pub fn register(number: u8) -> Self {
         Self::Value(vec![Step::Register(number)])
     }
+
+    /// The registers that it has to do with, one for each part.
+    pub(super) fn registers(&self) -> impl Iterator<Item = u8> {
+        let parts = match self {
+            Self::Pieces(pieces) => pieces.as_slice(),
+            _ => &[],
+        };
+        let parts = parts.iter().filter_map(|piece| piece.place.as_ref().ok());
+        std::iter::once(self).chain(parts).filter_map(|place| match place {
+            Self::Value(steps) | Self::Memory(steps) => match steps.first() {
+                Some(Step::Register(number)) => Some(*number),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
 }
 
 /// Why a value is not read. Never a substitute for it.

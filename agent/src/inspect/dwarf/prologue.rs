@@ -3,6 +3,8 @@
 //! it there proves which register it came in. Bytes in, facts out; what is not recognised proves
 //! nothing.
 
+use std::ops::Range;
+
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register,
 };
@@ -43,6 +45,8 @@ pub(super) struct Prologue {
     pub(super) stack: Option<i64>,
     /// Places in the frame that were written with something else than a register of the entry.
     other: Vec<(i64, i64)>,
+    /// Registers, by DWARF's number, that hold something else than at the entry.
+    written: u16,
 }
 
 /// What a register holds.
@@ -65,6 +69,33 @@ impl Prologue {
     }
 }
 
+impl Prologue {
+    /// Whether the first instructions put something else into a register, by DWARF's number.
+    pub(super) fn writes(&self, register: u8) -> bool {
+        self.written.checked_shr(register.into()).is_none_or(|bits| bits & 1 == 1)
+    }
+}
+
+impl Prologue {
+    /// Whether code uses what lies in the frame at these places, relative to the canonical frame address; or
+    /// takes an address there. Reads straight through the code, with the stack where the first instructions
+    /// have brought it.
+    pub(super) fn is_used(&self, code: &[u8], address: VirtAddr, places: &Range<i64>) -> bool {
+        let decoder = Decoder::with_ip(64, code, address.0, DecoderOptions::NONE);
+        let uses = |instruction: Instruction| {
+            let base = match instruction.memory_base() {
+                Register::RSP => self.stack,
+                Register::RBP => self.frame,
+                _ => None,
+            };
+            let at = base?.checked_add(instruction.memory_displacement64() as i64)?;
+            let bytes = instruction.memory_size().size().max(1) as i64;
+            Some(at < places.end && places.start < at.saturating_add(bytes))
+        };
+        decoder.into_iter().filter_map(uses).any(|uses| uses)
+    }
+}
+
 /// Reads a function's first instructions.
 pub(super) fn read(code: &[u8], address: VirtAddr) -> Prologue {
     let mut decoder = Decoder::with_ip(64, code, address.0, DecoderOptions::NONE);
@@ -80,10 +111,11 @@ pub(super) fn read(code: &[u8], address: VirtAddr) -> Prologue {
             _ => break,
         }
     }
-    state.prologue.stack = state.get(Register::RSP);
+    state.prologue.stack = state.body.unwrap_or_else(|| state.get(Register::RSP));
     if state.prologue.frame.is_none() {
         state.prologue.frame = state.get(Register::RBP);
     }
+    state.prologue.written = state.written();
     state.prologue
 }
 
@@ -92,6 +124,11 @@ struct State {
     prologue: Prologue,
     /// Whether anything was stored but pushed registers.
     stored: bool,
+    /// Whether room was made below what was pushed.
+    made_room: bool,
+    /// `rsp` in the function's body, once its first instructions are over: when something is given back, or
+    /// pushed for a call.
+    body: Option<Option<i64>>,
 }
 
 impl State {
@@ -101,7 +138,21 @@ impl State {
             registers[number] = Holds::Entry(Source::Register(dwarf(*register)), 8);
         }
         registers[RSP] = Holds::Frame(-8);
-        Self { registers, prologue: Prologue::default(), stored: false }
+        Self {
+            registers,
+            prologue: Prologue::default(),
+            stored: false,
+            made_room: false,
+            body: None,
+        }
+    }
+
+    fn written(&self) -> u16 {
+        let own = |register: &Register| Source::Register(dwarf(*register));
+        GENERAL.iter().zip(self.registers).fold(0, |written, (register, holds)| match holds {
+            Holds::Entry(source, _) if source == own(register) => written,
+            _ => written | 1 << dwarf(*register),
+        })
     }
 
     fn get(&self, register: Register) -> Option<i64> {
@@ -111,7 +162,36 @@ impl State {
         }
     }
 
+    /// Notices the end of the instructions that bring `rsp` to where it is in the function's body.
+    fn notice_body(&mut self, instruction: &Instruction) {
+        use Register::{R12, R13, R14, R15, RAX, RBP, RBX, RSP};
+        let makes_room = instruction.op0_register() == RSP
+            && match instruction.mnemonic() {
+                Mnemonic::Sub => true,
+                Mnemonic::Add => instruction.try_immediate(1).is_ok_and(|by| (by as i64) < 0),
+                Mnemonic::Lea => (instruction.memory_displacement64() as i64) < 0,
+                _ => false,
+            };
+        let is_over = match instruction.mnemonic() {
+            Mnemonic::Push => {
+                let is_saved =
+                    [RAX, RBX, RBP, R12, R13, R14, R15].contains(&instruction.op0_register());
+                self.made_room || !is_saved
+            }
+            Mnemonic::Pop | Mnemonic::Leave => true,
+            Mnemonic::Add | Mnemonic::Mov | Mnemonic::Lea => {
+                instruction.op0_register() == RSP && !makes_room
+            }
+            _ => false,
+        };
+        if is_over && self.body.is_none() {
+            self.body = Some(self.get(RSP));
+        }
+        self.made_room |= makes_room;
+    }
+
     fn run(&mut self, instruction: &Instruction) {
+        self.notice_body(instruction);
         match instruction.mnemonic() {
             Mnemonic::Endbr64 | Mnemonic::Nop => {}
             Mnemonic::Cmp | Mnemonic::Test => {}

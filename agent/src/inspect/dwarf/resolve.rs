@@ -113,6 +113,7 @@ impl<'v, 'a> Resolver<'v, 'a> {
                 }
             }
         }
+        self.types.forget_misplaced();
         self.types.forget_endless();
         self.types.forget_impossible();
         self.types
@@ -356,7 +357,10 @@ impl<'v, 'a> Resolver<'v, 'a> {
             None => 0,
         };
         let to = entry.attr_value(gimli::DW_AT_type);
-        let bits = bits(entry, offset);
+        let bits = match number(entry, gimli::DW_AT_bit_size) {
+            Some(count) => Some(bits(entry, offset, count)?),
+            None => None,
+        };
         let embedded = inherits || number(entry, DW_AT_GO_EMBEDDED) == Some(1);
         Some(Member {
             name: name.unwrap_or_else(|| Arc::from("")),
@@ -411,15 +415,22 @@ pub(super) fn number(entry: &Entry<'_>, name: DwAt) -> Option<u64> {
 }
 
 /// A bit field's first bit and bits (DWARF 5's `DW_AT_data_bit_offset`, or DWARF 3's way).
-fn bits(entry: &Entry<'_>, offset: u64) -> Option<(u64, u8)> {
-    let count = u8::try_from(number(entry, gimli::DW_AT_bit_size)?).ok()?;
+fn bits(entry: &Entry<'_>, offset: u64, count: u64) -> Option<(u64, u8)> {
+    let count = u8::try_from(count).ok()?;
     if let Some(first) = number(entry, gimli::DW_AT_data_bit_offset) {
         return Some((first, count));
     }
-    let from_top = number(entry, gimli::DW_AT_bit_offset)?;
-    let storage = number(entry, gimli::DW_AT_byte_size)?;
-    let first = storage.checked_mul(8)?.checked_sub(from_top)?.checked_sub(count.into())?;
-    Some((offset.checked_mul(8)?.checked_add(first)?, count))
+    // Below zero if the field goes on behind its unit, as it may in a packed struct.
+    let from_top = match entry.attr_value(gimli::DW_AT_bit_offset)? {
+        AttributeValue::Sdata(value) => value,
+        value => value.udata_value()? as i64,
+    };
+    let unit = number(entry, gimli::DW_AT_byte_size).filter(|bytes| *bytes <= 16)? as i64 * 8;
+    let first = unit.checked_sub(from_top)?.checked_sub(count.into())?;
+    if first < 0 {
+        return None;
+    }
+    Some((offset.checked_mul(8)?.checked_add_signed(first)?, count))
 }
 
 /// The shape of a base type.

@@ -63,7 +63,7 @@ fn by_convention(
             all(results, |ty| system_v::place(types, ty, about.language))
         }
         Language::Rust if version(&about.producer, "rustc version ") >= Some((1, 73)) => {
-            all(results, |ty| rust::place(types, ty, &about.producer))
+            all(results, |ty| rust::place(types, ty, &about.producer, facts))
         }
         Language::Go if about.producer.contains("regabi") => golang::places(types, results),
         _ => all(results, |_| Err(Unreadable::Convention)),

@@ -182,6 +182,41 @@ impl Types {
         }
     }
 
+    /// Forgets what members of a packed struct are that LLVM describes as if they were no bit fields, because
+    /// they have as many bits as their type: it leaves out at which bit they begin, and so of the next one.
+    /// Those begin within the byte in which a bit field ends.
+    pub(super) fn forget_misplaced(&mut self) {
+        let mut misplaced = Vec::new();
+        for (number, ty) in self.nodes.iter().enumerate() {
+            let Shape::Struct { members } = &ty.shape else { continue };
+            // In bits: the end of the last member, if the next one cannot begin before it.
+            let mut taken = None;
+            for (index, member) in members.iter().enumerate() {
+                let first = member.offset.saturating_mul(8);
+                taken = match member.bits {
+                    Some((first, bits)) => Some(first.saturating_add(bits.into())),
+                    None if taken.is_some_and(|taken| first < taken) => {
+                        misplaced.push((number, index));
+                        let bits = self.size(member.ty).saturating_mul(8);
+                        // What follows at once, by what is said, is as far off.
+                        Some(first.saturating_add(bits).saturating_add(1))
+                    }
+                    None => None,
+                };
+            }
+        }
+        if misplaced.is_empty() {
+            return;
+        }
+        let unknown = TypeNo(self.nodes.len() as u32);
+        self.nodes.push(Type::unknown());
+        for (number, index) in misplaced {
+            if let Shape::Struct { members } = &mut self.nodes[number].shape {
+                members[index].ty = unknown;
+            }
+        }
+    }
+
     /// Forgets the variants of enums that no value can be, because what they hold has none: rustc gives them tags
     /// that others have. What may then be two variants by the same tags is unknown.
     pub(super) fn forget_impossible(&mut self) {
@@ -235,12 +270,15 @@ impl Types {
 
     /// A type's size, also behind other names.
     pub fn size(&self, number: TypeNo) -> u64 {
+        self.size_within(number, 0)
+    }
+
+    /// Arrays say how many they are of what, and that may be arrays.
+    fn size_within(&self, number: TypeNo, depth: u32) -> u64 {
         let ty = self.bare(number).1;
         match &ty.shape {
-            Shape::Array { of, count: Some(count) } if ty.size == 0 => {
-                // Arrays of arrays are this deep at most in what is read.
-                let one = self.get(self.bare(*of).0).size;
-                one.saturating_mul(*count).min(BYTES_MAX)
+            Shape::Array { of, count: Some(count) } if ty.size == 0 && depth < DEPTH_MAX => {
+                self.size_within(*of, depth + 1).saturating_mul(*count).min(BYTES_MAX)
             }
             _ => ty.size,
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use agent_common::function::{compare, op};
 
-use super::{Compiler, FIRST_ADDRESS, IMAGE_MAX, Level};
+use super::{Compiler, FIRST_ADDRESS, IMAGE_MAX, Level, named};
 use crate::function::value::emit::{Base, LENGTH_SLOT, known};
 use crate::function::value::show::{Case, Field, Show};
 use crate::function::value::{Name, kinds};
@@ -36,11 +36,22 @@ impl Compiler<'_> {
             }
             let show = match member.bits {
                 Some((first, count)) => {
-                    let signed =
-                        matches!(self.types.bare(member.ty).1.shape, Shape::Int { signed: true });
+                    let (signed, names) = match &self.types.bare(member.ty).1.shape {
+                        Shape::Int { signed } | Shape::Char { signed, .. } => (*signed, Vec::new()),
+                        Shape::Enum { signed, names } => (*signed, named(names)),
+                        Shape::Bool => {
+                            let names = [(0, "false".into()), (1, "true".into())];
+                            (false, names.map(|(bit, name)| (bit, Name(name))).to_vec())
+                        }
+                        _ => {
+                            let show = Show::Unavailable(Unreadable::Type);
+                            fields.push(Field { name: field_name(&member.name), at: 0, show });
+                            continue;
+                        }
+                    };
                     let bytes = (u64::from(count) + first % 8).div_ceil(8);
                     let show = match known(base, at.saturating_add(first / 8), bytes) {
-                        Ok(()) if count <= 64 => Show::Bits { first, count, signed },
+                        Ok(()) if count <= 64 => Show::Bits { first, count, signed, names },
                         Ok(()) => Show::Unavailable(Unreadable::Type),
                         Err(reason) => Show::Unavailable(reason),
                     };

@@ -29,7 +29,8 @@ fn leaf() -> impl Strategy<Value = Show> {
         (at(), any::<u8>(), any::<bool>()).prop_map(|(first, count, signed)| Show::Bits {
             first,
             count,
-            signed
+            signed,
+            names: Vec::new(),
         }),
         any::<u8>().prop_map(|bytes| Show::Char { bytes }),
         (any::<u8>(), any::<bool>(), name()).prop_map(|(bytes, signed, name)| Show::Enum {

@@ -1,7 +1,8 @@
 //! The convention of Rust, as far as every version since 1.73 does the same with the layouts that debug
 //! information tells.
 
-use super::{RESULTS, in_memory, in_registers, join, version};
+use super::{Facts, RESULTS, in_memory, in_registers, join, version};
+use crate::inspect::dwarf::epilogue;
 use crate::inspect::dwarf::place::{Place, Unreadable};
 use crate::inspect::dwarf::types::{DEPTH_MAX, Member, Shape, TypeNo, Types, Variant};
 
@@ -26,7 +27,12 @@ pub(in crate::inspect::dwarf) enum Repr {
 }
 
 /// Where a result of this type is.
-pub(super) fn place(types: &Types, ty: TypeNo, producer: &str) -> Result<Place, Unreadable> {
+pub(super) fn place(
+    types: &Types,
+    ty: TypeNo,
+    producer: &str,
+    facts: &Facts<'_>,
+) -> Result<Place, Unreadable> {
     let bytes = types.size(ty);
     if bytes > 16 {
         return Ok(in_memory());
@@ -39,11 +45,18 @@ pub(super) fn place(types: &Types, ty: TypeNo, producer: &str) -> Result<Place, 
         Repr::One(scalar) if scalar.float => Err(Unreadable::Float),
         Repr::One(_) => Ok(in_registers(bytes)),
         Repr::Two(first, second) => {
-            // A struct of C's layout may be returned by C's convention, which packs it.
-            let (_, bare) = types.bare(ty);
-            let named = matches!(bare.shape, Shape::Struct { .. }) && !bare.name.starts_with('(');
-            if first.bytes > 8 || second.bytes > 8 || (named && second.at < 8) {
+            if first.bytes > 8 || second.bytes > 8 {
                 return Err(Unreadable::Convention);
+            }
+            // C's convention (`extern "C"`, which is not said) packs what has eight bytes into one register.
+            // For structs the code is no proof: their fields may be one number for another reason.
+            if second.at < 8 {
+                let (_, bare) = types.bare(ty);
+                let named =
+                    matches!(bare.shape, Shape::Struct { .. }) && !bare.name.starts_with('(');
+                if named || first.float || second.float || !returns_two_numbers(facts) {
+                    return Err(Unreadable::Convention);
+                }
             }
             let after = usize::from(!first.float);
             join(
@@ -56,12 +69,29 @@ pub(super) fn place(types: &Types, ty: TypeNo, producer: &str) -> Result<Place, 
         }
         Repr::Memory { floats: true } => Err(Unreadable::Convention),
         Repr::Memory { .. } if bytes <= 8 => Ok(in_registers(bytes)),
-        // That these may come in two registers has been proposed; it is not so up to this version.
-        Repr::Memory { .. } if version(producer, "rustc version ") <= Some(RUSTC_KNOWN) => {
+        // That these may come in two registers has been proposed; it is not so up to this version. By C's
+        // convention they do.
+        Repr::Memory { .. }
+            if version(producer, "rustc version ") <= Some(RUSTC_KNOWN)
+                && !returns_two_numbers(facts)
+                && returns_an_address(facts) =>
+        {
             Ok(in_memory())
         }
         Repr::Memory { .. } => Err(Unreadable::Convention),
     }
+}
+
+/// Whether the function's code says that an address comes back.
+fn returns_an_address(facts: &Facts<'_>) -> bool {
+    let (code, address) = (facts.body)();
+    epilogue::returns_an_address(&code, address)
+}
+
+/// Whether the function's code says that two numbers come back, one in each register.
+fn returns_two_numbers(facts: &Facts<'_>) -> bool {
+    let (code, address) = (facts.body)();
+    epilogue::returns_two_numbers(&code, address)
 }
 
 pub(in crate::inspect::dwarf) fn repr(
