@@ -26,9 +26,9 @@ mod wrapped;
 use agent_common::function::{OPS_MAX, Op, op};
 use serde::{Deserialize, Serialize};
 
-use super::site::{Site, SiteKind};
-use crate::inspect::address::FileOffset;
-use crate::inspect::code::{Refusal, place_entry};
+use super::site::{Placement, Site, SiteKind};
+use crate::inspect::address::{FileOffset, VirtAddr};
+use crate::inspect::code::{Refusal, place, place_entry};
 use crate::inspect::elf::Module;
 use crate::inspect::symbols::{Function, Index};
 use crate::span::redact;
@@ -46,6 +46,9 @@ pub const RATE_PER_SECOND: u64 = 200;
 
 /// Most functions of a module that hooks are looked for at: each runtime has a few, and is there once.
 const HOOKS_MAX: usize = 64;
+
+/// Most ends of a function that are hooks.
+const ENDS_MAX: usize = 4;
 
 /// Longest name of a type that is read.
 const NAME_MAX: i32 = 200;
@@ -124,6 +127,12 @@ pub enum Decode {
     Ruby,
     /// `JVM_FillInStackTrace`
     Java,
+    /// Where what was made there comes by when it is thrown.
+    JavaThrown,
+    /// With what the interpreter goes on.
+    JavaHandled,
+    /// `JavaThread::exit`
+    JavaUncaught,
     /// `v8::internal::Isolate::ThrowInternal`
     V8,
     /// `node::errors::TriggerUncaughtException`
@@ -144,6 +153,13 @@ pub enum Seen {
     Fatal(Raised),
     /// How the language ends a loop, and no exception to a person.
     ControlFlow,
+    /// One that was made before is thrown, for the first time or again.
+    Thrown {
+        /// Which one.
+        object: u64,
+        /// Its message, redacted, if it has one.
+        message: Option<String>,
+    },
     /// One is caught by whoever has called this.
     Caught(Catch),
     /// One has left the handler of a request, and will be caught by its server.
@@ -218,47 +234,65 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
         functions.extend(python::unnamed(module, index));
         functions.extend(uncaught::methods(module, index));
     }
+    let is_java = functions.iter().any(|function| java::is_hook(&function.name));
+    let java = is_java.then(|| java::Tables::read(module, index)).flatten();
     let of_hooks = functions.iter().filter_map(|function| Some((function, kind(&function.name)?)));
     for (function, kind) in of_hooks.take(HOOKS_MAX) {
-        let site = match place_entry(module, index, function) {
-            Ok(site) => Site { kind: SiteKind::Event, ..site },
+        let sites = match sites(module, index, function) {
+            Ok(sites) => sites,
             Err(refusal) => {
                 found.refused.push((function.name.clone(), refusal));
                 continue;
             }
         };
-        let seen = Surroundings { module, index, site };
-        let code = code(kind, function, seen).filter(|(ops, _)| ops.len() < OPS_MAX);
-        if let Some((mut ops, decode)) = code {
-            if has_native_stack(decode) {
-                // First, because a read that fails leaves out what follows.
-                ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
-            }
-            if decode == Decode::Python
-                && let Some(frames) = frames::code(module, index)
-                && ops.len() + frames.len() <= OPS_MAX
-            {
-                ops.splice(0..0, frames);
-            }
-            let in_goroutine = matches!(
-                decode,
-                Decode::GoPanic | Decode::GoFatal | Decode::GoUncaught | Decode::GoServer
-            );
-            let catchers = if decode.catches() {
-                catchers(kind, site, module, &functions)
-            } else {
-                Vec::new()
-            };
-            if catchers.len() > CATCHERS_MAX {
-                continue;
-            }
-            let (name, semaphore) = (function.name.clone(), None);
-            let hook = Hook { name, site, semaphore, ops, decode, in_goroutine, catchers };
-            found.hooks.push(hook);
+        for site in sites {
+            let (start, java) = (function.address, java.as_ref());
+            let seen = Surroundings { module, index, site, start, java };
+            found.hooks.extend(hook(kind, function, seen, &functions));
         }
     }
     found.hooks.extend(ruby::hooks(module, index));
     found
+}
+
+/// Where a function is a hook.
+fn sites(module: &Module, index: &Index, function: &Function) -> Result<Vec<Site>, Refusal> {
+    if !java::is_hook_at_end(&function.name) {
+        return Ok(vec![place_entry(module, index, function)?]);
+    }
+    let Placement { entry, ends } = place(module, index, function)?;
+    let returns = ends.into_iter().filter(|end| end.kind == SiteKind::Return);
+    Ok(std::iter::once(entry).chain(returns.take(ENDS_MAX)).collect())
+}
+
+fn hook(
+    kind: Runtime,
+    function: &Function,
+    seen: Surroundings<'_>,
+    functions: &[Function],
+) -> Option<Hook> {
+    let Surroundings { module, index, site, .. } = seen;
+    let (mut ops, decode) = code(kind, function, seen).filter(|(ops, _)| ops.len() < OPS_MAX)?;
+    if has_native_stack(decode) {
+        // First, because a read that fails leaves out what follows.
+        ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
+    }
+    if decode == Decode::Python
+        && let Some(frames) = frames::code(module, index)
+        && ops.len() + frames.len() <= OPS_MAX
+    {
+        ops.splice(0..0, frames);
+    }
+    let in_goroutine =
+        matches!(decode, Decode::GoPanic | Decode::GoFatal | Decode::GoUncaught | Decode::GoServer);
+    let catchers =
+        if decode.catches() { catchers(kind, site, module, functions) } else { Vec::new() };
+    if catchers.len() > CATCHERS_MAX {
+        return None;
+    }
+    let (name, semaphore) = (function.name.clone(), None);
+    let site = Site { kind: SiteKind::Event, ..site };
+    Some(Hook { name, site, semaphore, ops, decode, in_goroutine, catchers })
 }
 
 /// Whether the stack of an exception is the machine's own.
@@ -289,7 +323,7 @@ fn catchers(runtime: Runtime, hook: Site, module: &Module, functions: &[Function
 impl Decode {
     /// Every one.
     #[cfg(any(test, feature = "fuzzing"))]
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Cpp,
         Self::CppCatch,
         Self::CppRethrow,
@@ -308,6 +342,9 @@ impl Decode {
         Self::PhpUncaught,
         Self::Ruby,
         Self::Java,
+        Self::JavaThrown,
+        Self::JavaHandled,
+        Self::JavaUncaught,
         Self::V8,
         Self::NodeUncaught,
     ];
@@ -325,7 +362,7 @@ impl Decode {
             Self::Python | Self::PythonUncaught | Self::PythonUnraisable => Runtime::Python,
             Self::Php | Self::PhpUncaught => Runtime::Php,
             Self::Ruby => Runtime::Ruby,
-            Self::Java => Runtime::Java,
+            Self::Java | Self::JavaThrown | Self::JavaHandled | Self::JavaUncaught => Runtime::Java,
             Self::V8 | Self::NodeUncaught => Runtime::V8,
         }
     }
@@ -346,7 +383,10 @@ impl Decode {
 struct Surroundings<'a> {
     module: &'a Module,
     index: &'a Index,
+    /// The hook's probe, and where its function begins.
     site: Site,
+    start: VirtAddr,
+    java: Option<&'a java::Tables>,
 }
 
 /// The runtimes.
@@ -386,7 +426,7 @@ fn code(kind: Runtime, function: &Function, seen: Surroundings<'_>) -> Option<(V
         Runtime::Python if uncaught::is_hook(&function.name) => uncaught::code(function, seen),
         Runtime::Python => python::code(function, seen),
         Runtime::Php => Some(php::code(&function.name)),
-        Runtime::Java => java::code(seen),
+        Runtime::Java => java::code(&function.name, seen),
         Runtime::V8 => Some(v8::code(&function.name, seen)),
         Runtime::Ruby => None,
     }
@@ -415,6 +455,9 @@ pub fn decode(decode: Decode, chunks: &[u8]) -> Option<Seen> {
         Decode::PhpUncaught => Some(php::decode_uncaught(chunks)),
         Decode::Ruby => ruby::decode(chunks),
         Decode::Java => java::decode(chunks),
+        Decode::JavaThrown => Some(java::decode_thrown(chunks)),
+        Decode::JavaHandled => Some(java::decode_handled(chunks)),
+        Decode::JavaUncaught => Some(java::decode_uncaught(chunks)),
         Decode::V8 => v8::decode(chunks),
         Decode::NodeUncaught => Some(Seen::Uncaught(Which::told(chunks))),
     }

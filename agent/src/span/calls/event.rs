@@ -70,6 +70,12 @@ impl Calls {
                 self.remember(hit, *decode, &Raised::default(), None);
                 return;
             }
+            Some(Raise::Thrown { object, message }) => {
+                if let Some(decode) = *decode {
+                    self.thrown(hit, (decode, object), message, state);
+                }
+                return;
+            }
             Some(Raise::Uncaught(which)) => {
                 if let Some(decode) = *decode {
                     self.uncaught(hit, which, decode, state);

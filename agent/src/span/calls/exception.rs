@@ -14,6 +14,13 @@ pub(super) enum Raise {
     ControlFlow,
     /// That one was raised that ends the program.
     Fatal(Raised),
+    /// That one that was raised before is on its way.
+    Thrown {
+        /// Which one.
+        object: u64,
+        /// What it says.
+        message: Option<String>,
+    },
     /// That one was caught.
     Caught(Catch),
     /// That one has left the handler of a request.
@@ -42,6 +49,7 @@ pub(super) fn of(decode: Decode, chunks: &[u8], coming: &mut Option<Option<Place
         },
         Some(Seen::Fatal(raised)) => Raise::Fatal(placed(raised, coming.take().flatten())),
         Some(Seen::ControlFlow) => Raise::ControlFlow,
+        Some(Seen::Thrown { object, message }) => Raise::Thrown { object, message },
         Some(Seen::Caught(catch)) => Raise::Caught(catch),
         Some(Seen::LeftHandler(catch)) => Raise::LeftHandler(catch),
         Some(Seen::Uncaught(which)) => Raise::Uncaught(which),

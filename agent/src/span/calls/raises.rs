@@ -12,6 +12,7 @@ use crate::event::ids::{StackPointer, TaskId};
 use crate::function::exception::{
     self, Catch, Catcher, CatcherKind, Decode, EVENT, Raised, Runtime, Which,
 };
+use crate::span::events::Events;
 use crate::span::exchange::ExchangeKey;
 use crate::span::model::{Method, SpanId};
 use crate::span::state::State;
@@ -167,7 +168,9 @@ impl Calls {
             Some(Some(CatcherKind::Last | CatcherKind::Handler)) => Some(false),
         };
         // Where nobody catches, C++ throws and takes it at the same place.
-        let above = frame.filter(|_| decode != Decode::CppCatch);
+        // And an object of Java's may have been made anywhere.
+        let is_below = !matches!(decode, Decode::CppCatch | Decode::JavaHandled);
+        let above = frame.filter(|_| is_below);
         let above = above.unwrap_or(StackPointer(u64::MAX));
         let raise = self.find(task, decode.runtime(), catch.which, above);
         if raise.as_ref().is_some_and(|raise| raise.is_over) {
@@ -184,10 +187,12 @@ impl Calls {
         }
         let mut gone = std::mem::take(&mut self.gone);
         if let (Some(stacks), Some(frame)) = (self.tasks.get_mut(&task), frame) {
-            match catch.goroutine {
-                // Of the function itself that catches.
-                Some(_) => stacks.before_event(frame, hit.at, &mut gone),
-                None => stacks.caught(frame, hit.at, &mut gone),
+            match (catch.goroutine, decode) {
+                // Of the function itself that catches; and the interpreter calls none of its own.
+                (Some(_), _) | (_, Decode::JavaHandled) => {
+                    stacks.before_event(frame, hit.at, &mut gone);
+                }
+                _ => stacks.caught(frame, hit.at, &mut gone),
             }
         }
         self.leave(&mut gone, task, state);
@@ -225,6 +230,25 @@ impl Calls {
         if let Some(raise) = self.find(hit.task, Runtime::Go, catch.which, above) {
             self.tell(hit.task, &raise, false, state);
             self.fail_request(hit.task, &raise, true, state);
+        }
+    }
+
+    /// An exception that was raised before is on its way, and is complete.
+    pub(super) fn thrown(
+        &mut self,
+        hit: &Hit<'_>,
+        (decode, object): (Decode, u64),
+        message: Option<String>,
+        state: &mut State,
+    ) {
+        let (which, anywhere) = (Which::Object(object), StackPointer(u64::MAX));
+        let Some(raise) = self.find(hit.task, decode.runtime(), which, anywhere) else { return };
+        let Some((home, place)) = raise.home else { return };
+        if let Some(events) = self.events(hit.task, home, state) {
+            events.goes_on(place);
+            if let Some(message) = message {
+                events.says(place, message);
+            }
         }
     }
 
@@ -268,7 +292,19 @@ impl Calls {
     /// Puts on an event whether its exception was caught, if its span is still open.
     fn tell(&mut self, task: TaskId, raise: &Raise, caught: bool, state: &mut State) {
         let Some((home, place)) = raise.home else { return };
-        let events = match home {
+        if let Some(events) = self.events(task, home, state) {
+            events.caught(place, caught);
+        }
+    }
+
+    /// The events of a span of a task's, if it is still open.
+    fn events<'a>(
+        &'a mut self,
+        task: TaskId,
+        home: Home,
+        state: &'a mut State,
+    ) -> Option<&'a mut Events> {
+        match home {
             Home::Call(_) => {
                 let call = self.tasks.get_mut(&task).and_then(|stacks| stacks.call(home));
                 call.map(|call| &mut call.events)
@@ -276,9 +312,6 @@ impl Calls {
             Home::Request(key) => {
                 state.exchanges.get_mut(key).map(|exchange| &mut exchange.happened().events)
             }
-        };
-        if let Some(events) = events {
-            events.caught(place, caught);
         }
     }
 
