@@ -127,10 +127,8 @@ pub enum Decode {
     Ruby,
     /// `JVM_FillInStackTrace`
     Java,
-    /// Where what was made there comes by when it is thrown.
-    JavaThrown,
-    /// With what the interpreter goes on.
-    JavaHandled,
+    /// Where what was made there comes by when it is thrown and when it is handled.
+    JavaPassed,
     /// `JavaThread::exit`
     JavaUncaught,
     /// `v8::internal::Isolate::ThrowInternal`
@@ -153,13 +151,8 @@ pub enum Seen {
     Fatal(Raised),
     /// How the language ends a loop, and no exception to a person.
     ControlFlow,
-    /// One that was made before is thrown, for the first time or again.
-    Thrown {
-        /// Which one.
-        object: u64,
-        /// Its message, redacted, if it has one.
-        message: Option<String>,
-    },
+    /// One that was raised before comes by, on its way or at its end.
+    Passed(Passed),
     /// One is caught by whoever has called this.
     Caught(Catch),
     /// One has left the handler of a request, and will be caught by its server.
@@ -185,6 +178,28 @@ pub struct Raised {
     pub object: Option<u64>,
     /// The object that it is made of, if there is none of its own yet.
     pub made_of: Option<u64>,
+}
+
+/// An exception that was raised before, where it is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// Which one.
+    pub object: u64,
+    /// Its message, redacted, if it has one.
+    pub message: Option<String>,
+    /// What has come of it.
+    pub fate: Fate,
+}
+
+/// What has come of an exception.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is on its way, maybe once more.
+    OnItsWay,
+    /// A handler of the program's has it.
+    Caught,
+    /// Nobody has caught it.
+    Uncaught,
 }
 
 /// A place in source code.
@@ -323,7 +338,7 @@ fn catchers(runtime: Runtime, hook: Site, module: &Module, functions: &[Function
 impl Decode {
     /// Every one.
     #[cfg(any(test, feature = "fuzzing"))]
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Cpp,
         Self::CppCatch,
         Self::CppRethrow,
@@ -342,8 +357,7 @@ impl Decode {
         Self::PhpUncaught,
         Self::Ruby,
         Self::Java,
-        Self::JavaThrown,
-        Self::JavaHandled,
+        Self::JavaPassed,
         Self::JavaUncaught,
         Self::V8,
         Self::NodeUncaught,
@@ -362,7 +376,7 @@ impl Decode {
             Self::Python | Self::PythonUncaught | Self::PythonUnraisable => Runtime::Python,
             Self::Php | Self::PhpUncaught => Runtime::Php,
             Self::Ruby => Runtime::Ruby,
-            Self::Java | Self::JavaThrown | Self::JavaHandled | Self::JavaUncaught => Runtime::Java,
+            Self::Java | Self::JavaPassed | Self::JavaUncaught => Runtime::Java,
             Self::V8 | Self::NodeUncaught => Runtime::V8,
         }
     }
@@ -455,8 +469,7 @@ pub fn decode(decode: Decode, chunks: &[u8]) -> Option<Seen> {
         Decode::PhpUncaught => Some(php::decode_uncaught(chunks)),
         Decode::Ruby => ruby::decode(chunks),
         Decode::Java => java::decode(chunks),
-        Decode::JavaThrown => Some(java::decode_thrown(chunks)),
-        Decode::JavaHandled => Some(java::decode_handled(chunks)),
+        Decode::JavaPassed => Some(java::decode_passed(chunks)),
         Decode::JavaUncaught => Some(java::decode_uncaught(chunks)),
         Decode::V8 => v8::decode(chunks),
         Decode::NodeUncaught => Some(Seen::Uncaught(Which::told(chunks))),

@@ -70,9 +70,9 @@ impl Calls {
                 self.remember(hit, *decode, &Raised::default(), None);
                 return;
             }
-            Some(Raise::Thrown { object, message }) => {
+            Some(Raise::Passed(passed)) => {
                 if let Some(decode) = *decode {
-                    self.thrown(hit, (decode, object), message, state);
+                    self.passed(hit, decode, passed, state);
                 }
                 return;
             }

@@ -10,7 +10,7 @@ use super::{Belongs, Calls, Frame};
 use crate::event::Hit;
 use crate::event::ids::{StackPointer, TaskId};
 use crate::function::exception::{
-    self, Catch, Catcher, CatcherKind, Decode, EVENT, Raised, Runtime, Which,
+    self, Catch, Catcher, CatcherKind, Decode, EVENT, Fate, Passed, Raised, Runtime, Which,
 };
 use crate::span::events::Events;
 use crate::span::exchange::ExchangeKey;
@@ -168,9 +168,7 @@ impl Calls {
             Some(Some(CatcherKind::Last | CatcherKind::Handler)) => Some(false),
         };
         // Where nobody catches, C++ throws and takes it at the same place.
-        // And an object of Java's may have been made anywhere.
-        let is_below = !matches!(decode, Decode::CppCatch | Decode::JavaHandled);
-        let above = frame.filter(|_| is_below);
+        let above = frame.filter(|_| decode != Decode::CppCatch);
         let above = above.unwrap_or(StackPointer(u64::MAX));
         let raise = self.find(task, decode.runtime(), catch.which, above);
         if raise.as_ref().is_some_and(|raise| raise.is_over) {
@@ -187,12 +185,10 @@ impl Calls {
         }
         let mut gone = std::mem::take(&mut self.gone);
         if let (Some(stacks), Some(frame)) = (self.tasks.get_mut(&task), frame) {
-            match (catch.goroutine, decode) {
-                // Of the function itself that catches; and the interpreter calls none of its own.
-                (Some(_), _) | (_, Decode::JavaHandled) => {
-                    stacks.before_event(frame, hit.at, &mut gone);
-                }
-                _ => stacks.caught(frame, hit.at, &mut gone),
+            match catch.goroutine {
+                // Of the function itself that catches.
+                Some(_) => stacks.before_event(frame, hit.at, &mut gone),
+                None => stacks.caught(frame, hit.at, &mut gone),
             }
         }
         self.leave(&mut gone, task, state);
@@ -233,22 +229,31 @@ impl Calls {
         }
     }
 
-    /// An exception that was raised before is on its way, and is complete.
-    pub(super) fn thrown(
+    /// An exception that was raised before comes by.
+    pub(super) fn passed(
         &mut self,
         hit: &Hit<'_>,
-        (decode, object): (Decode, u64),
-        message: Option<String>,
+        decode: Decode,
+        passed: Passed,
         state: &mut State,
     ) {
-        let (which, anywhere) = (Which::Object(object), StackPointer(u64::MAX));
-        let Some(raise) = self.find(hit.task, decode.runtime(), which, anywhere) else { return };
-        let Some((home, place)) = raise.home else { return };
-        if let Some(events) = self.events(hit.task, home, state) {
-            events.goes_on(place);
-            if let Some(message) = message {
+        // It may have been made anywhere.
+        let (which, above) = (Which::Object(passed.object), StackPointer(u64::MAX));
+        let raise = self.find(hit.task, decode.runtime(), which, above);
+        if let Some((home, place)) = raise.and_then(|raise| raise.home)
+            && let Some(events) = self.events(hit.task, home, state)
+        {
+            if passed.fate == Fate::Caught {
+                events.caught(place, true);
+            } else {
+                events.goes_on(place);
+            }
+            if let Some(message) = passed.message {
                 events.says(place, message);
             }
+        }
+        if passed.fate == Fate::Uncaught {
+            self.uncaught(hit, which, decode, state);
         }
     }
 

@@ -13,6 +13,9 @@ const WAY: u8 = 3;
 /// By how many bits references to classes may be shifted, 0 aside.
 const CLASS_SHIFTS: [i32; 4] = [3, 6, 8, 10];
 
+/// In an array: its first item, behind eight bytes, the reference to the class and the length.
+pub(super) const ITEMS: i32 = 16;
+
 /// By how many references to objects are, 0 aside: objects that lie at multiples of eight.
 const OBJECT_SHIFT: i32 = 3;
 
@@ -40,15 +43,21 @@ impl Machine<'_> {
         Some(())
     }
 
-    /// As [`to`](Self::to), where the offset is a variable of four bytes.
-    pub(super) fn to_java(&self, code: &mut Code, at: VirtAddr) -> Option<()> {
-        code.save(WAY);
-        self.load(code, at, 4)?;
-        code.add_slot(WAY);
+    /// The accumulator comes to point at a field of the object that a slot points at.
+    pub(super) fn field(&self, code: &mut Code, slot: u8, Offset(at): Offset) -> Option<()> {
+        self.load(code, at, 8)?;
+        code.add_slot(slot);
         Some(())
     }
 
-    /// The accumulator becomes what the field holds.
+    /// As [`field`](Self::field), where the offset is a variable of four bytes.
+    pub(super) fn java_field(&self, code: &mut Code, slot: u8, at: VirtAddr) -> Option<()> {
+        self.load(code, at, 4)?;
+        code.add_slot(slot);
+        Some(())
+    }
+
+    /// The accumulator, which points at an object, becomes what a field of it holds.
     pub(super) fn follow(&self, code: &mut Code, field: Offset) -> Option<()> {
         self.to(code, field)?;
         code.follow(0);
@@ -73,32 +82,35 @@ impl References {
         })
     }
 
-    /// The accumulator, which points at a reference, becomes the object's address. Jumps where there is
-    /// none, or it is written in another way. Slots 2 and 3 change.
-    pub(super) fn follow(&self, code: &mut Code, machine: &Machine<'_>) -> Option<[Jump; 4]> {
-        code.save(2);
-        machine.load(code, self.are_short, 1)?;
-        let long = code.jump_unless(1);
+    /// Jumps where references are written in a way that is not known.
+    pub(super) fn check(&self, code: &mut Code, machine: &Machine<'_>) -> Option<Jump> {
         machine.load(code, self.shift, 4)?;
         let unshifted = code.jump_if(0);
         let other = code.jump_unless(OBJECT_SHIFT);
-        code.recall(2).load(0, 4);
-        let null = code.jump_if(0);
-        code.shift_left(OBJECT_SHIFT);
-        let shifted = code.jump();
         code.land(unshifted);
-        code.recall(2).load(0, 4);
-        let null_as_well = code.jump_if(0);
-        code.land(shifted);
+        Some(other)
+    }
+
+    /// The accumulator, which points at a reference, becomes the object's address. Jumps where there is
+    /// none. Slot 2 changes.
+    pub(super) fn follow(&self, code: &mut Code, machine: &Machine<'_>) -> Option<Jump> {
         code.save(2);
+        machine.load(code, self.are_short, 1)?;
+        let is_long = code.jump_unless(1);
+        code.recall(2).load(0, 4);
+        let none = code.jump_if(0);
+        code.save(2);
+        machine.load(code, self.shift, 4)?;
+        let unshifted = code.jump_if(0);
+        code.recall(2).shift_left(OBJECT_SHIFT).save(2);
+        code.land(unshifted);
         machine.load(code, self.base, 8)?;
         code.add_slot(2);
         let done = code.jump();
-        code.land(long);
+        code.land(is_long);
         code.recall(2).follow(0);
-        let no_object = code.jump_if(0);
         code.land(done);
-        Some([other, null, null_as_well, no_object])
+        Some(none)
     }
 }
 
@@ -174,27 +186,19 @@ impl Headers {
         Some(())
     }
 
-    /// Slot 1, which points at an array, comes to point at its first byte, and slot 2 becomes how many
-    /// items it has. Jumps where that is not known.
+    /// Slot 1, which points at an array, comes to point so far before its first item that [`ITEMS`] is
+    /// the rest, and slot 2 becomes how many it has. Jumps where that is not known.
     pub(super) fn to_items(&self, code: &mut Code, machine: &Machine<'_>) -> Option<Jump> {
-        // The first word, then the reference to the class, then the length, of four bytes each.
-        let to = |code: &mut Code, length: i32| {
-            code.recall(1).load(length, 4).save(2).recall(1).add(length + 4).save(1);
-        };
+        // Behind a long reference to the class items begin at different places in different versions.
         machine.load(code, self.are_short?, 1)?;
-        // Behind a long one items begin at different places in different versions.
         let unknown = code.jump_unless(1);
-        let Some((flag, _)) = self.are_compact else {
-            to(code, 12);
-            return Some(unknown);
-        };
-        machine.load(code, flag, 1)?;
-        let plain = code.jump_unless(1);
-        to(code, 8);
-        let done = code.jump();
-        code.land(plain);
-        to(code, 12);
-        code.land(done);
+        if let Some((flag, _)) = self.are_compact {
+            machine.load(code, flag, 1)?;
+            let plain = code.jump_unless(1);
+            code.recall(1).add(-4).save(1);
+            code.land(plain);
+        }
+        code.recall(1).load(ITEMS - 4, 4).save(2);
         Some(unknown)
     }
 }
@@ -235,8 +239,14 @@ impl Objects {
         })
     }
 
-    /// Tells in a chunk how often objects were moved, if that is counted so that it says something.
+    /// Tells in a chunk how often objects were moved.
     pub(super) fn tell(&self, code: &mut Code, machine: &Machine<'_>) -> Option<()> {
+        code.chunk(COLLECTIONS);
+        self.count(code, machine)
+    }
+
+    /// As [`tell`](Self::tell), if that is counted so that it says something.
+    pub(super) fn tell_if_counting(&self, code: &mut Code, machine: &Machine<'_>) -> Option<()> {
         code.chunk(COLLECTIONS);
         machine.load(code, self.barriers, 8)?;
         machine.to(code, self.rtti)?;

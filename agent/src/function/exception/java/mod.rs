@@ -16,32 +16,30 @@ mod tables;
 
 use agent_common::function::{Op, register};
 
-use super::catch::{self, Catch, Which};
-use super::chunks::Chunks;
+use super::catch;
+use super::chunks::{Chunks, word};
 use super::code::Code;
-use super::{Decode, MESSAGE_MAX, NAME_MAX, Raised, Seen, Surroundings};
+use super::{Decode, Fate, MESSAGE_MAX, NAME_MAX, Passed, Raised, Seen, Surroundings};
 use crate::function::site::SiteKind;
+#[cfg(test)]
+use crate::inspect::address::VirtAddr;
 use handler::Method;
-use layout::{COLLECTING, COLLECTIONS, COLLECTIONS_BEFORE, Headers, Machine, Objects, References};
+use layout::{
+    COLLECTING, COLLECTIONS, COLLECTIONS_BEFORE, Headers, ITEMS, Machine, Objects, References,
+};
 pub(super) use tables::Tables;
 use tables::Variable;
 
 const NAME: u16 = 0;
-/// Of the message how many bytes a character has, and it.
-const CODER: u16 = 1;
-const TEXT: u16 = 2;
-/// Of a handler: what the interpreter goes on with, and what that is if there is none.
-const GOES_ON: u16 = 3;
-const LEAVES: u16 = 4;
-/// Where in the code it is; where its method's constant part is, how long the code and all of it are.
-const AT: u16 = 5;
-const CONSTANT: u16 = 6;
-const HEAD_BYTES: u16 = 7;
-const FLAGS: u16 = 8;
-const CODE_BYTES: u16 = 9;
-const END: u16 = 10;
-/// The class that the method is of.
-const HOLDER: u16 = 11;
+/// The message: how many bytes a character has, then it.
+const MESSAGE: u16 = 1;
+/// What the interpreter goes on with, what that is if there is no handler, and where in the code it is;
+/// how long the head of its method's constant part is, where that is, its flags, and how long the code is.
+const HANDLER: u16 = 2;
+const HANDLER_BYTES: usize = 5 * 8 + 2 * 2;
+/// The end of the constant part, and the class that the method is of.
+const END: u16 = 3;
+const HOLDER: u16 = 4;
 
 /// Where every throwable is made that has a stack trace.
 const MADE: &str = "JVM_FillInStackTrace";
@@ -78,7 +76,7 @@ const UTF16: u8 = 1;
 const OWN: [&str; 4] = ["java/", "jdk/", "sun/", "com/sun/"];
 
 /// How much of the name of a class is read to tell.
-const HOLDER_MAX: i32 = 16;
+const HOLDER_BYTES: i32 = 8;
 
 pub(super) fn is_hook(name: &str) -> bool {
     [MADE, INTERPRETED, THROWN, FORWARDED, ENDED].contains(&name) || COMPILED.contains(&name)
@@ -98,7 +96,7 @@ pub(super) fn code(name: &str, seen: Surroundings<'_>) -> Option<(Vec<Op>, Decod
     let mut code = Code::default();
     if seen.site.kind == SiteKind::Return {
         handled(&mut code, &machine, &objects)?;
-        return Some((code.finish(), Decode::JavaHandled));
+        return Some((code.finish(), Decode::JavaPassed));
     }
     // Slot 0 becomes the object.
     match name {
@@ -130,13 +128,24 @@ pub(super) fn code(name: &str, seen: Surroundings<'_>) -> Option<(Vec<Op>, Decod
         }
     }
     code.save(0);
-    objects.tell(&mut code, &machine)?;
-    catch::tell_slot(&mut code, 0);
-    if name == ENDED {
-        return Some((code.finish(), Decode::JavaUncaught));
-    }
-    read_message(&mut code, &machine)?;
-    Some((code.finish(), Decode::JavaThrown))
+    tell(&mut code, &machine, &objects)?;
+    let decode = if name == ENDED { Decode::JavaUncaught } else { Decode::JavaPassed };
+    Some((code.finish(), decode))
+}
+
+/// The longest codes that there may be.
+#[cfg(test)]
+pub(super) fn longest() -> [Vec<Op>; 3] {
+    let tables = Tables::full();
+    let machine = Machine { tables: &tables, hook: VirtAddr(0x2000) };
+    let objects = Objects::find(&machine).expect("all is there");
+    let mut of_end = Code::default();
+    handled(&mut of_end, &machine, &objects).expect("all is there");
+    let mut of_entry = Code::default();
+    tell_unless_calling(&mut of_entry, &machine).expect("all is there");
+    of_entry.register(register::RSI).save(0);
+    tell(&mut of_entry, &machine, &objects).expect("all is there");
+    [made(&machine).expect("all is there"), of_end.finish(), of_entry.finish()]
 }
 
 /// Reads the class of an exception that is being made, and which object it is. Its thread runs native
@@ -148,23 +157,17 @@ fn made(machine: &Machine<'_>) -> Option<Vec<Op>> {
     if let Some(objects) = Objects::find(machine) {
         objects.tell_before(&mut code, machine)?;
         catch::tell_object_at(&mut code, register::RSI);
-        objects.tell(&mut code, machine)?;
+        objects.tell_if_counting(&mut code, machine)?;
     }
     code.chunk(NAME).register(register::RSI).follow(0);
     headers.follow_class(&mut code, machine)?;
     machine.follow(&mut code, name)?;
-    tell_symbol(&mut code, machine, NAME_MAX)?;
-    Some(code.finish())
-}
-
-/// Appends the text of a symbol of the virtual machine's.
-fn tell_symbol(code: &mut Code, machine: &Machine<'_>, most: i32) -> Option<()> {
     code.save(0);
-    machine.to(code, machine.tables.offset("Symbol", &["_length"])?)?;
-    code.load(0, 2).save(1).recall(0);
-    machine.to(code, machine.tables.offset("Symbol", &["_body"])?)?;
-    code.counted(1, most);
-    Some(())
+    machine.field(&mut code, 0, machine.tables.offset("Symbol", &["_length"])?)?;
+    code.load(0, 2).save(1);
+    machine.field(&mut code, 0, machine.tables.offset("Symbol", &["_body"])?)?;
+    code.counted(1, NAME_MAX);
+    Some(code.finish())
 }
 
 /// Drops the hit if the interpreter's frame is in the middle of a call.
@@ -189,19 +192,19 @@ fn read_message(code: &mut Code, machine: &Machine<'_>) -> Option<()> {
     let message = machine.tables.variable(Variable::Message)?;
     let value = machine.tables.variable(Variable::Items)?;
     let coder = machine.tables.variable(Variable::Coder)?;
-    code.chunk(CODER).recall(0);
-    machine.to_java(code, message)?;
-    let mut none = Vec::new();
-    none.extend(references.follow(code, machine)?);
+    code.chunk(MESSAGE);
+    let mut none = vec![references.check(code, machine)?];
+    machine.java_field(code, 0, message)?;
+    none.push(references.follow(code, machine)?);
+    none.push(code.jump_if(0));
     code.save(0);
-    machine.to_java(code, coder)?;
+    machine.java_field(code, 0, coder)?;
     code.load(0, 1).put(1);
-    code.chunk(TEXT).recall(0);
-    machine.to_java(code, value)?;
-    none.extend(references.follow(code, machine)?);
+    machine.java_field(code, 0, value)?;
+    none.push(references.follow(code, machine)?);
     code.save(1);
     none.push(headers.to_items(code, machine)?);
-    code.recall(1).counted(2, MESSAGE_MAX);
+    code.recall(1).add(ITEMS).counted(2, MESSAGE_MAX);
     for jump in none {
         code.land(jump);
     }
@@ -224,38 +227,42 @@ fn handled(code: &mut Code, machine: &Machine<'_>, objects: &Objects) -> Option<
     let result = machine.tables.offset_for_compiler("JavaThread", &results)?;
     // It goes on where it was if there is no handler.
     tell_unless_calling(code, machine)?;
-    code.chunk(GOES_ON).register(register::RAX).put(8);
     let leaves = machine.tables.variable(Variable::Leaves)?;
-    code.chunk(LEAVES);
+    code.chunk(HANDLER).register(register::RAX).put(8);
     machine.load(code, leaves, 8)?;
-    code.put(8);
-    objects.tell(code, machine)?;
-    code.chunk(AT).register(register::RBP).follow(FRAME_PLACE).put(8);
-    code.chunk(CONSTANT).register(register::RBP).follow(FRAME_METHOD);
+    code.put(8).register(register::RBP).follow(FRAME_PLACE).put(8);
+    code.constant(machine.tables.size("ConstMethod")?).put(8);
+    code.register(register::RBP).follow(FRAME_METHOD);
     machine.follow(code, machine.tables.offset("Method", &["_constMethod"])?)?;
     code.put(8).save(0);
-    code.chunk(FLAGS).recall(0);
-    machine.to(code, flags)?;
-    code.load(0, 2).put(2);
-    code.chunk(CODE_BYTES).recall(0);
-    machine.to(code, constant("_code_size")?)?;
-    code.load(0, 2).put(2);
-    code.chunk(HEAD_BYTES).constant(machine.tables.size("ConstMethod")?).put(8);
-    code.chunk(END).recall(0);
-    machine.to(code, constant("_constMethod_size")?)?;
+    for field in [flags, constant("_code_size")?] {
+        machine.field(code, 0, field)?;
+        code.load(0, 2).put(2);
+    }
+    code.chunk(END);
+    machine.field(code, 0, constant("_constMethod_size")?)?;
     let most = handler::END_BYTES as i32;
     code.load(0, 4).shift_left(3).add_slot(0).add(-most).copy(most);
-    code.chunk(HOLDER).recall(0);
-    machine.follow(code, constant("_constants")?)?;
+    code.chunk(HOLDER);
+    machine.field(code, 0, constant("_constants")?)?;
+    code.follow(0);
     machine.follow(code, machine.tables.offset("ConstantPool", &["_pool_holder"])?)?;
     machine.follow(code, machine.tables.offset("Klass", &["_name"])?)?;
-    tell_symbol(code, machine, HOLDER_MAX)?;
+    machine.to(code, machine.tables.offset("Symbol", &["_body"])?)?;
+    // Whatever is behind it.
+    code.copy(HOLDER_BYTES);
     // Last, for it takes the slot.
     code.register(R15);
     machine.follow(code, result)?;
     code.save(0);
+    tell(code, machine, objects)
+}
+
+/// Tells which object slot 0 points at, and its message.
+fn tell(code: &mut Code, machine: &Machine<'_>, objects: &Objects) -> Option<()> {
     catch::tell_slot(code, 0);
-    Some(())
+    objects.tell(code, machine)?;
+    read_message(code, machine)
 }
 
 /// Which object it is, while it lies where it does.
@@ -276,15 +283,15 @@ fn object_of_native(chunks: Chunks<'_>) -> Option<u64> {
 }
 
 fn message(chunks: Chunks<'_>) -> Option<String> {
-    let [coder] = *chunks.whole(CODER)?.bytes else { return None };
-    let text = chunks.whole(TEXT)?;
-    let read = match coder {
-        LATIN1 => text.bytes.iter().map(|byte| char::from(*byte)).collect(),
+    let piece = chunks.whole(MESSAGE)?;
+    let (coder, text) = piece.bytes.split_first()?;
+    let read = match *coder {
+        LATIN1 => text.iter().map(|byte| char::from(*byte)).collect(),
         UTF16 => {
-            let words = text.bytes.as_chunks::<2>().0.iter().map(|word| u16::from_le_bytes(*word));
+            let words = text.as_chunks::<2>().0.iter().map(|word| u16::from_le_bytes(*word));
             let mut words: Vec<_> = words.collect();
             // Half a character may be left of what was cut.
-            words.pop_if(|last| text.cut && (0xd800..0xdc00).contains(last));
+            words.pop_if(|last| piece.cut && (0xd800..0xdc00).contains(last));
             String::from_utf16(&words).ok()?
         }
         _ => return None,
@@ -302,32 +309,34 @@ pub(super) fn decode(chunks: Chunks<'_>) -> Option<Seen> {
     })
 }
 
-pub(super) fn decode_thrown(chunks: Chunks<'_>) -> Seen {
-    match object(chunks) {
-        Some(object) => {
-            let message = message(chunks).map(|text| super::clean(&text));
-            Seen::Thrown { object, message }
-        }
-        None => Seen::Nothing,
-    }
+/// What comes by; a handler of the program's may have it.
+pub(super) fn decode_passed(chunks: Chunks<'_>) -> Seen {
+    let is_caught = is_handled_by_program(chunks) == Some(true);
+    passed(chunks, if is_caught { Fate::Caught } else { Fate::OnItsWay })
 }
 
-pub(super) fn decode_handled(chunks: Chunks<'_>) -> Seen {
-    match (object(chunks), is_handled_by_program(chunks)) {
-        (Some(object), Some(true)) => Seen::Caught(Catch::of(Which::Object(object))),
-        _ => Seen::Nothing,
-    }
+pub(super) fn decode_uncaught(chunks: Chunks<'_>) -> Seen {
+    passed(chunks, Fate::Uncaught)
+}
+
+fn passed(chunks: Chunks<'_>, fate: Fate) -> Seen {
+    let Some(object) = object(chunks) else { return Seen::Nothing };
+    let message = message(chunks).map(|text| super::clean(&text));
+    Seen::Passed(Passed { object, message, fate })
 }
 
 /// Whether the interpreter goes on with a handler of the program's that is for exceptions of a type.
 fn is_handled_by_program(chunks: Chunks<'_>) -> Option<bool> {
-    if chunks.number(GOES_ON)? == chunks.number(LEAVES)? {
+    let seen: &[u8; HANDLER_BYTES] = chunks.whole(HANDLER)?.bytes.try_into().ok()?;
+    let word = |number| word(seen, number);
+    let [goes_on, leaves, at, head_bytes, start] =
+        [word(0)?, word(1)?, word(2)?, word(3)?, word(4)?];
+    if goes_on == leaves {
         return Some(false);
     }
-    let short = |chunk| Some(u16::from_le_bytes(chunks.whole(chunk)?.bytes.try_into().ok()?));
-    let code = chunks.number(CONSTANT)?.checked_add(chunks.number(HEAD_BYTES)?)?;
-    let at = u16::try_from(chunks.number(AT)?.checked_sub(code)?).ok()?;
-    let (flags, code_bytes) = (short(FLAGS)?, short(CODE_BYTES)?);
+    let [.., f0, f1, c0, c1] = *seen;
+    let [flags, code_bytes] = [[f0, f1], [c0, c1]].map(u16::from_le_bytes);
+    let at = u16::try_from(at.checked_sub(start.checked_add(head_bytes)?)?).ok()?;
     let method = Method { flags, code_bytes, end: chunks.whole(END)?.bytes };
     // Where they end a task or a thread, nobody of the program's has caught it.
     let holder = chunks.whole(HOLDER)?.bytes;
@@ -335,14 +344,14 @@ fn is_handled_by_program(chunks: Chunks<'_>) -> Option<bool> {
     Some(method.is_for_type(at)? && !is_own)
 }
 
-pub(super) fn decode_uncaught(chunks: Chunks<'_>) -> Seen {
-    Seen::Uncaught(object(chunks).map_or(Which::Unknown, Which::Object))
-}
-
 #[cfg(test)]
 mod tests {
+    use agent_common::function::chunk_status;
+
     use super::super::chunks::written;
     use super::*;
+
+    const OBJECT: u16 = 40;
 
     #[test]
     fn names_are_those_of_the_source() {
@@ -351,5 +360,79 @@ mod tests {
         assert_eq!(seen(b"java/lang/IllegalStateException"), Some(Seen::Raised(raised)));
         assert_eq!(seen(b"no class"), None);
         assert_eq!(seen(b""), None);
+    }
+
+    #[test]
+    fn an_object_is_known_while_nothing_is_moved() {
+        let seen = |before: u64, is_moving: u64, after: u64| {
+            let chunks = written(&[
+                (COLLECTIONS_BEFORE, 0, &before.to_le_bytes()),
+                (COLLECTING, 0, &is_moving.to_le_bytes()),
+                (OBJECT, 0, &0x7f00_1000u64.to_le_bytes()),
+                (COLLECTIONS, 0, &after.to_le_bytes()),
+                (NAME, 0, b"Gone"),
+            ]);
+            match decode(Chunks(&chunks)) {
+                Some(Seen::Raised(raised)) => raised.object,
+                other => panic!("{other:?}"),
+            }
+        };
+        let object = seen(3, 0, 3);
+        assert!(object.is_some());
+        assert_eq!((seen(3, 1, 3), seen(3, 0, 4)), (None, None));
+        assert_ne!(seen(4, 0, 4), object);
+        let chunks = |object: u64| {
+            written(&[(OBJECT, 0, &object.to_le_bytes()), (COLLECTIONS, 0, &3u64.to_le_bytes())])
+        };
+        assert_eq!(object_told(&chunks(0x7f00_1000)), object);
+        for wrong in [0, 1 << 47, u64::MAX] {
+            assert_eq!(object_told(&chunks(wrong)), None);
+        }
+    }
+
+    fn object_told(chunks: &[u8]) -> Option<u64> {
+        super::object(Chunks(chunks))
+    }
+
+    #[test]
+    fn messages_are_written_in_two_ways() {
+        let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        let cut = chunk_status::CUT;
+        for (coder, status, bytes, expected) in [
+            (LATIN1, 0, b"gr\xf6\xdfer".to_vec(), Some("größer")),
+            (LATIN1, cut, b"more".to_vec(), Some("more")),
+            (LATIN1, chunk_status::FAULT, b"more".to_vec(), None),
+            (LATIN1, 0, Vec::new(), None),
+            (UTF16, 0, wide("漢字 😀"), Some("漢字 😀")),
+            (UTF16, cut, wide("漢字 😀")[..8].to_vec(), Some("漢字 ")),
+            (UTF16, 0, wide("漢字 😀")[..8].to_vec(), None),
+            (2, 0, b"text".to_vec(), None),
+        ] {
+            let bytes = [vec![coder], bytes].concat();
+            let chunks = written(&[(MESSAGE, status, &bytes)]);
+            assert_eq!(message(Chunks(&chunks)).as_deref(), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_handler_may_be_the_programs() {
+        // One handler, for a type, at 20.
+        let end = [0u16, 8, 20, 5, 1].map(u16::to_le_bytes).concat();
+        let seen = |goes_on: u64, at: u64, holder: &[u8]| {
+            let handler = [goes_on, 0x1000, at, 0x30, 0x5000].map(u64::to_le_bytes).concat();
+            let handler = [&handler[..], &[8, 0, 50, 0]].concat();
+            let chunks = [(HANDLER, 0, &handler[..]), (END, 0, &end), (HOLDER, 0, holder)];
+            is_handled_by_program(Chunks(&written(&chunks)))
+        };
+        for (goes_on, at, holder, expected) in [
+            (0x2000, 0x5044, "app/Main", Some(true)),
+            (0x1000, 0x5044, "app/Main", Some(false)),
+            (0x2000, 0x5045, "app/Main", None),
+            (0x2000, 0x4000, "app/Main", None),
+            (0x2000, 0x5044, "java/uti", Some(false)),
+            (0x2000, 0x5044, "javassis", Some(true)),
+        ] {
+            assert_eq!(seen(goes_on, at, holder.as_bytes()), expected, "{holder} {at:#x}");
+        }
     }
 }

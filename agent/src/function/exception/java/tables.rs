@@ -114,6 +114,53 @@ impl Tables {
         })
     }
 
+    /// One that has all there may be.
+    #[cfg(test)]
+    pub(super) fn full() -> Self {
+        let at = VirtAddr(0x1000);
+        let fields = [
+            ("oopDesc", "_metadata._klass"),
+            ("oopDesc", "_metadata._compressed_klass"),
+            ("CompressedKlassPointers", "_base"),
+            ("CompressedKlassPointers", "_shift"),
+            ("CompressedOops", "_base"),
+            ("CompressedOops", "_shift"),
+            ("Klass", "_name"),
+            ("Symbol", "_length"),
+            ("Symbol", "_body"),
+            ("Universe", "_collectedHeap"),
+            ("CollectedHeap", "_total_collections"),
+            ("CollectedHeap", "_is_gc_active"),
+            ("BarrierSet", "_barrier_set"),
+            ("BarrierSet", "_fake_rtti"),
+            ("BarrierSet::FakeRtti", "_concrete_tag"),
+            ("ConstMethod", "_flags"),
+            ("ConstMethod", "_code_size"),
+            ("ConstMethod", "_constMethod_size"),
+            ("ConstMethod", "_constants"),
+            ("ConstantPool", "_pool_holder"),
+            ("Method", "_constMethod"),
+            ("JavaThread", "_vm_result"),
+        ];
+        let flags = super::handler::FLAGS;
+        let flags = flags.map(|(name, bit)| (format!("ConstMethod::_{name}"), i32::from(bit)));
+        let more = [
+            ("BarrierSet::CardTableBarrierSet", 1),
+            ("BarrierSet::G1BarrierSet", 3),
+            ("markWord::klass_shift", 42),
+            ("frame::interpreter_frame_last_sp_offset", -2),
+        ];
+        let more = more.map(|(name, value)| (name.to_owned(), value));
+        Self {
+            fields: fields.map(|(a, b)| ((a.to_owned(), b.to_owned()), at)).into(),
+            for_compiler: HashMap::new(),
+            constants: flags.into_iter().chain(more).collect(),
+            sizes: [("ConstMethod".to_owned(), 48)].into(),
+            variables: vec![Some(at); VARIABLES.len()],
+            addresses: [(at, at)].into(),
+        }
+    }
+
     /// Where the offset of a field is told, which has one of these names.
     pub(super) fn offset(&self, class: &str, fields: &[&str]) -> Option<Offset> {
         offset(&self.fields, class, fields)
