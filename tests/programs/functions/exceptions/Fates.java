@@ -134,6 +134,14 @@ public class Fates {
         } catch (Rich error) {
             kept = error;
         }
+        // Where it lies then, another one may have been.
+        Exception moved = new Rich("moved");
+        System.gc();
+        try {
+            declares(moved);
+        } catch (Rich error) {
+            kept = error;
+        }
         try {
             declares(new Rich(null));
         } catch (Rich error) {
@@ -175,7 +183,7 @@ public class Fates {
             said(caught, 1, cast);
             said("-", 1, "of a task", "of a task, closed", "of a task, again");
             said(caught, 1, "");
-            said("-", 1, "");
+            said("-", 2, "");
             said("not caught", 1, "of a thread", "the end");
             System.out.println("fates");
             serve(listener, false);
