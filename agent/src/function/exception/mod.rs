@@ -26,9 +26,9 @@ mod wrapped;
 use agent_common::function::{OPS_MAX, Op, op};
 use serde::{Deserialize, Serialize};
 
-use super::site::{Placement, Site, SiteKind};
-use crate::inspect::address::{FileOffset, VirtAddr};
-use crate::inspect::code::{Refusal, place, place_entry};
+use super::site::{Site, SiteKind};
+use crate::inspect::address::FileOffset;
+use crate::inspect::code::{Leaving, Refusal, place_entry, place_leaving};
 use crate::inspect::elf::Module;
 use crate::inspect::symbols::{Function, Index};
 use crate::span::redact;
@@ -46,9 +46,6 @@ pub const RATE_PER_SECOND: u64 = 200;
 
 /// Most functions of a module that hooks are looked for at: each runtime has a few, and is there once.
 const HOOKS_MAX: usize = 64;
-
-/// Most ends of a function that are hooks.
-const ENDS_MAX: usize = 4;
 
 /// Longest name of a type that is read.
 const NAME_MAX: i32 = 200;
@@ -253,31 +250,26 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
     let java = is_java.then(|| java::Tables::read(module, index)).flatten();
     let of_hooks = functions.iter().filter_map(|function| Some((function, kind(&function.name)?)));
     for (function, kind) in of_hooks.take(HOOKS_MAX) {
-        let sites = match sites(module, index, function) {
-            Ok(sites) => sites,
+        let Leaving { site, saved } = match leaving(module, index, function) {
+            Ok(place) => place,
             Err(refusal) => {
                 found.refused.push((function.name.clone(), refusal));
                 continue;
             }
         };
-        for site in sites {
-            let (start, java) = (function.address, java.as_ref());
-            let seen = Surroundings { module, index, site, start, java };
-            found.hooks.extend(hook(kind, function, seen, &functions));
-        }
+        let seen = Surroundings { module, index, site, saved: &saved, java: java.as_ref() };
+        found.hooks.extend(hook(kind, function, seen, &functions));
     }
     found.hooks.extend(ruby::hooks(module, index));
     found
 }
 
-/// Where a function is a hook.
-fn sites(module: &Module, index: &Index, function: &Function) -> Result<Vec<Site>, Refusal> {
-    if !java::is_hook_at_end(&function.name) {
-        return Ok(vec![place_entry(module, index, function)?]);
+/// Where a function is a hook: where it is entered, or about to return, with what it has saved by then.
+fn leaving(module: &Module, index: &Index, function: &Function) -> Result<Leaving, Refusal> {
+    if java::is_hook_at_end(&function.name) {
+        return place_leaving(module, index, function)?.ok_or(Refusal::Short);
     }
-    let Placement { entry, ends } = place(module, index, function)?;
-    let returns = ends.into_iter().filter(|end| end.kind == SiteKind::Return);
-    Ok(std::iter::once(entry).chain(returns.take(ENDS_MAX)).collect())
+    Ok(Leaving { site: place_entry(module, index, function)?, saved: Vec::new() })
 }
 
 fn hook(
@@ -397,9 +389,9 @@ impl Decode {
 struct Surroundings<'a> {
     module: &'a Module,
     index: &'a Index,
-    /// The hook's probe, and where its function begins.
     site: Site,
-    start: VirtAddr,
+    /// Registers that its function has saved there.
+    saved: &'a [(usize, i32)],
     java: Option<&'a java::Tables>,
 }
 

@@ -20,7 +20,6 @@ use super::catch;
 use super::chunks::{Chunks, word};
 use super::code::Code;
 use super::{Decode, Fate, MESSAGE_MAX, NAME_MAX, Passed, Raised, Seen, Surroundings};
-use crate::function::site::SiteKind;
 #[cfg(test)]
 use crate::inspect::address::VirtAddr;
 use handler::Method;
@@ -33,31 +32,32 @@ use tables::Variable;
 const NAME: u16 = 0;
 /// The message: how many bytes a character has, then it.
 const MESSAGE: u16 = 1;
-/// What the interpreter goes on with, what that is if there is no handler, and where in the code it is;
-/// how long the head of its method's constant part is, where that is, its flags, and how long the code is.
+/// Where in its code the interpreter goes on; how long the head of its method's constant part is, where
+/// that is, its flags, and how long the code is.
 const HANDLER: u16 = 2;
-const HANDLER_BYTES: usize = 5 * 8 + 2 * 2;
+const HANDLER_BYTES: usize = 3 * 8 + 2 * 2;
 /// The end of the constant part, and the class that the method is of.
 const END: u16 = 3;
 const HOLDER: u16 = 4;
 
 /// Where every throwable is made that has a stack trace.
 const MADE: &str = "JVM_FillInStackTrace";
-/// Where the interpreter looks for a handler: `(JavaThread *, oopDesc *)`.
+/// Where the interpreter looks for a handler: `(JavaThread *, oopDesc *)`. It is seen where that ends.
 const INTERPRETED: &str = "InterpreterRuntime::exception_handler_for_exception";
-/// Where code of either compiler does, and where the second one's throws: the thread has the exception, or
-/// it is the first argument.
+/// Where code of either compiler does: the thread has the exception.
 const COMPILED: [&str; 2] =
     ["Runtime1::exception_handler_for_pc", "OptoRuntime::handle_exception_C"];
-const THROWN: &str = "OptoRuntime::rethrow_C";
-/// What native code is left by, where the thread has an exception that nobody has looked at.
-const FORWARDED: &str = "SharedRuntime::exception_handler_for_return_address";
-/// The end of a thread, which may have such a one, too.
+/// Where native code and the virtual machine throw: a pointer to the exception is the fourth argument.
+const NATIVE: &str = "Exceptions::_throw";
+/// The end of a thread, which may have an exception that nobody has looked at.
 const ENDED: &str = "JavaThread::exit";
 
-/// The instructions of the virtual machine's language that call and beyond, and the one that throws.
-const CALLS: i32 = 0xb6;
-const THROW: i32 = 0xbf;
+/// Instructions of Java's with which a handler begins: they take the exception, and raise nothing, so that
+/// the interpreter is at one of them if it has found a handler. `astore`, its four short ones, `pop`.
+const STORE: i32 = 0x3a;
+const STORE_SHORT: i32 = 0x4b;
+const STORES_SHORT: i32 = 4;
+const POP: i32 = 0x57;
 
 /// In a frame of the interpreter's: its method and its place in the code (`frame_x86.hpp`: words below
 /// `rbp`, next to those that the virtual machine's table tells).
@@ -65,8 +65,10 @@ const FRAME_METHOD: i32 = -3 * 8;
 const FRAME_PLACE: i32 = -8 * 8;
 const TOLD_IN_FRAME: (&str, i32) = ("frame::interpreter_frame_last_sp_offset", -2);
 
-/// `r15`: the thread, in all that the virtual machine makes for itself.
-const R15: u8 = register::R8 + 7;
+/// What all that the virtual machine makes for itself keeps, by the numbers of the processor: its frame,
+/// and the thread.
+const RBP: usize = 5;
+const R15: usize = 15;
 
 /// `String.coder`: one byte a character, or two.
 const LATIN1: u8 = 0;
@@ -79,10 +81,10 @@ const OWN: [&str; 4] = ["java/", "jdk/", "sun/", "com/sun/"];
 const HOLDER_BYTES: i32 = 8;
 
 pub(super) fn is_hook(name: &str) -> bool {
-    [MADE, INTERPRETED, THROWN, FORWARDED, ENDED].contains(&name) || COMPILED.contains(&name)
+    [MADE, INTERPRETED, NATIVE, ENDED].contains(&name) || COMPILED.contains(&name)
 }
 
-/// Whether a function is a hook where it returns, too.
+/// Whether a function is a hook where it returns.
 pub(super) fn is_hook_at_end(name: &str) -> bool {
     name == INTERPRETED
 }
@@ -94,30 +96,19 @@ pub(super) fn code(name: &str, seen: Surroundings<'_>) -> Option<(Vec<Op>, Decod
     }
     let objects = Objects::find(&machine)?;
     let mut code = Code::default();
-    if seen.site.kind == SiteKind::Return {
-        handled(&mut code, &machine, &objects)?;
+    if name == INTERPRETED {
+        handled(&mut code, &machine, &objects, seen.saved)?;
         return Some((code.finish(), Decode::JavaPassed));
     }
     // Slot 0 becomes the object.
     match name {
-        INTERPRETED => {
-            if seen.site.address != seen.start {
-                // Its caller's frame is known no longer.
-                return None;
-            }
-            // What comes out of calls has been told where it came from.
-            tell_unless_calling(&mut code, &machine)?;
-            code.register(register::RSI);
+        NATIVE => {
+            code.register(register::RCX).follow(0);
         }
-        THROWN => {
+        ENDED => {
             code.register(register::RDI);
-        }
-        FORWARDED | ENDED => {
-            code.register(register::RDI);
-            machine.follow(
-                &mut code,
-                machine.tables.offset("ThreadShadow", &["_pending_exception"])?,
-            )?;
+            let field = machine.tables.offset("ThreadShadow", &["_pending_exception"])?;
+            machine.follow(&mut code, field)?;
             let one = code.jump_unless(0);
             code.drop_hit();
             code.land(one);
@@ -135,17 +126,14 @@ pub(super) fn code(name: &str, seen: Surroundings<'_>) -> Option<(Vec<Op>, Decod
 
 /// The longest codes that there may be.
 #[cfg(test)]
-pub(super) fn longest() -> [Vec<Op>; 3] {
+pub(super) fn longest() -> [Vec<Op>; 2] {
     let tables = Tables::full();
     let machine = Machine { tables: &tables, hook: VirtAddr(0x2000) };
     let objects = Objects::find(&machine).expect("all is there");
     let mut of_end = Code::default();
-    handled(&mut of_end, &machine, &objects).expect("all is there");
-    let mut of_entry = Code::default();
-    tell_unless_calling(&mut of_entry, &machine).expect("all is there");
-    of_entry.register(register::RSI).save(0);
-    tell(&mut of_entry, &machine, &objects).expect("all is there");
-    [made(&machine).expect("all is there"), of_end.finish(), of_entry.finish()]
+    let saved = [(RBP, 8), (R15, 16)];
+    handled(&mut of_end, &machine, &objects, &saved).expect("all is there");
+    [made(&machine).expect("all is there"), of_end.finish()]
 }
 
 /// Reads the class of an exception that is being made, and which object it is. Its thread runs native
@@ -168,21 +156,6 @@ fn made(machine: &Machine<'_>) -> Option<Vec<Op>> {
     machine.field(&mut code, 0, machine.tables.offset("Symbol", &["_body"])?)?;
     code.counted(1, NAME_MAX);
     Some(code.finish())
-}
-
-/// Drops the hit if the interpreter's frame is in the middle of a call.
-fn tell_unless_calling(code: &mut Code, machine: &Machine<'_>) -> Option<()> {
-    let (told, words) = TOLD_IN_FRAME;
-    if machine.tables.constant(&[told])? != words {
-        return None;
-    }
-    code.register(register::RBP).follow(FRAME_PLACE).load(0, 1);
-    let other = code.jump_if_below(CALLS);
-    let throws = code.jump_if(THROW);
-    code.drop_hit();
-    code.land(other);
-    code.land(throws);
-    Some(())
 }
 
 /// Reads the message of the throwable in slot 0, if it has one.
@@ -211,8 +184,19 @@ fn read_message(code: &mut Code, machine: &Machine<'_>) -> Option<()> {
     Some(())
 }
 
-/// Reads what the interpreter goes on with. Its frame is in `rbp`, which it has of its own.
-fn handled(code: &mut Code, machine: &Machine<'_>, objects: &Objects) -> Option<()> {
+/// Reads what the interpreter goes on with, if that is a handler.
+fn handled(
+    code: &mut Code,
+    machine: &Machine<'_>,
+    objects: &Objects,
+    saved: &[(usize, i32)],
+) -> Option<()> {
+    let (told, words) = TOLD_IN_FRAME;
+    if machine.tables.constant(&[told])? != words {
+        return None;
+    }
+    let below = |register| saved.iter().find(|(known, _)| *known == register).map(|(_, at)| -at);
+    let (frame, thread) = (below(RBP)?, below(R15)?);
     let names =
         |name: &str| [format!("ConstMethod::_{name}"), format!("ConstMethodFlags::_misc_{name}")];
     for (name, bit) in handler::FLAGS {
@@ -225,14 +209,20 @@ fn handled(code: &mut Code, machine: &Machine<'_>, objects: &Objects) -> Option<
     let flags = machine.tables.offset("ConstMethod", &["_flags", "_flags._flags"])?;
     let results = ["_vm_result", "_vm_result_oop"];
     let result = machine.tables.offset_for_compiler("JavaThread", &results)?;
-    // It goes on where it was if there is no handler.
-    tell_unless_calling(code, machine)?;
-    let leaves = machine.tables.variable(Variable::Leaves)?;
-    code.chunk(HANDLER).register(register::RAX).put(8);
-    machine.load(code, leaves, 8)?;
-    code.put(8).register(register::RBP).follow(FRAME_PLACE).put(8);
+    // It stays where it was if there is no handler.
+    code.chunk(HANDLER).stack_pointer().follow(frame).save(1);
+    code.follow(FRAME_PLACE).save(2).load(0, 1);
+    let begins = [code.jump_if(STORE), code.jump_if(POP)];
+    code.add(-STORE_SHORT);
+    let begins_short = code.jump_if_below(STORES_SHORT);
+    code.drop_hit();
+    for jump in begins {
+        code.land(jump);
+    }
+    code.land(begins_short);
+    code.recall(2).put(8);
     code.constant(machine.tables.size("ConstMethod")?).put(8);
-    code.register(register::RBP).follow(FRAME_METHOD);
+    code.recall(1).follow(FRAME_METHOD);
     machine.follow(code, machine.tables.offset("Method", &["_constMethod"])?)?;
     code.put(8).save(0);
     for field in [flags, constant("_code_size")?] {
@@ -252,7 +242,7 @@ fn handled(code: &mut Code, machine: &Machine<'_>, objects: &Objects) -> Option<
     // Whatever is behind it.
     code.copy(HOLDER_BYTES);
     // Last, for it takes the slot.
-    code.register(R15);
+    code.stack_pointer().follow(thread);
     machine.follow(code, result)?;
     code.save(0);
     tell(code, machine, objects)
@@ -329,11 +319,7 @@ fn passed(chunks: Chunks<'_>, fate: Fate) -> Seen {
 fn is_handled_by_program(chunks: Chunks<'_>) -> Option<bool> {
     let seen: &[u8; HANDLER_BYTES] = chunks.whole(HANDLER)?.bytes.try_into().ok()?;
     let word = |number| word(seen, number);
-    let [goes_on, leaves, at, head_bytes, start] =
-        [word(0)?, word(1)?, word(2)?, word(3)?, word(4)?];
-    if goes_on == leaves {
-        return Some(false);
-    }
+    let [at, head_bytes, start] = [word(0)?, word(1)?, word(2)?];
     let [.., f0, f1, c0, c1] = *seen;
     let [flags, code_bytes] = [[f0, f1], [c0, c1]].map(u16::from_le_bytes);
     let at = u16::try_from(at.checked_sub(start.checked_add(head_bytes)?)?).ok()?;
@@ -418,21 +404,20 @@ mod tests {
     fn a_handler_may_be_the_programs() {
         // One handler, for a type, at 20.
         let end = [0u16, 8, 20, 5, 1].map(u16::to_le_bytes).concat();
-        let seen = |goes_on: u64, at: u64, holder: &[u8]| {
-            let handler = [goes_on, 0x1000, at, 0x30, 0x5000].map(u64::to_le_bytes).concat();
+        let seen = |at: u64, holder: &[u8]| {
+            let handler = [at, 0x30, 0x5000].map(u64::to_le_bytes).concat();
             let handler = [&handler[..], &[8, 0, 50, 0]].concat();
             let chunks = [(HANDLER, 0, &handler[..]), (END, 0, &end), (HOLDER, 0, holder)];
             is_handled_by_program(Chunks(&written(&chunks)))
         };
-        for (goes_on, at, holder, expected) in [
-            (0x2000, 0x5044, "app/Main", Some(true)),
-            (0x1000, 0x5044, "app/Main", Some(false)),
-            (0x2000, 0x5045, "app/Main", None),
-            (0x2000, 0x4000, "app/Main", None),
-            (0x2000, 0x5044, "java/uti", Some(false)),
-            (0x2000, 0x5044, "javassis", Some(true)),
+        for (at, holder, expected) in [
+            (0x5044, "app/Main", Some(true)),
+            (0x5045, "app/Main", None),
+            (0x4000, "app/Main", None),
+            (0x5044, "java/uti", Some(false)),
+            (0x5044, "javassis", Some(true)),
         ] {
-            assert_eq!(seen(goes_on, at, holder.as_bytes()), expected, "{holder} {at:#x}");
+            assert_eq!(seen(at, holder.as_bytes()), expected, "{holder} {at:#x}");
         }
     }
 }

@@ -51,18 +51,15 @@ pub(super) enum Variable {
     Message,
     Items,
     Coder,
-    /// How the interpreter leaves a method.
-    Leaves,
 }
 
-const VARIABLES: [(Variable, &str); 7] = [
+const VARIABLES: [(Variable, &str); 6] = [
     (Variable::ShortReferences, "UseCompressedOops"),
     (Variable::ShortClasses, "UseCompressedClassPointers"),
     (Variable::CompactHeaders, "UseCompactObjectHeaders"),
     (Variable::Message, "_ZN19java_lang_Throwable21_detailMessage_offsetE"),
     (Variable::Items, "_ZN16java_lang_String13_value_offsetE"),
     (Variable::Coder, "_ZN16java_lang_String13_coder_offsetE"),
-    (Variable::Leaves, "_ZN19TemplateInterpreter24_remove_activation_entryE"),
 ];
 
 /// Where the offset of a field is told, once the library is loaded.
