@@ -349,10 +349,10 @@ impl Decode {
         Self::PhpUncaught,
         Self::Ruby,
         Self::Java,
-        Self::JavaPassed,
-        Self::JavaUncaught,
         Self::V8,
         Self::NodeUncaught,
+        Self::JavaPassed,
+        Self::JavaUncaught,
     ];
 
     /// Whose hook it is.
