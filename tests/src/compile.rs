@@ -54,3 +54,25 @@ pub fn compile_file(source: &Path, out: &Path, flags: &[&str]) -> bool {
     assert!(output.status.success(), "{compiler:?}: {said}");
     true
 }
+
+/// Compiles a source of Java's in `tests/programs/functions` for any JDK from 11 on; where its classes are.
+///
+/// # Panics
+/// If it does not compile.
+pub fn compile_java(scratch: &Scratch, source: &str) -> Option<PathBuf> {
+    let classes = scratch.file("classes");
+    let mut compiler = Command::new("javac");
+    // What it says of the version is no matter.
+    compiler.args(["--release", "11", "-nowarn", "-encoding", "UTF-8", "-d"]).arg(&classes);
+    compiler.arg(scripts().join("functions").join(source));
+    let output = match compiler.output() {
+        Ok(output) => output,
+        Err(error) => {
+            println!("skipped: needs javac: {error}");
+            return None;
+        }
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{compiler:?}: {said}");
+    Some(classes)
+}

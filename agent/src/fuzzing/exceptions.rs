@@ -29,7 +29,12 @@ fn look(decode: Decode, chunks: &[u8]) {
     let seen = exception::decode(decode, chunks);
     assert_eq!(exception::decode(decode, chunks), seen, "the same bytes say the same");
     let Some(seen) = seen else { return };
+    let most = GROWTH * (chunks.len() + GROWTH);
     let raised = match &seen {
+        Seen::Passed(passed) => {
+            assert!(passed.message.as_ref().is_none_or(|text| (1..=most).contains(&text.len())));
+            return;
+        }
         Seen::Raised(raised) | Seen::RaisedIfPlaced(raised) | Seen::Fatal(raised) => raised,
         Seen::Place(Some(place)) => {
             assert!(place.line > 0 && place.file.len() <= chunks.len());
@@ -44,7 +49,6 @@ fn look(decode: Decode, chunks: &[u8]) {
         _ => return,
     };
     let Raised { name, message, place, .. } = raised;
-    let most = GROWTH * (chunks.len() + GROWTH);
     assert!(name.len() <= most, "{name}");
     assert!(!name.contains(char::is_control), "{name:?}");
     assert!(message.as_ref().is_none_or(|message| message.len() <= most), "{message:?}");

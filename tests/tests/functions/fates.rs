@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 
 use remora_tests::agent::Ended;
-use remora_tests::compile::compile;
+use remora_tests::compile::{compile, compile_java};
 use remora_tests::program::scripts;
 use remora_tests::spans::{SERVER, Span};
 use remora_tests::{Scratch, is_root, servers, wire};
@@ -22,10 +23,15 @@ fn expected(shown: &Shown) -> Fates {
     let lines = shown.stdout.lines().filter_map(|line| line.strip_prefix("fate "));
     let line = |line: &str| {
         let mut fields = line.splitn(3, '\t');
-        let count = fields.next()?.parse().ok()?;
+        let count: u64 = fields.next()?.parse().ok()?;
         Some(((fields.next()?.to_owned(), fields.next()?.to_owned()), count))
     };
-    lines.map(|text| line(text).unwrap_or_else(|| panic!("count, message, fate: {text}"))).collect()
+    let mut expected = Fates::new();
+    for text in lines {
+        let (fate, count) = line(text).unwrap_or_else(|| panic!("count, message, fate: {text}"));
+        *expected.entry(fate).or_default() += count;
+    }
+    expected
 }
 
 /// What spans say of it.
@@ -272,4 +278,100 @@ fn pythons_of_other_versions() {
 fn node() {
     let Some(spans) = ending("node", "fates.js") else { return };
     check_end(&spans, "Error");
+}
+
+/// What the interpreter handles is known, whoever has thrown it; what compiled code handles has a message.
+/// `caught` is what is told of what is caught.
+fn java(java: &Path, options: &[&str], caught: &str) {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(classes) = compile_java(&scratch, "exceptions/Fates.java") else { return };
+    let mut command = Command::new(java);
+    command.args(options).arg("-cp").arg(&classes).args(["Fates", caught]);
+    let (shown, ended) = ends_within(command, &["/thread", "/ends"]).expect("it is run by root");
+    assert_eq!(told(&ended.spans), expected(&shown), "{java:?} {options:?}: {:#?}", ended.log);
+    let request = |path: &str, status, error: &str| (path.to_owned(), status, error.to_owned());
+    let expected = [
+        request("/answers", Some(200), ""),
+        request("/ends", None, "Fates$Rich"),
+        request("/thread", None, "java.lang.IllegalStateException"),
+    ];
+    assert_eq!(requests(&ended.spans), expected);
+}
+
+/// As objects are moved in one way or another, and written: the numbers are heaps of which references have
+/// four bytes or eight.
+#[test]
+fn java_as_it_is() {
+    for jdk in servers::jdks() {
+        for options in [&[][..], &["-XX:+UseSerialGC", "-Xmx5g"], &["-XX:-UseCompressedOops"]] {
+            java(&jdk, options, "caught");
+        }
+    }
+}
+
+#[test]
+fn java_with_short_headers() {
+    // Other versions have none.
+    let flags = ["-XX:+IgnoreUnrecognizedVMOptions", "-XX:+UseCompactObjectHeaders"];
+    for jdk in servers::jdks() {
+        java(&jdk, &[&flags[..], &["-XX:+UseParallelGC"]].concat(), "caught");
+    }
+}
+
+const COMPILED: [&str; 3] =
+    ["-XX:CompileCommand=quiet", "-XX:CompileCommand=compileonly,Fates::*", "-Xcomp"];
+
+#[test]
+fn java_that_is_compiled() {
+    for jdk in servers::jdks() {
+        java(&jdk, &[&COMPILED[..], &["-XX:TieredStopAtLevel=1"]].concat(), "-");
+    }
+}
+
+/// What the second compiler's code handles within itself is not seen to be thrown. What is told is true.
+#[test]
+fn java_that_is_compiled_into_one() {
+    if !is_root() {
+        return;
+    }
+    for jdk in servers::jdks() {
+        let scratch = Scratch::new();
+        let Some(classes) = compile_java(&scratch, "exceptions/Fates.java") else { return };
+        let mut command = Command::new(jdk);
+        command.args(COMPILED).args(["-XX:-TieredCompilation", "-cp"]).arg(&classes);
+        command.args(["Fates", "-"]);
+        let (shown, ended) =
+            ends_within(command, &["/thread", "/ends"]).expect("it is run by root");
+        let (told, expected) = (told(&ended.spans), expected(&shown));
+        let is_true = |((message, fate), count): (&(String, String), &u64)| {
+            let most = expected.get(&pair(message, fate)).copied().unwrap_or_default();
+            message.is_empty() && fate == "-" || *count <= most
+        };
+        assert!(told.iter().all(is_true), "{told:#?} {expected:#?}");
+        for ends in ["of a thread", "the end"] {
+            assert_eq!(told.get(&pair(ends, "not caught")), Some(&1), "{told:#?}");
+        }
+    }
+}
+
+/// Where objects are moved while the program runs, none is known again: nothing is said of it but its
+/// class.
+#[test]
+fn java_whose_objects_are_not_known_again() {
+    if !is_root() {
+        return;
+    }
+    for jdk in servers::jdks() {
+        let scratch = Scratch::new();
+        let Some(classes) = compile_java(&scratch, "exceptions/Fates.java") else { return };
+        let mut command = Command::new(jdk);
+        command.args(["-XX:+UseZGC", "-cp"]).arg(&classes).args(["Fates", "caught"]);
+        let (shown, ended) =
+            ends_within(command, &["/thread", "/ends"]).expect("it is run by root");
+        let count = expected(&shown).values().sum();
+        assert_eq!(told(&ended.spans), Fates::from([(pair("", "-"), count)]), "{:#?}", ended.log);
+    }
 }

@@ -137,6 +137,13 @@ fn cpp_of_the_linker() {
     cpp(&["-O2", "-g", "-flto", "-gz"], 5);
 }
 
+/// What says which functions are where lies in a file of its own.
+#[test]
+fn cpp_split() {
+    cpp(&["-O2", "-g", "-gsplit-dwarf"], 5);
+    cpp(&["-O2", "-g", "-gsplit-dwarf", "-gdwarf-4"], 5);
+}
+
 /// What debug information was put into a file of its own.
 #[test]
 fn cpp_stripped() {

@@ -109,6 +109,11 @@ pub(super) fn tell_object_at(code: &mut Code, register: u8) {
     code.chunk(OBJECT).register(register).follow(0).put(8);
 }
 
+/// Tells the exception that a slot points at.
+pub(super) fn tell_slot(code: &mut Code, slot: u8) {
+    code.chunk(OBJECT).recall(slot).put(8);
+}
+
 /// Tells the exception as the sum of a slot and a register.
 pub(super) fn tell_sum(code: &mut Code, slot: u8, register: u8) {
     code.chunk(OBJECT).register(register).add_slot(slot).put(8);

@@ -38,6 +38,11 @@ impl Code {
         self.op(op::STACK_POINTER, 0, 0, 0)
     }
 
+    /// The accumulator becomes a constant.
+    pub(super) fn constant(&mut self, value: i32) -> &mut Self {
+        self.op(op::CONSTANT, 0, 0, value)
+    }
+
     /// Adds a constant.
     pub(super) fn add(&mut self, value: i32) -> &mut Self {
         if value == 0 { self } else { self.op(op::ADD, 0, 0, value) }

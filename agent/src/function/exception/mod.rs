@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::site::{Site, SiteKind};
 use crate::inspect::address::FileOffset;
-use crate::inspect::code::{Refusal, place_entry};
+use crate::inspect::code::{Leaving, Refusal, place_entry, place_leaving};
 use crate::inspect::elf::Module;
 use crate::inspect::symbols::{Function, Index};
 use crate::span::redact;
@@ -124,6 +124,10 @@ pub enum Decode {
     Ruby,
     /// `JVM_FillInStackTrace`
     Java,
+    /// Where what was made there comes by when it is thrown and when it is handled.
+    JavaPassed,
+    /// `JavaThread::exit`
+    JavaUncaught,
     /// `v8::internal::Isolate::ThrowInternal`
     V8,
     /// `node::errors::TriggerUncaughtException`
@@ -144,6 +148,8 @@ pub enum Seen {
     Fatal(Raised),
     /// How the language ends a loop, and no exception to a person.
     ControlFlow,
+    /// One that was raised before comes by, on its way or at its end.
+    Passed(Passed),
     /// One is caught by whoever has called this.
     Caught(Catch),
     /// One has left the handler of a request, and will be caught by its server.
@@ -169,6 +175,28 @@ pub struct Raised {
     pub object: Option<u64>,
     /// The object that it is made of, if there is none of its own yet.
     pub made_of: Option<u64>,
+}
+
+/// An exception that was raised before, where it is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// Which one.
+    pub object: u64,
+    /// Its message, redacted, if it has one.
+    pub message: Option<String>,
+    /// What has come of it.
+    pub fate: Fate,
+}
+
+/// What has come of an exception.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is on its way, maybe once more.
+    OnItsWay,
+    /// A handler of the program's has it.
+    Caught,
+    /// Nobody has caught it.
+    Uncaught,
 }
 
 /// A place in source code.
@@ -218,47 +246,60 @@ pub fn hooks(module: &Module, index: &Index) -> Hooks {
         functions.extend(python::unnamed(module, index));
         functions.extend(uncaught::methods(module, index));
     }
+    let is_java = functions.iter().any(|function| java::is_hook(&function.name));
+    let java = is_java.then(|| java::Tables::read(module, index)).flatten();
     let of_hooks = functions.iter().filter_map(|function| Some((function, kind(&function.name)?)));
     for (function, kind) in of_hooks.take(HOOKS_MAX) {
-        let site = match place_entry(module, index, function) {
-            Ok(site) => Site { kind: SiteKind::Event, ..site },
+        let Leaving { site, saved } = match leaving(module, index, function) {
+            Ok(place) => place,
             Err(refusal) => {
                 found.refused.push((function.name.clone(), refusal));
                 continue;
             }
         };
-        let seen = Surroundings { module, index, site };
-        let code = code(kind, function, seen).filter(|(ops, _)| ops.len() < OPS_MAX);
-        if let Some((mut ops, decode)) = code {
-            if has_native_stack(decode) {
-                // First, because a read that fails leaves out what follows.
-                ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
-            }
-            if decode == Decode::Python
-                && let Some(frames) = frames::code(module, index)
-                && ops.len() + frames.len() <= OPS_MAX
-            {
-                ops.splice(0..0, frames);
-            }
-            let in_goroutine = matches!(
-                decode,
-                Decode::GoPanic | Decode::GoFatal | Decode::GoUncaught | Decode::GoServer
-            );
-            let catchers = if decode.catches() {
-                catchers(kind, site, module, &functions)
-            } else {
-                Vec::new()
-            };
-            if catchers.len() > CATCHERS_MAX {
-                continue;
-            }
-            let (name, semaphore) = (function.name.clone(), None);
-            let hook = Hook { name, site, semaphore, ops, decode, in_goroutine, catchers };
-            found.hooks.push(hook);
-        }
+        let seen = Surroundings { module, index, site, saved: &saved, java: java.as_ref() };
+        found.hooks.extend(hook(kind, function, seen, &functions));
     }
     found.hooks.extend(ruby::hooks(module, index));
     found
+}
+
+/// Where a function is a hook: where it is entered, or about to return, with what it has saved by then.
+fn leaving(module: &Module, index: &Index, function: &Function) -> Result<Leaving, Refusal> {
+    if java::is_hook_at_end(&function.name) {
+        return place_leaving(module, index, function)?.ok_or(Refusal::Short);
+    }
+    Ok(Leaving { site: place_entry(module, index, function)?, saved: Vec::new() })
+}
+
+fn hook(
+    kind: Runtime,
+    function: &Function,
+    seen: Surroundings<'_>,
+    functions: &[Function],
+) -> Option<Hook> {
+    let Surroundings { module, index, site, .. } = seen;
+    let (mut ops, decode) = code(kind, function, seen).filter(|(ops, _)| ops.len() < OPS_MAX)?;
+    if has_native_stack(decode) {
+        // First, because a read that fails leaves out what follows.
+        ops.insert(0, Op { code: op::IMAGE, ..Op::default() });
+    }
+    if decode == Decode::Python
+        && let Some(frames) = frames::code(module, index)
+        && ops.len() + frames.len() <= OPS_MAX
+    {
+        ops.splice(0..0, frames);
+    }
+    let in_goroutine =
+        matches!(decode, Decode::GoPanic | Decode::GoFatal | Decode::GoUncaught | Decode::GoServer);
+    let catchers =
+        if decode.catches() { catchers(kind, site, module, functions) } else { Vec::new() };
+    if catchers.len() > CATCHERS_MAX {
+        return None;
+    }
+    let (name, semaphore) = (function.name.clone(), None);
+    let site = Site { kind: SiteKind::Event, ..site };
+    Some(Hook { name, site, semaphore, ops, decode, in_goroutine, catchers })
 }
 
 /// Whether the stack of an exception is the machine's own.
@@ -289,7 +330,7 @@ fn catchers(runtime: Runtime, hook: Site, module: &Module, functions: &[Function
 impl Decode {
     /// Every one.
     #[cfg(any(test, feature = "fuzzing"))]
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Cpp,
         Self::CppCatch,
         Self::CppRethrow,
@@ -310,6 +351,8 @@ impl Decode {
         Self::Java,
         Self::V8,
         Self::NodeUncaught,
+        Self::JavaPassed,
+        Self::JavaUncaught,
     ];
 
     /// Whose hook it is.
@@ -325,7 +368,7 @@ impl Decode {
             Self::Python | Self::PythonUncaught | Self::PythonUnraisable => Runtime::Python,
             Self::Php | Self::PhpUncaught => Runtime::Php,
             Self::Ruby => Runtime::Ruby,
-            Self::Java => Runtime::Java,
+            Self::Java | Self::JavaPassed | Self::JavaUncaught => Runtime::Java,
             Self::V8 | Self::NodeUncaught => Runtime::V8,
         }
     }
@@ -347,6 +390,9 @@ struct Surroundings<'a> {
     module: &'a Module,
     index: &'a Index,
     site: Site,
+    /// Registers that its function has saved there.
+    saved: &'a [(usize, i32)],
+    java: Option<&'a java::Tables>,
 }
 
 /// The runtimes.
@@ -386,7 +432,7 @@ fn code(kind: Runtime, function: &Function, seen: Surroundings<'_>) -> Option<(V
         Runtime::Python if uncaught::is_hook(&function.name) => uncaught::code(function, seen),
         Runtime::Python => python::code(function, seen),
         Runtime::Php => Some(php::code(&function.name)),
-        Runtime::Java => java::code(seen),
+        Runtime::Java => java::code(&function.name, seen),
         Runtime::V8 => Some(v8::code(&function.name, seen)),
         Runtime::Ruby => None,
     }
@@ -415,6 +461,8 @@ pub fn decode(decode: Decode, chunks: &[u8]) -> Option<Seen> {
         Decode::PhpUncaught => Some(php::decode_uncaught(chunks)),
         Decode::Ruby => ruby::decode(chunks),
         Decode::Java => java::decode(chunks),
+        Decode::JavaPassed => Some(java::decode_passed(chunks)),
+        Decode::JavaUncaught => Some(java::decode_uncaught(chunks)),
         Decode::V8 => v8::decode(chunks),
         Decode::NodeUncaught => Some(Seen::Uncaught(Which::told(chunks))),
     }

@@ -18,7 +18,10 @@ fn codes_fit() {
         python::longest(),
         v8::longest(),
         ruby::longest(),
-    ] {
+    ]
+    .into_iter()
+    .chain(java::longest())
+    {
         assert!(!ops.is_empty() && ops.len() <= OPS_MAX, "{}", ops.len());
     }
     let python = python::longest().len() + frames::longest();

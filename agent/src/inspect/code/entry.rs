@@ -171,7 +171,7 @@ fn leaves(flow: &Flow, address: u64) -> bool {
 }
 
 /// Whether some way from `from`, not through `around`, gets to what is looked for.
-fn reaches(
+pub(super) fn reaches(
     flow: &Flow,
     from: Vec<u64>,
     around: Option<u64>,

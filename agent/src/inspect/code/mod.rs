@@ -8,6 +8,7 @@ mod argument;
 mod entry;
 mod flow;
 mod kernel;
+mod leaving;
 mod program;
 mod state;
 mod tail;
@@ -23,6 +24,7 @@ use flow::{Ending, Flow};
 use kernel::Handling;
 
 pub use argument::{Kept, argument_before};
+pub use leaving::{Leaving, place_leaving};
 pub use program::{Binary, Program, Whereabouts};
 pub use tail::{TailCall, tail_calls};
 

@@ -385,6 +385,69 @@ fn what_a_call_was_given_is_still_there() {
 }
 
 #[test]
+fn what_every_way_to_a_return_passes_last() {
+    /// Whether there is such a place, what is pushed there, and what was saved.
+    type Last<'a> = Option<(i32, &'a [(usize, i32)])>;
+    let framed =
+        "push %rbp; mov %rsp,%rbp; push %r15; mov %rdi,%r15; push %r14; test %edi,%edi; je 1f";
+    let leaves = "pop %r14; pop %r15; pop %rbp; ret";
+    let arms = format!("{framed}; call other; 1: test %esi,%esi; here: jne 2f; nop; 2: {leaves}");
+    let given: &[(&str, &str, Last<'_>)] = &[
+        ("arms", &arms, Some((24, &[(5, 8), (15, 16)]))),
+        (
+            "one_arm",
+            "test %edi,%edi; here: je 1f; test %esi,%esi; jne 1f; nop; 1: ret",
+            Some((0, &[])),
+        ),
+        ("in_loop", "push %rbx; 1: dec %edi; here: jne 1b; pop %rbx; ret", None),
+        ("before_loop", "test %esi,%esi; here: je 2f; 1: dec %edi; jne 1b; 2: ret", Some((0, &[]))),
+        (
+            "traps",
+            "push %rbx; test %edi,%edi; here: jne 1f; pop %rbx; ret; 1: ud2",
+            Some((8, &[(3, 8)])),
+        ),
+        ("elsewhere", "test %edi,%edi; here: jne 1f; ret; 1: jmp other", None),
+        ("straight", "here: mov %edi,%eax; ret", None),
+        // What is pushed is the caller's no longer.
+        (
+            "late",
+            "xor %ebx,%ebx; push %rbx; test %edi,%edi; here: jne 1f; nop; 1: pop %rbx; ret",
+            Some((8, &[])),
+        ),
+        (
+            "unsaved",
+            "mov %rsp,%rbp; push %rbp; test %edi,%edi; here: jne 1f; nop; 1: pop %rbp; ret",
+            Some((8, &[])),
+        ),
+    ];
+    let mut text = String::from(".text\n.type other,@function\nother:\nret\n.size other,.-other\n");
+    for (name, code, _) in given {
+        let code = code.replace("here:", &format!("here_{name}:")).replace("; ", "\n");
+        text.push_str(&format!(
+            ".globl {name}\n.type {name},@function\n{name}:\n{code}\n.size {name},.-{name}\n\
+             .globl here_{name}\n"
+        ));
+    }
+    let built = Built::new("leaving");
+    let flags = ["gcc", "-nostdlib", "-no-pie", "-Wl,-e,arms", "-Wl,-z,noexecstack"];
+    let Some(path) = built.build("leaving.S", &text, &flags) else { return };
+    let module = Module::open(&path).expect("a program");
+    let index = Index::read(&module, Lookup::below(Path::new("/"))).expect("symbols");
+    for (name, code, expected) in given {
+        let functions = index.functions(|other| other == *name);
+        let [function] = functions.as_slice() else { panic!("{name}: {functions:?}") };
+        let found = place_leaving(&module, &index, function).expect("it can be followed");
+        let place = found.as_ref().map(|found| (found.site.sp_adjust, found.saved.as_slice()));
+        assert_eq!(place, *expected, "{code}");
+        if let Some(Leaving { site, .. }) = found {
+            let here = crate::function::exception::data::symbol(&module, &format!("here_{name}"));
+            assert_eq!(Some(site.address), here, "{code}");
+            assert_eq!((site.kind, site.cost), (SiteKind::Event, CostClass::Emulated), "{code}");
+        }
+    }
+}
+
+#[test]
 fn small_functions() {
     let mut text = String::from(
         ".text\n__x86_return_thunk: ret\n.type __x86_return_thunk,@function\n.size __x86_return_thunk,1\n",

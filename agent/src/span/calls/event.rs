@@ -70,6 +70,12 @@ impl Calls {
                 self.remember(hit, *decode, &Raised::default(), None);
                 return;
             }
+            Some(Raise::Passed(passed)) => {
+                if let Some(decode) = *decode {
+                    self.passed(hit, decode, passed, state);
+                }
+                return;
+            }
             Some(Raise::Uncaught(which)) => {
                 if let Some(decode) = *decode {
                     self.uncaught(hit, which, decode, state);

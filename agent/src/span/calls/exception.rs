@@ -1,7 +1,7 @@
 //! What a hit of an exception's hook comes to, with what its task has said before.
 
 use crate::event::exit::signal_name;
-use crate::function::exception::{self, Catch, Decode, Place, Raised, Seen, Which};
+use crate::function::exception::{self, Catch, Decode, Passed, Place, Raised, Seen, Which};
 use crate::span::attributes::Attributes;
 
 /// What a hit says of an exception.
@@ -14,6 +14,8 @@ pub(super) enum Raise {
     ControlFlow,
     /// That one was raised that ends the program.
     Fatal(Raised),
+    /// That one that was raised before comes by.
+    Passed(Passed),
     /// That one was caught.
     Caught(Catch),
     /// That one has left the handler of a request.
@@ -42,6 +44,7 @@ pub(super) fn of(decode: Decode, chunks: &[u8], coming: &mut Option<Option<Place
         },
         Some(Seen::Fatal(raised)) => Raise::Fatal(placed(raised, coming.take().flatten())),
         Some(Seen::ControlFlow) => Raise::ControlFlow,
+        Some(Seen::Passed(passed)) => Raise::Passed(passed),
         Some(Seen::Caught(catch)) => Raise::Caught(catch),
         Some(Seen::LeftHandler(catch)) => Raise::LeftHandler(catch),
         Some(Seen::Uncaught(which)) => Raise::Uncaught(which),

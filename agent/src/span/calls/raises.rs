@@ -10,8 +10,9 @@ use super::{Belongs, Calls, Frame};
 use crate::event::Hit;
 use crate::event::ids::{StackPointer, TaskId};
 use crate::function::exception::{
-    self, Catch, Catcher, CatcherKind, Decode, EVENT, Raised, Runtime, Which,
+    self, Catch, Catcher, CatcherKind, Decode, EVENT, Fate, Passed, Raised, Runtime, Which,
 };
+use crate::span::events::Events;
 use crate::span::exchange::ExchangeKey;
 use crate::span::model::{Method, SpanId};
 use crate::span::state::State;
@@ -228,6 +229,34 @@ impl Calls {
         }
     }
 
+    /// An exception that was raised before comes by.
+    pub(super) fn passed(
+        &mut self,
+        hit: &Hit<'_>,
+        decode: Decode,
+        passed: Passed,
+        state: &mut State,
+    ) {
+        // It may have been made anywhere.
+        let (which, above) = (Which::Object(passed.object), StackPointer(u64::MAX));
+        let raise = self.find(hit.task, decode.runtime(), which, above);
+        if let Some((home, place)) = raise.and_then(|raise| raise.home)
+            && let Some(events) = self.events(hit.task, home, state)
+        {
+            if passed.fate == Fate::Caught {
+                events.caught(place, true);
+            } else {
+                events.goes_on(place);
+            }
+            if let Some(message) = passed.message {
+                events.says(place, message);
+            }
+        }
+        if passed.fate == Fate::Uncaught {
+            self.uncaught(hit, which, decode, state);
+        }
+    }
+
     /// Nobody has caught an exception.
     pub(super) fn uncaught(
         &mut self,
@@ -268,7 +297,19 @@ impl Calls {
     /// Puts on an event whether its exception was caught, if its span is still open.
     fn tell(&mut self, task: TaskId, raise: &Raise, caught: bool, state: &mut State) {
         let Some((home, place)) = raise.home else { return };
-        let events = match home {
+        if let Some(events) = self.events(task, home, state) {
+            events.caught(place, caught);
+        }
+    }
+
+    /// The events of a span of a task's, if it is still open.
+    fn events<'a>(
+        &'a mut self,
+        task: TaskId,
+        home: Home,
+        state: &'a mut State,
+    ) -> Option<&'a mut Events> {
+        match home {
             Home::Call(_) => {
                 let call = self.tasks.get_mut(&task).and_then(|stacks| stacks.call(home));
                 call.map(|call| &mut call.events)
@@ -276,9 +317,6 @@ impl Calls {
             Home::Request(key) => {
                 state.exchanges.get_mut(key).map(|exchange| &mut exchange.happened().events)
             }
-        };
-        if let Some(events) = events {
-            events.caught(place, caught);
         }
     }
 

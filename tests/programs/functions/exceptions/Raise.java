@@ -53,10 +53,10 @@ public class Raise {
             }
         }
         System.out.println("caught " + caught);
-        System.out.println("raised 3\tjava.lang.IllegalStateException\t");
-        System.out.println("raised 3\tRaise$NotFound\t");
-        System.out.println("raised 3\tjava.lang.ArithmeticException\t");
-        System.out.println("raised 3\tjava.lang.NumberFormatException\t");
+        System.out.println("raised 3\tjava.lang.IllegalStateException\tplain text");
+        System.out.println("raised 3\tRaise$NotFound\tno such thing");
+        System.out.println("raised 3\tjava.lang.ArithmeticException\t/ by zero");
+        System.out.println("raised 3\tjava.lang.NumberFormatException\tFor input string: \"seven\"");
         System.exit(8);
     }
 }

@@ -6,7 +6,8 @@ use super::Call;
 use super::bytes::Bytes;
 use super::name::name;
 use super::rows::{Row, rows};
-use super::units::{Unit, Units};
+use super::split::{self, Split};
+use super::units::{Part, Unit, Units};
 use crate::inspect::address::VirtAddr;
 use crate::inspect::dwarf::{ranges, source};
 
@@ -42,15 +43,38 @@ pub(super) fn of(units: &Units<'_>, start: usize, wanted: &[VirtAddr]) -> Vec<Ve
         None => vec![None; wanted.len()],
     };
     let mut paths: Vec<Path> = wanted.iter().map(|_| Path::default()).collect();
+    let others = split::other(units, &unit);
+    let split = others.as_ref().and_then(|other| Split::find(units, &unit, other));
+    if split.is_none() && others.is_some_and(|other| !other.is_told) {
+        // Lines alone would be those of functions that are not known.
+        return vec![Vec::new(); wanted.len()];
+    }
+    let with_other = split.map(|split| units.with_split(split));
+    let halves = with_other.as_ref().unwrap_or(units);
+    let half = halves.half(start);
     // What stands before the damage of a damaged unit is good.
-    let _ = walk(&units.files.main, &unit, wanted, &mut paths);
-    let calls = |(path, row)| calls(units, (start, &unit), path, row);
+    let _ = match half {
+        (Part::Main, _) => walk(&units.files.main, &unit, wanted, &mut paths),
+        (part, start) => walk_other(halves, (part, start), wanted, &mut paths),
+    };
+    let calls = |(path, row)| calls(halves, (half, &unit), path, row);
     paths.iter().zip(rows).map(calls).collect()
+}
+
+fn walk_other(
+    units: &Units<'_>,
+    (part, start): (Part, usize),
+    wanted: &[VirtAddr],
+    paths: &mut [Path],
+) -> gimli::Result<()> {
+    let (unit, _) = units.unit(part, start)?;
+    let dwarf = units.dwarf(part).ok_or(gimli::Error::MissingUnitDie)?;
+    walk(dwarf, &unit, wanted, paths)
 }
 
 fn calls(
     units: &Units<'_>,
-    (start, unit): (usize, &Unit),
+    (half, unit): ((Part, usize), &Unit),
     path: &Path,
     row: Option<Row>,
 ) -> Vec<Call> {
@@ -66,7 +90,7 @@ fn calls(
     let mut calls = Vec::new();
     for holder in path.holders.iter().rev() {
         let (file, line) = place(position);
-        let function = name(units, start, holder.entry).unwrap_or_default();
+        let function = name(units, half, holder.entry).unwrap_or_default();
         calls.push(Call { function, file, line, is_inlined: holder.is_inlined });
         position = Some(holder.called);
     }

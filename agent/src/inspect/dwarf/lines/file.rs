@@ -2,15 +2,15 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use gimli::{Dwarf, SectionId};
 use object::CompressedData;
 use object::elf::{ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD, SHF_COMPRESSED};
 
-use super::LinesError;
 use super::bytes::{Bytes, Source};
+use super::{LinesError, split};
 use crate::inspect::address::FileOffset;
 use crate::inspect::debug_file::{self, Lookup};
 use crate::inspect::elf::{Module, Section};
@@ -31,7 +31,11 @@ const WANTED: [SectionId; 9] = [
 
 /// The sections of a module's debug information, and of what `dwz` has shared between several.
 pub(super) struct Files {
-    pub(super) path: std::path::PathBuf,
+    pub(super) path: PathBuf,
+    /// What the program and its debug file are called.
+    pub(super) paths: Vec<PathBuf>,
+    /// What absolute paths are meant below.
+    pub(super) root: PathBuf,
     pub(super) main: Dwarf<Bytes>,
     pub(super) supplement: Option<Dwarf<Bytes>>,
     sources: Vec<Rc<Source>>,
@@ -62,14 +66,18 @@ impl Files {
         let Some(debug) = debug else { return Ok(None) };
         let shared = shared(&debug, lookup);
         let path = debug.path().to_owned();
+        let mut paths = vec![module.path().to_owned(), module.own_path().to_owned(), path.clone()];
+        paths.dedup();
         let (mut unpacked, mut sources) = (Unpacked { bytes: 0, limit }, Vec::new());
-        let mut main = dwarf(&load(debug, &mut unpacked, &mut sources)?);
-        let shared = shared.map(|shared| load(shared, &mut unpacked, &mut sources)).transpose()?;
+        let mut load = |module| load(module, &names(), &mut unpacked, &mut sources);
+        let mut main = dwarf(&load(debug)?);
+        let shared = shared.map(load).transpose()?;
         let supplement = shared.as_ref().map(dwarf);
         if let Some(sections) = &shared {
             main.set_sup(dwarf(sections));
         }
-        Ok(Some(Self { path, main, supplement, sources, unpacked }))
+        let root = lookup.root.to_owned();
+        Ok(Some(Self { path, paths, root, main, supplement, sources, unpacked }))
     }
 
     /// Bytes that are held, without pages.
@@ -83,7 +91,22 @@ impl Files {
     }
 }
 
-type Sections = Vec<(SectionId, Bytes)>;
+pub(super) type Sections = Vec<(SectionId, Bytes)>;
+
+/// Most bytes of a split unit's file that are unpacked.
+const SPLIT_MAX: u64 = 4 << 20;
+
+/// The sections of a split unit's file, or of a package.
+pub(super) fn load_split(module: Module) -> Option<Sections> {
+    let name = |id: &SectionId| Some((*id, id.dwo_name()?));
+    let names: Vec<_> = split::WANTED.iter().filter_map(name).collect();
+    let mut unpacked = Unpacked { bytes: 0, limit: SPLIT_MAX };
+    load(module, &names, &mut unpacked, &mut Vec::new()).ok()
+}
+
+fn names() -> Vec<(SectionId, &'static str)> {
+    WANTED.map(|id| (id, id.name())).into()
+}
 
 fn dwarf(sections: &Sections) -> Dwarf<Bytes> {
     let load = |id| {
@@ -98,18 +121,19 @@ fn dwarf(sections: &Sections) -> Dwarf<Bytes> {
 
 fn load(
     module: Module,
+    names: &[(SectionId, &'static str)],
     unpacked: &mut Unpacked,
     sources: &mut Vec<Rc<Source>>,
 ) -> Result<Sections, LinesError> {
     let mut plain = Vec::new();
     let mut sections = Vec::new();
-    for id in WANTED {
-        let Some(section) = module.section(id.name()) else { continue };
+    for (id, name) in names.iter().copied() {
+        let Some(section) = module.section(name) else { continue };
         if section.flags & SHF_COMPRESSED.0 == 0 {
             plain.push((id, section.offset, section.size));
             continue;
         }
-        let bytes = unpack(&module, section, id.name(), unpacked)?;
+        let bytes = unpack(&module, section, name, unpacked)?;
         let length = bytes.len() as u64;
         sections.push((id, Bytes::new(&Rc::new(Source::Bytes(bytes.into())), 0, length)));
     }

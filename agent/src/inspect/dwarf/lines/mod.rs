@@ -2,14 +2,15 @@
 //!
 //! Memory is bounded, however long a file's debug information is: sections are read by the page, a unit
 //! when an address lies in it, and of what is read only the units' addresses are kept. Sections that are
-//! packed have to be unpacked whole; if they are too long for that, there are no lines. DWARF 2 to 5; split
-//! debug information (`.dwo`) is not read.
+//! packed have to be unpacked whole; if they are too long for that, there are no lines. DWARF 2 to 5, split or
+//! not.
 
 mod bytes;
 mod calls;
 mod file;
 mod name;
 mod rows;
+mod split;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -25,7 +26,7 @@ use units::{Index, Units};
 /// Most bytes that are held at any time: unpacked sections, units' addresses, and [`READING_BYTES`].
 pub const BYTES_MAX: u64 = 48 << 20;
 
-/// Most bytes that are held while units are read: pages of two files, one unit's tables of abbreviations and
+/// Most bytes that are held while units are read: pages of three files, one unit's tables of abbreviations and
 /// of files.
 const READING_BYTES: u64 = 16 << 20;
 

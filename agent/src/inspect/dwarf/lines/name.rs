@@ -17,9 +17,13 @@ const NAME_MAX: usize = 4 << 10;
 /// Most namespaces and classes that a name is in.
 const OUTER_MAX: usize = 16;
 
-/// The name of the function that an entry of the module's own is of.
-pub(super) fn name(units: &Units<'_>, start: usize, entry: UnitOffset) -> Option<String> {
-    let (mut part, mut start, mut entry) = (Part::Main, start, entry);
+/// The name of the function that an entry of a unit is of.
+pub(super) fn name(
+    units: &Units<'_>,
+    (part, start): (Part, usize),
+    entry: UnitOffset,
+) -> Option<String> {
+    let (mut part, mut start, mut entry) = (part, start, entry);
     let mut own = None;
     let mut last = (part, start, entry);
     for _ in 0..ORIGINS_MAX {
@@ -61,7 +65,7 @@ fn text(
     unit: &Unit,
     value: AttributeValue<Bytes>,
 ) -> Option<String> {
-    let bytes = units.files.dwarf(part)?.attr_string(unit, value).ok()?;
+    let bytes = units.dwarf(part)?.attr_string(unit, value).ok()?;
     Some(bytes.first(NAME_MAX).to_string_lossy().ok()?.into_owned())
 }
 

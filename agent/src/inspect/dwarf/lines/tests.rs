@@ -155,6 +155,85 @@ fn what_was_put_aside_is_found() {
     );
 }
 
+/// The files with the other halves of units.
+fn halves(directory: &Directory) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory.path()).expect("it is ours");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| path.extension().is_some_and(|ending| ending == "dwo")).collect()
+}
+
+/// As what is not split, which the tool is asked about above: it knows no ranges of Clang's halves.
+#[test]
+fn split_units_are_read_in_both_halves() {
+    let inlining = "-fsplit-dwarf-inlining";
+    for (compiler, flags) in [
+        ("g++", &["-O2", "-g"][..]),
+        ("g++", &["-O2", "-g", "-gdwarf-4", "-no-pie"]),
+        ("g++", &["-O1", "-g", "-ffunction-sections", "-gz"]),
+        ("clang++", &["-O2", "-g", "-gdwarf-5"]),
+        ("clang++", &["-O1", "-g", "-gdwarf-4"]),
+        ("clang++", &["-O2", "-g", "-gdwarf-5", inlining]),
+    ] {
+        let directory = Directory::new("lines-split");
+        let source = "stacks/inlined.cpp";
+        let Some(()) = compile(&directory, compiler, source, flags) else { continue };
+        let all = addresses(&directory, "p", "");
+        let whole = calls(&lines(&directory, "p"), &all);
+        assert!(
+            whole.iter().filter(|calls| calls.len() > 1).count() >= 100,
+            "{compiler} {flags:?}"
+        );
+        compile(&directory, compiler, source, &[flags, &["-gsplit-dwarf"]].concat())
+            .expect("it is");
+        assert_eq!((addresses(&directory, "p", ""), halves(&directory).len()), (all.clone(), 1));
+        let told = || calls(&lines(&directory, "p"), &all);
+        assert!(told() == whole, "{compiler} {flags:?}");
+        // The same from a package; the tool for that takes none whose sections are packed.
+        let is_packed = flags.contains(&"-gz");
+        if !is_packed && directory.run("llvm-dwp", &["-e", "p", "-o", "p.dwp"]).is_none() {
+            return;
+        }
+        for half in halves(&directory) {
+            std::fs::remove_file(half).expect("it is there");
+        }
+        if !is_packed {
+            assert!(told() == whole, "{compiler} {flags:?}");
+            std::fs::remove_file(directory.file("p.dwp")).expect("it is there");
+        }
+        // And from neither nothing, unless the program itself says what is inlined.
+        let is_told = flags.contains(&inlining);
+        let names = told().iter().flatten().filter(|call| !call.function.is_empty()).count();
+        assert_eq!(names > 0, is_told, "{compiler} {flags:?}");
+    }
+}
+
+#[test]
+fn the_half_of_another_build_is_not_read() {
+    let directory = Directory::new("lines-halves");
+    let (source, flags) = ("stacks/inlined.cpp", ["-O2", "-g", "-gsplit-dwarf"]);
+    let Some(()) = compile(&directory, "g++", source, &flags) else { return };
+    let [half] = &*halves(&directory) else { panic!("one half") };
+    let right = std::fs::read(half).expect("it is there");
+    let all = addresses(&directory, "p", "");
+    let whole = calls(&lines(&directory, "p"), &all);
+    let is_known = |told: &[Vec<Call>]| told.iter().flatten().any(|call| !call.function.is_empty());
+    assert!(is_known(&whole));
+    std::fs::copy(directory.file("p"), directory.file("kept")).expect("a file");
+    compile(&directory, "g++", source, &["-O1", "-g", "-gsplit-dwarf"]).expect("it is there");
+    std::fs::copy(directory.file("kept"), directory.file("p")).expect("a file");
+    assert!(!is_known(&calls(&lines(&directory, "p"), &all)));
+    // Nor does a spoiled one do harm.
+    let all: Vec<VirtAddr> = all.into_iter().step_by(9).collect();
+    for at in (0..right.len()).step_by((right.len() / 60).max(1)) {
+        for value in [0, 0x7f, 0xff] {
+            let mut spoiled = right.clone();
+            spoiled[at] = value;
+            std::fs::write(half, &spoiled).expect("a file");
+            assert_eq!(calls(&lines(&directory, "p"), &all).len(), all.len());
+        }
+    }
+}
+
 #[test]
 fn a_file_without_has_none() {
     let directory = Directory::new("lines-none");

@@ -12,6 +12,7 @@ use super::LinesError;
 use super::bytes::Bytes;
 use super::file::Files;
 use super::rows;
+use super::split::Split;
 use crate::inspect::address::VirtAddr;
 use crate::inspect::dwarf::ranges;
 use crate::inspect::dwarf::units::{Tables, table};
@@ -24,11 +25,13 @@ const ABBREVIATIONS_MAX: usize = 256 << 10;
 
 pub(super) type Unit = gimli::Unit<Bytes>;
 
-/// Which of the two files.
+/// Which of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Main,
     Supplement,
+    /// That of the other half of the unit that is read.
+    Split,
 }
 
 /// Which unit has which code.
@@ -125,8 +128,17 @@ impl Files {
         match part {
             Part::Main => Some(&self.main),
             Part::Supplement => self.supplement.as_ref(),
+            Part::Split => None,
         }
     }
+}
+
+/// A table of abbreviations that no other one is known to follow.
+pub(super) fn short_table(
+    dwarf: &Dwarf<Bytes>,
+    at: DebugAbbrevOffset,
+) -> gimli::Result<Arc<Abbreviations>> {
+    table(&dwarf.debug_abbrev, at.0, ABBREVIATIONS_MAX)
 }
 
 /// Units while they are read.
@@ -135,16 +147,41 @@ pub(super) struct Units<'a> {
     index: &'a Index,
     /// The last table of abbreviations: those of neighbours are often the same.
     abbreviations: RefCell<Option<(Part, DebugAbbrevOffset, Arc<Abbreviations>)>>,
+    split: Option<Split>,
 }
 
 impl<'a> Units<'a> {
     pub(super) fn new(files: &'a Files, index: &'a Index) -> Self {
-        Self { files, index, abbreviations: RefCell::default() }
+        Self { files, index, abbreviations: RefCell::default(), split: None }
+    }
+
+    /// The same, where a unit has another half.
+    pub(super) fn with_split(&self, split: Split) -> Self {
+        Self { split: Some(split), ..Self::new(self.files, self.index) }
+    }
+
+    pub(super) fn dwarf(&self, part: Part) -> Option<&Dwarf<Bytes>> {
+        match part {
+            Part::Split => self.split.as_ref().map(|split| &split.dwarf),
+            _ => self.files.dwarf(part),
+        }
+    }
+
+    /// Which half of a unit tells of its functions, and where it begins.
+    pub(super) fn half(&self, start: usize) -> (Part, usize) {
+        self.split.as_ref().map_or((Part::Main, start), |split| (Part::Split, split.start))
     }
 
     /// The unit with the entry at an offset of `.debug_info`.
     pub(super) fn start(&self, part: Part, offset: usize) -> Option<usize> {
-        let starts = &self.index.starts[part as usize];
+        if part == Part::Split {
+            // Another unit's is not looked for.
+            let start = self.split.as_ref()?.start;
+            let header = self.dwarf(part)?.unit_header(DebugInfoOffset(start)).ok()?;
+            let end = start.checked_add(header.length_including_self())?;
+            return (start..end).contains(&offset).then_some(start);
+        }
+        let starts = self.index.starts.get(part as usize)?;
         let after = starts.partition_point(|start| *start as usize <= offset);
         starts.get(after.checked_sub(1)?).map(|start| *start as usize)
     }
@@ -167,8 +204,9 @@ impl<'a> Units<'a> {
         {
             return Ok(Arc::clone(table));
         }
-        let dwarf = self.files.dwarf(part).ok_or(gimli::Error::MissingUnitDie)?;
-        let most = self.index.tables[part as usize].bytes(at.0).min(ABBREVIATIONS_MAX);
+        let dwarf = self.dwarf(part).ok_or(gimli::Error::MissingUnitDie)?;
+        let known = self.index.tables.get(part as usize).map(|tables| tables.bytes(at.0));
+        let most = known.unwrap_or(ABBREVIATIONS_MAX).min(ABBREVIATIONS_MAX);
         let table = table(&dwarf.debug_abbrev, at.0, most)?;
         *last = Some((part, at, Arc::clone(&table)));
         Ok(table)
@@ -180,24 +218,19 @@ impl<'a> Units<'a> {
         part: Part,
         start: usize,
     ) -> gimli::Result<(Unit, Option<DebugLineOffset>)> {
-        let dwarf = self.files.dwarf(part).ok_or(gimli::Error::MissingUnitDie)?;
+        let dwarf = self.dwarf(part).ok_or(gimli::Error::MissingUnitDie)?;
         let header = dwarf.unit_header(DebugInfoOffset(start))?;
         let encoding = header.encoding();
+        let kind = if part == Part::Split { DwarfFileType::Dwo } else { DwarfFileType::Main };
         let mut unit = Unit {
             abbreviations: self.abbreviations(part, &header)?,
             name: None,
             comp_dir: None,
             low_pc: 0,
-            str_offsets_base: DebugStrOffsetsBase::default_for_encoding_and_file(
-                encoding,
-                DwarfFileType::Main,
-            ),
+            str_offsets_base: DebugStrOffsetsBase::default_for_encoding_and_file(encoding, kind),
             addr_base: gimli::DebugAddrBase(0),
             loclists_base: gimli::DebugLocListsBase(0),
-            rnglists_base: gimli::DebugRngListsBase::default_for_encoding_and_file(
-                encoding,
-                DwarfFileType::Main,
-            ),
+            rnglists_base: gimli::DebugRngListsBase::default_for_encoding_and_file(encoding, kind),
             line_program: None,
             dwo_id: None,
             header,
@@ -223,6 +256,12 @@ impl<'a> Units<'a> {
             _ => None,
         };
         (unit.name, unit.comp_dir, unit.low_pc) = (name, directory, low);
+        if let (Part::Split, Some(split)) = (part, &self.split) {
+            (unit.low_pc, unit.addr_base) = (split.low_pc, split.addr_base);
+            if encoding.version < 5 {
+                unit.rnglists_base = split.rnglists_base;
+            }
+        }
         Ok((unit, table))
     }
 

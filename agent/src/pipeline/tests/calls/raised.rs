@@ -265,6 +265,77 @@ fn what_is_open_says_how_its_process_ended() {
     }
 }
 
+/// What the hooks of Java's exceptions read, as their code numbers it.
+mod java {
+    pub(super) const MESSAGE: u16 = 1;
+    pub(super) const HANDLER: u16 = 2;
+    pub(super) const END: u16 = 3;
+    pub(super) const HOLDER: u16 = 4;
+    /// How often objects were moved, whether they are being, and how often they had been before.
+    pub(super) const COLLECTIONS: u16 = 50;
+    pub(super) const COLLECTING: u16 = 51;
+    pub(super) const COLLECTIONS_BEFORE: u16 = 52;
+}
+
+#[test]
+fn an_exception_is_complete_where_it_comes_by() {
+    let mut scene = scene();
+    for (number, decode) in
+        [(30, Decode::Java), (31, Decode::JavaPassed), (32, Decode::JavaUncaught)]
+    {
+        scene.hook(number, decode);
+    }
+    let word = |word: u64| word.to_le_bytes();
+    let (moved, object) = (word(5), |number: u64| word(0x7000_0000 + number * 64));
+    // A method with a handler at 20: for a type.
+    let handler = [word(0x5044), word(0x30), word(0x5000)].concat();
+    let handler = [&handler[..], &[8, 0, 50, 0]].concat();
+    let end = [0u16, 8, 20, 5, 1].map(u16::to_le_bytes).concat();
+    scene.enter(APP, 0, sp(0));
+    for number in 0..6 {
+        let chunks: [(u16, &[u8]); 5] = [
+            (java::COLLECTIONS_BEFORE, &moved),
+            (java::COLLECTING, &word(0)),
+            (OBJECT, &object(number)),
+            (java::COLLECTIONS, &moved),
+            (0, &[b'A' + number as u8]),
+        ];
+        scene.raise(APP, 30, sp(4), &chunks);
+    }
+    let mut pass = |hook, number, moved: u64, more: &[(u16, &[u8])]| {
+        let (object, moved) = (object(number), word(moved));
+        let own: [(u16, &[u8]); 2] = [(OBJECT, &object), (java::COLLECTIONS, &moved)];
+        // Wherever on the stack: it may have been made there or here.
+        scene.raise(APP, hook, sp(9), &[&own, more].concat());
+    };
+    let caught: [(u16, &[u8]); 3] =
+        [(java::HANDLER, &handler), (java::END, &end), (java::HOLDER, b"app/Main")];
+    let by_jdk: [(u16, &[u8]); 3] = [caught[0], caught[1], (java::HOLDER, b"java/uti")];
+    // A is caught, B by somebody else, C goes on, D is moved, E ends its thread, F is not thrown.
+    pass(31, 0, 5, &[&[(java::MESSAGE, &b"\0first"[..])], &caught[..]].concat());
+    pass(31, 1, 5, &[&[(java::MESSAGE, &b"\0password=x"[..])], &by_jdk[..]].concat());
+    pass(31, 2, 5, &caught);
+    pass(31, 2, 5, &[(java::MESSAGE, b"\x01a\0b\0")]);
+    pass(31, 3, 6, &[&[(java::MESSAGE, &b"\0another"[..])], &caught[..]].concat());
+    pass(31, 4, 5, &caught);
+    pass(32, 4, 5, &[(java::MESSAGE, b"\0last")]);
+    scene.leave(APP, 0, sp(0));
+    scene.collect();
+    assert_eq!(
+        said(&scene),
+        [
+            "f0: A, first, -",
+            "f0: B, password=REDACTED, -",
+            "f0: C, ab, -",
+            "f0: D, -, -",
+            "f0: E, last, -",
+            "f0: F, -, -",
+        ]
+    );
+    let fates = ["A caught", "B unknown", "C unknown", "D unknown", "E not caught", "F unknown"];
+    assert_eq!(self::fates(&scene), fates.map(|fate| format!("f0: {fate}")));
+}
+
 /// What the events of a scene's spans say: the span, the type, and whether it was caught.
 fn fates(scene: &Scene) -> Vec<String> {
     let of = |span: &Span| {
