@@ -47,6 +47,8 @@ pub(super) struct State {
     sayings: Sayings,
     /// Records that were lost on the way here.
     pub(super) lost: u64,
+    /// The latest moment that is known of.
+    pub(super) now: MonoNs,
 }
 
 /// The operation whose bytes are being parsed.
@@ -78,6 +80,7 @@ impl State {
             tallies: Tallies::default(),
             sayings: Sayings::default(),
             lost: 0,
+            now: MonoNs::default(),
         }
     }
 
@@ -86,7 +89,19 @@ impl State {
         self.tasks.forget_process(tgid);
         // What another program has left open is still to end.
         let open = self.processes.get(&tgid).map_or(0, |process| process.open);
-        self.processes.insert(tgid, Process { open, ..Process::new(resource, multiplexes) });
+        let mut process = Process::new(resource, multiplexes, self.now);
+        process.open = open;
+        self.processes.insert(tgid, process);
+    }
+
+    /// Time goes on. What was announced before any was known is watched since then.
+    pub(super) fn tick(&mut self, at: MonoNs) {
+        if self.now == MonoNs::default() {
+            for process in self.processes.values_mut() {
+                process.moved = at;
+            }
+        }
+        self.now = self.now.max(at);
     }
 
     /// A process is gone.
@@ -108,7 +123,7 @@ impl State {
             process.open_servers += 1;
             process.interleaves |= interleaved;
             if operation.nonblocking {
-                process.looper = Some(task);
+                process.reads(task, operation.at);
             }
         }
         if !pipelined {
@@ -139,7 +154,7 @@ impl State {
         }
         let Some(current) = self.tasks.current(operation.task) else {
             if let Some(process) = self.processes.get_mut(&operation.task.tgid) {
-                process.wanders |= process.looper == Some(operation.task);
+                process.wanders(operation.task);
             }
             return;
         };
@@ -153,6 +168,9 @@ impl State {
         else {
             return;
         };
+        if method == Method::Thread && server.nonblocking && !tasks::is_calm(process) {
+            return;
+        }
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.within = Some((current, method, confidence));
         }
@@ -392,6 +410,7 @@ impl State {
         let is_server = exchange.kind == Kind::Server;
         if let Some(process) = process {
             process.open = process.open.saturating_sub(1);
+            process.moved = process.moved.max(at);
             process.open_servers -= u32::from(is_server && process.open_servers > 0);
         }
         if is_server {

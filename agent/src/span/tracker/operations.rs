@@ -14,6 +14,7 @@ use crate::span::state::Operation;
 
 impl Tracker {
     pub(super) fn io(&mut self, io: &Io<'_>) {
+        self.state.tick(io.at);
         if !self.state.processes.contains_key(&io.tgid) {
             self.state.tallies.unknown_process += 1;
             return;
