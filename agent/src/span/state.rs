@@ -144,8 +144,10 @@ impl State {
         {
             calls.need(operation.task);
             match place.belongs {
-                Belongs::Request { key, method, confidence } => {
-                    exchange.within = Some((key, method, confidence));
+                Belongs::Request { key: server, method, confidence } => {
+                    let confidence = self.before_its_answer(server, method, confidence);
+                    let Some(exchange) = self.exchanges.get_mut(key) else { return };
+                    exchange.within = Some((server, method, confidence));
                     exchange.caller = Some(Box::new((call, None)));
                 }
                 Belongs::Own(trace) => exchange.caller = Some(Box::new((call, Some(trace)))),
@@ -171,8 +173,25 @@ impl State {
         if method == Method::Thread && server.nonblocking && !tasks::is_calm(process) {
             return;
         }
+        let confidence = self.before_its_answer(current, method, confidence);
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.within = Some((current, method, confidence));
+        }
+    }
+
+    /// How sure it is that a call is for the request that its task serves, before that is answered. What other
+    /// requests of the process have shown of its threads proves nothing of this one: it may be handed over, and
+    /// its thread do something else till it is answered.
+    fn before_its_answer(
+        &self,
+        server: ExchangeKey,
+        method: Method,
+        confidence: Confidence,
+    ) -> Confidence {
+        let server = self.exchanges.get(server);
+        match server.is_some_and(|server| method.is_proved_by_answer(server.nonblocking)) {
+            true => Confidence::Inferred,
+            false => confidence,
         }
     }
 

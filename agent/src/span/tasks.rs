@@ -158,7 +158,7 @@ impl Tasks {
 /// * A goroutine waits in what it calls, whatever its sockets: as a thread on a blocking socket.
 /// * A thread is exact where its server socket blocks: it cannot have served anything else between.
 ///   Until the process has shown that its threads answer what they read, that remains to be proved
-///   by the parent's own answer.
+///   by the parent's own answer; what it asks of others, always.
 /// * A thread on a non-blocking socket says something only while the process has a single request
 ///   open, and then not for certain; nothing if one like it was seen to call anyone while it had none.
 pub(super) fn within(
