@@ -27,8 +27,30 @@ const JAVA: [&str; 6] = ["each", "together", "client", "after", "slow", "handed"
 /// How often each kind is asked for by a client.
 const ROUNDS: usize = 8;
 
-/// Starts a program that listens at a port and asks at another one.
-type Start = fn(&Site<'_>) -> Vec<Command>;
+/// A program that listens at a port and asks at another one.
+struct Row {
+    /// How it is started; what is asked comes last.
+    start: fn(&Site<'_>) -> Vec<Command>,
+    kinds: &'static [&'static str],
+    /// How often it asks for a request of a kind.
+    asks: fn(&str) -> usize,
+}
+
+/// A program that does as it is told.
+const fn does(start: fn(&Site<'_>) -> Vec<Command>) -> Row {
+    let asks = |kind: &str| match kind {
+        "each" => 2,
+        "together" => 3,
+        "after" | "client" => 1,
+        _ => 0,
+    };
+    Row { start, kinds: &KINDS, asks }
+}
+
+/// One that passes on what it is asked.
+const fn passes_on(start: fn(&Site<'_>) -> Vec<Command>) -> Row {
+    Row { start, kinds: &KINDS, asks: |_| 1 }
+}
 
 fn sources() -> PathBuf {
     scripts().join("whose")
@@ -72,6 +94,21 @@ fn java(site: &Site<'_>, java: Option<&PathBuf>) -> Vec<Command> {
     vec![command]
 }
 
+fn axum(site: &Site<'_>) -> Vec<Command> {
+    let program = servers::built("axum/release/axum-server").expect("set-up has built it");
+    let mut command = Command::new(program);
+    command.args([site.port.to_string(), site.inner_port.to_string()]);
+    vec![command]
+}
+
+fn puma(site: &Site<'_>) -> Vec<Command> {
+    let mut command = Command::new("puma");
+    let bind = format!("tcp://127.0.0.1:{}", site.port);
+    command.args(["--bind", &bind, "--threads", "4:4", "--environment", "production"]);
+    command.arg(sources().join("threads.ru")).current_dir(site.scratch.path());
+    with_back(command, site)
+}
+
 /// HAProxy before the event loop above, which it asks whether it is well, too, more often than anybody would.
 fn haproxy(site: &Site<'_>, options: &str) -> Vec<Command> {
     let behind = Site { scratch: site.scratch, port: own_port(), inner_port: site.inner_port };
@@ -102,7 +139,7 @@ fn apache(site: &Site<'_>) -> Vec<Command> {
 }
 
 /// Keep-alive requests of clients that are there at one time.
-fn load(port: u16, clients: usize, kinds: &[&str]) -> usize {
+fn load(port: u16, clients: usize, kinds: &[&str]) {
     std::thread::scope(|scope| {
         for client in 0..clients {
             scope.spawn(move || {
@@ -120,7 +157,6 @@ fn load(port: u16, clients: usize, kinds: &[&str]) -> usize {
             });
         }
     });
-    clients * kinds.len() * ROUNDS
 }
 
 /// The links of calls, and how many of each are wrong.
@@ -140,7 +176,7 @@ fn links(ended: &Ended) -> BTreeMap<String, (usize, Vec<String>)> {
     links
 }
 
-fn check(start: Start, kinds: &[&str]) {
+fn check(row: &Row) {
     if !is_root() {
         return;
     }
@@ -148,79 +184,99 @@ fn check(start: Start, kinds: &[&str]) {
         let scratch = Scratch::new();
         let (_back, back) = service("back", &[]);
         let site = Site { scratch: &scratch, port: own_port(), inner_port: back };
-        let mut programs: Vec<Program> = start(&site)
+        let mut programs: Vec<Program> = (row.start)(&site)
             .iter_mut()
             .map(|command| Program::logged(command, &scratch.file("log")))
             .collect();
         until("an answer", || {
-            let wire = std::net::TcpStream::connect(("127.0.0.1", site.port));
-            let log = || std::fs::read_to_string(scratch.file("log"));
-            wire.map_err(|_| log()).ok()?;
-            get(site.port, "/start").contains(" 200 ").then_some(())
+            let is_there = std::net::TcpStream::connect(("127.0.0.1", site.port)).is_ok();
+            (is_there && get(site.port, "/start").contains(" 200 ")).then_some(())
         });
         let program = programs.pop().expect("one at least");
         let pids: Vec<String> = tree(program.pid()).iter().map(u32::to_string).collect();
-        let agent = Agent::run(&scratch, &["--stats", "--follow", "--pid", &pids.join(",")]);
-        let requests = load(site.port, clients, kinds);
+        let options = ["--stats", "--ring-mib", "64", "--follow", "--pid", &pids.join(",")];
+        let agent = Agent::run(&scratch, &options);
+        load(site.port, clients, row.kinds);
+        let each = |count: fn(&str) -> usize| -> usize {
+            row.kinds.iter().map(|kind| clients * ROUNDS * count(kind)).sum()
+        };
+        let is_for_one = |span: &Span| span.kind == CLIENT && !span.path().starts_with("/poll");
+        // Nobody waits for what is done after an answer.
+        agent.wait_for(each(row.asks), is_for_one);
         let ended = agent.stop();
+        assert_eq!(ended.count("lost"), 0, "{:?}", ended.log);
         let links = links(&ended);
-        println!("{clients} clients: {links:#?}");
-        let served = ended.spans.iter().filter(|span| span.kind == SERVER).count();
-        assert_eq!(served, requests);
-        let wrong: usize = links.values().map(|(_, wrong)| wrong.len()).sum();
-        assert_eq!(wrong, 0);
+        let told: BTreeMap<&str, usize> =
+            links.iter().map(|(link, (count, _))| (link.as_str(), *count)).collect();
+        println!("{clients} clients: {told:?}");
+        let served = ended.spans.iter().filter(|span| span.kind == SERVER);
+        assert!(served.clone().all(|span| span.int("http.response.status_code") == Some(200)));
+        assert_eq!(served.count(), each(|_| 1));
+        assert_eq!(ended.spans.iter().filter(|span| is_for_one(span)).count(), each(row.asks));
+        let wrong: Vec<&String> = links.values().flat_map(|(_, wrong)| wrong).collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 }
 
 #[test]
 fn uvicorn_is_not_guessed_at() {
-    check(uvicorn, &KINDS);
+    check(&does(uvicorn));
 }
 
 #[test]
 fn haproxy_is_not_guessed_at() {
-    let start: Start =
-        |site| haproxy(site, "http-reuse always\n filter compression\n compression algo gzip");
-    check(start, &KINDS);
+    check(&passes_on(|site| {
+        haproxy(site, "http-reuse always\n filter compression\n compression algo gzip")
+    }));
 }
 
 #[test]
 fn haproxy_that_closes_is_not_guessed_at() {
-    check(|site| haproxy(site, "option httpclose"), &KINDS);
+    check(&passes_on(|site| haproxy(site, "option httpclose")));
 }
 
 #[test]
 fn apache_is_not_guessed_at() {
-    check(apache, &KINDS);
+    check(&passes_on(apache));
 }
 
 #[test]
 fn node_is_not_guessed_at() {
-    check(node, &KINDS);
+    check(&does(node));
+}
+
+#[test]
+fn tokio_is_not_guessed_at() {
+    check(&does(axum));
 }
 
 /// Virtual ones, where this host has a JDK that knows them.
 #[test]
 fn threads_of_the_newest_java_are_not_guessed_at() {
-    check(|site| java(site, servers::jdks().last()), &JAVA);
+    check(&Row { kinds: &JAVA, ..does(|site| java(site, servers::jdks().last())) });
 }
 
 #[test]
 fn threads_of_the_oldest_java_are_not_guessed_at() {
-    check(|site| java(site, servers::jdks().first()), &JAVA);
+    check(&Row { kinds: &JAVA, ..does(|site| java(site, servers::jdks().first())) });
 }
 
 #[test]
 fn threads_of_gunicorn_are_not_guessed_at() {
-    check(|site| gunicorn(site, &["--worker-class", "gthread", "--threads", "4"]), &KINDS);
+    check(&does(|site| gunicorn(site, &["--worker-class", "gthread", "--threads", "4"])));
 }
 
 #[test]
 fn plain_workers_of_gunicorn_are_not_guessed_at() {
-    check(|site| gunicorn(site, &["--worker-class", "sync"]), &KINDS);
+    check(&does(|site| gunicorn(site, &["--worker-class", "sync"])));
 }
 
 #[test]
 fn green_threads_of_gunicorn_are_not_guessed_at() {
-    check(|site| gunicorn(site, &["--worker-class", "gevent"]), &KINDS);
+    check(&does(|site| gunicorn(site, &["--worker-class", "gevent"])));
+}
+
+#[test]
+fn threads_of_puma_are_not_guessed_at() {
+    check(&does(puma));
 }
