@@ -42,7 +42,10 @@ fn back(scratch: &Scratch) -> Option<Nginx> {
     let at = scratch.path().display();
     let listen =
         format!("listen unix:{at}/back; access_log {at}/asked; return 200 <$request_uri>;");
-    let back = nginx(scratch, "back", "", &listen);
+    // Whoever asks for that is sent elsewhere within itself.
+    let map = "map $http_x_inner $inner { yes /inner$request_uri; default \"\"; }";
+    let back =
+        nginx(scratch, "back", &format!("{map} add_header X-Accel-Redirect $inner;"), &listen);
     if back.is_none() {
         println!("skipped: needs nginx");
     }
@@ -147,6 +150,7 @@ fn ways(back: &Nginx, scratch: &Scratch) -> (String, String) {
          upstream tcp {{ server 127.0.0.1:{port}; keepalive 4; }}\n\
          upstream unix {{ server unix:{unix}; keepalive 4; }}\n\
          upstream again {{ server 127.0.0.1:{dead} max_fails=0; server 127.0.0.1:{port}; }}\n\
+         upstream failing {{ server 127.0.0.1:{fails}; }}\n\
          upstream fails {{ server 127.0.0.1:{fails} max_fails=0; server 127.0.0.1:{port}; }}\n\
          server {{ listen 127.0.0.1:{fails}; return 503; }}\n\
          proxy_http_version 1.1; proxy_set_header Connection \"\";",
@@ -162,6 +166,12 @@ fn ways(back: &Nginx, scratch: &Scratch) -> (String, String) {
          location /stream/ {{ proxy_request_buffering off; proxy_pass http://tcp; }}\n\
          location /asks/ {{ auth_request /check; proxy_pass http://tcp; }}\n\
          location /mirror/ {{ mirror /shadow; proxy_pass http://tcp; }}\n\
+         location /bare/ {{ proxy_buffering off; limit_rate 1m; proxy_pass http://tcp; }}\n\
+         location /error/ {{ proxy_intercept_errors on; error_page 503 = @again; proxy_pass http://failing; }}\n\
+         location @again {{ proxy_pass http://tcp; }}\n\
+         location /elsewhere/ {{ proxy_set_header X-Inner yes; proxy_set_header Connection \"\"; \
+                                 proxy_pass http://tcp; }}\n\
+         location /inner/ {{ internal; proxy_pass http://tcp/; }}\n\
          location = /check {{ internal; proxy_pass http://tcp$request_uri; \
                               proxy_pass_request_body off; proxy_set_header Content-Length \"\"; }}\n\
          location = /shadow {{ internal; proxy_pass http://tcp$request_uri; }}",
@@ -170,7 +180,19 @@ fn ways(back: &Nginx, scratch: &Scratch) -> (String, String) {
     (http, server)
 }
 
-const WAYS: [&str; 8] = ["plain", "unix", "again", "fails", "late", "stream", "asks", "mirror"];
+const WAYS: [&str; 11] = [
+    "plain",
+    "unix",
+    "again",
+    "fails",
+    "late",
+    "stream",
+    "asks",
+    "mirror",
+    "bare",
+    "error",
+    "elsewhere",
+];
 
 /// Asks for paths of its own in every way, with and without a body; how many requests that are.
 fn asks_in_every_way<S: Read + Write>(connect: impl Fn() -> S, client: usize) -> usize {
@@ -225,10 +247,109 @@ fn whatever_way_nginx_comes_to_ask_it_is_known_for_whom() {
     assert_eq!(ended.count("lost"), 0, "{:?}", ended.log);
     let links = links(&ended, |_| true);
     assert_eq!(links.keys().collect::<Vec<_>>(), ["nginx_request exact"], "{links:?}");
-    // Beside the one that each request makes: one to ask whether it may, one that is a copy, and some
-    // that another server had to answer.
+    // Beside the one that each request makes: one to ask whether it may, one that is a copy, one after an
+    // answer that was no good or said where else to ask, and some that another server had to answer.
     let calls = links["nginx_request exact"];
-    assert!(calls >= requests + requests * 2 / WAYS.len(), "{calls} calls of {requests} requests");
+    assert!(calls >= requests + requests * 4 / WAYS.len(), "{calls} calls of {requests} requests");
+}
+
+/// What is behind nginx is asked in the background for what is kept of it and has become old, after the answer.
+#[test]
+fn what_nginx_keeps_is_asked_for_by_whoever_finds_it_old() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let Some(back) = back(&scratch) else { return };
+    let keep = format!(
+        "proxy_cache_path {}/kept keys_zone=kept:1m; upstream tcp {{ server 127.0.0.1:{}; keepalive 4; }}\n\
+         proxy_http_version 1.1; proxy_set_header Connection \"\";",
+        scratch.path().display(),
+        back.port
+    );
+    let server = "location /kept/ { proxy_cache kept; proxy_cache_key one; proxy_cache_valid 200 1s; \
+                  proxy_cache_use_stale updating; proxy_cache_background_update on; \
+                  add_header X-Kept $upstream_cache_status; proxy_pass http://tcp; }\n\
+                  location /plain/ { proxy_pass http://tcp; }";
+    let front = nginx(&scratch, "front", &keep, server).expect("it is there");
+    let agent = agent(&scratch, &[&front], &[]);
+    let done = &std::sync::atomic::AtomicBool::new(false);
+    let (asked, kept) = std::thread::scope(|scope| {
+        let others = scope.spawn(move || {
+            let mut wire = Wire::to(front.port);
+            let mut asked = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let path = format!("/plain/{asked}");
+                let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+                wire.send(head.as_bytes()).expect(&format!("<{path}>"));
+                asked += 1;
+                // A second's worth of what is beside it need not be more.
+                std::thread::park_timeout(std::time::Duration::from_millis(1));
+            }
+            asked
+        });
+        let mut wire = Wire::to(front.port);
+        let mut number = 0;
+        let mut kept = std::collections::BTreeMap::new();
+        until("two updates", || {
+            let head = format!("GET /kept/{number} HTTP/1.1\r\nHost: h\r\n\r\n");
+            let answer = wire.send(head.as_bytes()).expect(">");
+            let how = answer.split_once("X-Kept: ").expect("it says").1;
+            *kept.entry(how.lines().next().expect("a word").to_owned()).or_insert(0) += 1;
+            number += 1;
+            (kept.get("STALE") == Some(&2)).then_some(())
+        });
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        (others.join().expect("it is answered"), kept)
+    });
+    // Nobody waits for the last one.
+    until("every call", || {
+        let asked = std::fs::read_to_string(scratch.file("asked")).unwrap_or_default();
+        (asked.lines().filter(|line| line.contains("/kept/")).count() == 3).then_some(())
+    });
+    let ended = agent.stop();
+    assert_eq!(ended.count("lost"), 0, "{:?}", ended.log);
+    assert_eq!(kept["MISS"], 1, "{kept:?}");
+    assert_eq!(links(&ended, |_| true), [("nginx_request exact".to_owned(), asked + 3)].into());
+}
+
+/// nginx asks for a file piece by piece.
+#[test]
+fn pieces_that_nginx_asks_for_are_of_one_request() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.file("sliced")).expect("the directory is ours");
+    for number in 0..8 {
+        scratch.write(&format!("sliced/{number}"), &"x".repeat(40_000));
+    }
+    let files = format!("root {};", scratch.path().display());
+    let Some(back) = nginx(&scratch, "back", "", &files) else {
+        println!("skipped: needs nginx");
+        return;
+    };
+    let server = format!(
+        "location /sliced/ {{ slice 8k; proxy_set_header Range $slice_range; proxy_http_version 1.1; \
+         proxy_pass http://127.0.0.1:{}; }}",
+        back.port
+    );
+    let front = nginx(&scratch, "front", "", &server).expect("it is there");
+    let agent = agent(&scratch, &[&front], &[]);
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            scope.spawn(move || {
+                let answer = remora_tests::wire::get(front.port, &format!("/sliced/{number}"));
+                assert!(answer.ends_with(&"x".repeat(40_000)));
+            });
+        }
+    });
+    let ended = agent.stop();
+    assert_eq!(ended.count("lost"), 0, "{:?}", ended.log);
+    assert_eq!(links(&ended, |_| true), [("nginx_request exact".to_owned(), 8 * 5)].into());
+    let answered = ended.spans.iter().filter(|span| span.kind == SERVER);
+    assert!(answered.clone().all(|span| span.int("http.response.body.size") == Some(40_000)));
+    assert_eq!(answered.count(), 8);
 }
 
 #[test]

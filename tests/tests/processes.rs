@@ -350,6 +350,46 @@ fn two_network_namespaces_are_joined() {
     assert_eq!(ended.of("service")[0].parent.as_ref(), Some(&ended.of("curl")[0].id));
 }
 
+/// As for the services of a cluster: neither end has the addresses that the other one knows.
+#[test]
+fn ends_whose_addresses_are_translated_are_joined() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let rules = "table ip translated {\n\
+        chain before { type nat hook output priority -100; \
+                       ip daddr 10.77.0.9 tcp dport 80 dnat to 10.77.0.1:8080; }\n\
+        chain behind { type nat hook postrouting priority 100; tcp dport 8080 snat to 10.77.0.5; }\n}\n";
+    let rules = scratch.write("rules", rules);
+    let shell = format!(
+        "ip link set lo up && ip addr add 10.77.0.1/32 dev lo && ip route add 10.77.0.0/24 dev lo && \
+         nft -f {} && exec python3 {} far",
+        rules.display(),
+        scripts().join("service.py").display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", &shell]).env("HOST", "0.0.0.0").env("PORT", "8080");
+    let server = Program::start(&mut command);
+    assert_eq!(server.line(), "8080");
+    let agent = Agent::run(&scratch, &["--pid", &pid(&server), "--exe", "curl"]);
+    let urls = ["/1", "/2"].map(|path| format!("http://10.77.0.9{path}"));
+    let mut ask = Command::new("nsenter");
+    ask.args(["--net", "--target", &pid(&server), "curl", "--silent"]).args(&urls);
+    let answer = ask.output().expect("nsenter runs");
+    assert_eq!(String::from_utf8_lossy(&answer.stdout), "farfar", "{answer:?}");
+    let ended = agent.stop();
+    check_honest(&ended.spans);
+    assert_eq!(ended.spans.len(), 4, "{:?}", ended.log);
+    for (client, served) in ended.of("curl").iter().zip(ended.of("service")) {
+        assert_eq!((client.text("url.full").ends_with(served.path()), served.kind), (true, SERVER));
+        assert_eq!(client.text("server.address"), "10.77.0.9");
+        assert_eq!(served.text("network.peer.address"), "10.77.0.5");
+        assert_eq!(served.link(), "tcp_seq exact");
+        assert_eq!(served.parent.as_ref(), Some(&client.id));
+    }
+}
+
 /// A namespace with a cable to this one.
 struct Network {
     name: String,

@@ -21,9 +21,10 @@ const DEMO_PROGRAMS: [(&str, &str); 3] =
     [("python3", "python3"), ("curl", "curl"), ("nginx", "nginx-light")];
 
 /// Programs that the tests use besides. A name that ends with `*` has a version behind it.
-const TEST_PROGRAMS: [(&str, &str); 22] = [
+const TEST_PROGRAMS: [(&str, &str); 23] = [
     ("openssl", "openssl"),
     ("ip", "iproute2"),
+    ("nft", "nftables"),
     ("unshare", "util-linux"),
     ("strace", "strace"),
     ("ab", "apache2-utils"),

@@ -343,6 +343,12 @@ impl Scene {
         self.collect();
     }
 
+    /// Nothing happens for as long as says that nothing happens by itself.
+    fn calm(&mut self) {
+        self.collect();
+        self.wait(1_000_000_000);
+    }
+
     /// Everything told: its trees.
     fn trees(&mut self) -> String {
         let at = MonoNs(self.now + 1000);

@@ -180,6 +180,8 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     for pattern in inbox.functions.iter().flat_map(Functions::unmatched) {
         tracing::warn!(%pattern, "no function that can be probed matches (`remora functions` lists them)");
     }
+    // From here on nothing that they do is missed.
+    inbox.recorded.step(&Step::Collect(clock::now()));
     eprintln!("remora: ready processes={} capture={source}{probed}", inbox.targets.len());
     notify::tell("READY=1");
     if let Some(command) = &mut command {

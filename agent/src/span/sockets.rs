@@ -31,6 +31,8 @@ pub(super) struct SocketState {
     pub(super) remote: Address,
     /// The other end, if it is on this host and told.
     pub(super) peer: Option<SocketKey>,
+    /// Where its streams begin, if its other end may have to be found by that.
+    start: Option<Start>,
     /// What is understood of it; elsewhere while it is being fed. Apart, since it is moved for that.
     pub(super) connection: Option<Box<Connection>>,
     /// It is looked at whether it is still there.
@@ -159,6 +161,34 @@ fn end_key(local: Address, remote: Address, netns: u32) -> EndKey {
     EndKey { local, remote, ports, netns, is_unix }
 }
 
+/// Where both streams of a connection begin, by which one end knows the other where their addresses are translated
+/// on the way (NAT, as for the services of a cluster and the ports of containers): both numbers are random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Start {
+    read: u32,
+    written: u32,
+    is_accepted: bool,
+}
+
+impl Start {
+    /// Nothing translates what stays in a namespace's loopback from its first address to its last.
+    fn of(socket: &Socket) -> Option<Self> {
+        let is_inside =
+            socket.local.is_local_to_namespace() && socket.remote.is_local_to_namespace();
+        let [Some(read), Some(written)] = socket.from else { return None };
+        let is_accepted = match (socket.local, socket.role?) {
+            (Address::Tcp(_), role) => role == Role::Accepted,
+            (Address::Unix(_), _) => return None,
+        };
+        (!is_inside).then_some(Self { read, written, is_accepted })
+    }
+
+    /// That of the other end.
+    fn other(self) -> Self {
+        Self { read: self.written, written: self.read, is_accepted: !self.is_accepted }
+    }
+}
+
 /// What a socket has had memory for. The last that was freed is nearest to the processor.
 #[derive(Debug, Default)]
 struct Spare {
@@ -174,6 +204,7 @@ pub(super) struct Sockets {
     spares: Vec<Spare>,
     by_id: HashMap<SocketId, SocketKey, foldhash::fast::RandomState>,
     by_end: HashMap<EndKey, SocketKey, foldhash::fast::RandomState>,
+    by_start: HashMap<Start, SocketKey, foldhash::fast::RandomState>,
     /// Unix sockets by their own address.
     by_address: HashMap<u64, SocketKey, foldhash::fast::RandomState>,
 }
@@ -243,7 +274,10 @@ impl Sockets {
     pub(super) fn add(&mut self, socket: &Socket) {
         let Socket { id, tgid, netns, local, remote, role, is_older, from, op, .. } = *socket;
         let other_end = end_key(remote, local, netns);
-        let peer = self.by_end.get(&other_end).copied().filter(|_| is_known(local, remote));
+        let start = Start::of(socket);
+        let by_end = self.by_end.get(&other_end).filter(|_| is_known(local, remote));
+        let by_start = || self.by_start.get(&start?.other());
+        let peer = by_end.or_else(by_start).copied();
         let Spare { mut connection, mut standing, exchanges } =
             self.spares.pop().unwrap_or_default();
         connection.begin_anew(new_connection(role, is_older));
@@ -255,6 +289,7 @@ impl Sockets {
             local,
             remote,
             peer,
+            start,
             connection: Some(connection),
             is_older,
             watched: false,
@@ -277,6 +312,9 @@ impl Sockets {
         }
         self.by_id.insert(id, key);
         self.by_end.insert(end_key(local, remote, netns), key);
+        if let Some(start) = start {
+            self.by_start.insert(start, key);
+        }
         if let Address::Unix(address @ 1..) = local {
             self.by_address.insert(address, key);
         }
@@ -298,6 +336,9 @@ impl Sockets {
         }
         remove(&mut self.by_id, state.id, key);
         remove(&mut self.by_end, end_key(state.local, state.remote, state.netns), key);
+        if let Some(start) = state.start {
+            remove(&mut self.by_start, start, key);
+        }
         if let Address::Unix(address) = state.local {
             remove(&mut self.by_address, address, key);
         }

@@ -56,6 +56,8 @@ pub(super) struct State {
     spares: Vec<Attributes>,
     /// Records that were lost on the way here.
     pub(super) lost: u64,
+    /// The latest moment that is known of.
+    pub(super) now: MonoNs,
 }
 
 /// The operation whose bytes are being parsed.
@@ -88,6 +90,7 @@ impl State {
             sayings: Sayings::default(),
             spares: Vec::new(),
             lost: 0,
+            now: MonoNs::default(),
         }
     }
 
@@ -112,7 +115,19 @@ impl State {
         self.tasks.forget_process(tgid);
         // What another program has left open is still to end.
         let open = self.processes.get(&tgid).map_or(0, |process| process.open);
-        self.processes.insert(tgid, Process { open, ..Process::new(resource, multiplexes) });
+        let mut process = Process::new(resource, multiplexes, self.now);
+        process.open = open;
+        self.processes.insert(tgid, process);
+    }
+
+    /// Time goes on. What was announced before any was known is watched since then.
+    pub(super) fn tick(&mut self, at: MonoNs) {
+        if self.now == MonoNs::default() {
+            for process in self.processes.values_mut() {
+                process.moved = at;
+            }
+        }
+        self.now = self.now.max(at);
     }
 
     /// A process is gone.
@@ -134,7 +149,7 @@ impl State {
             process.open_servers += 1;
             process.interleaves |= interleaved;
             if operation.nonblocking {
-                process.looper = Some(task);
+                process.reads(task, operation.at);
             }
         }
         if !pipelined {
@@ -155,8 +170,10 @@ impl State {
         {
             calls.need(operation.task);
             match place.belongs {
-                Belongs::Request { key, method, confidence } => {
-                    exchange.within = Some((key, method, confidence));
+                Belongs::Request { key: server, method, confidence } => {
+                    let confidence = self.before_its_answer(server, method, confidence);
+                    let Some(exchange) = self.exchanges.get_mut(key) else { return };
+                    exchange.within = Some((server, method, confidence));
                     exchange.caller = Some(Box::new((call, None)));
                 }
                 Belongs::Own(trace) => exchange.caller = Some(Box::new((call, Some(trace)))),
@@ -165,7 +182,7 @@ impl State {
         }
         let Some(current) = self.tasks.current(operation.task) else {
             if let Some(process) = self.processes.get_mut(&operation.task.tgid) {
-                process.wanders |= process.looper == Some(operation.task);
+                process.wanders(operation.task);
             }
             return;
         };
@@ -179,8 +196,28 @@ impl State {
         else {
             return;
         };
+        if method == Method::Thread && server.nonblocking && !tasks::is_calm(process) {
+            return;
+        }
+        let confidence = self.before_its_answer(current, method, confidence);
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.within = Some((current, method, confidence));
+        }
+    }
+
+    /// How sure it is that a call is for the request that its task serves, before that is answered. What other
+    /// requests of the process have shown of its threads proves nothing of this one: it may be handed over, and
+    /// its thread do something else till it is answered.
+    fn before_its_answer(
+        &self,
+        server: ExchangeKey,
+        method: Method,
+        confidence: Confidence,
+    ) -> Confidence {
+        let server = self.exchanges.get(server);
+        match server.is_some_and(|server| method.is_proved_by_answer(server.nonblocking)) {
+            true => Confidence::Inferred,
+            false => confidence,
         }
     }
 
@@ -418,6 +455,7 @@ impl State {
         let is_server = exchange.kind == Kind::Server;
         if let Some(process) = process {
             process.open = process.open.saturating_sub(1);
+            process.moved = process.moved.max(at);
             process.open_servers -= u32::from(is_server && process.open_servers > 0);
         }
         if is_server {

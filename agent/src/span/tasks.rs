@@ -14,6 +14,7 @@ use agent_common::task_kind;
 use super::exchange::ExchangeKey;
 use super::model::{Confidence, Method, Resource};
 use crate::event::ids::{TaskId, Tgid};
+use crate::platform::clock::MonoNs;
 
 /// What is known of a process that is traced.
 #[derive(Debug)]
@@ -27,11 +28,16 @@ pub(super) struct Process {
     pub(super) hands_off: bool,
     /// A response was written by the very thread that had read the request.
     pub(super) keeps: bool,
-    /// The last thread that has read a request on a non-blocking socket.
-    pub(super) looper: Option<TaskId>,
-    /// Such a thread has made a call while it served nothing: so it does what belongs to no request, or to one
-    /// that was answered before.
-    pub(super) wanders: bool,
+    /// Threads that have read a request on a non-blocking socket.
+    readers: Threads,
+    /// Threads that have made a call while they served nothing.
+    callers: Threads,
+    /// A thread is both: so it does what belongs to no request, or to one that was answered before.
+    wanders: bool,
+    /// Since when it is watched, or when it was last seen to serve or to call anybody.
+    pub(super) moved: MonoNs,
+    /// Nothing of it had been seen for [`CALM_NS`] when the last request was read.
+    calm: bool,
     /// Server exchanges open now.
     pub(super) open_servers: u32,
     /// Exchanges open now.
@@ -39,18 +45,59 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(resource: Arc<Resource>, multiplexes_tasks: bool) -> Self {
+    pub(super) fn new(resource: Arc<Resource>, multiplexes_tasks: bool, since: MonoNs) -> Self {
         Self {
             resource,
             multiplexes_tasks,
             interleaves: false,
             hands_off: false,
             keeps: false,
-            looper: None,
+            readers: Threads::default(),
+            callers: Threads::default(),
             wanders: false,
+            moved: since,
+            calm: false,
             open_servers: 0,
             open: 0,
         }
+    }
+
+    /// A thread has read a request on a non-blocking socket.
+    pub(super) fn reads(&mut self, task: TaskId, at: MonoNs) {
+        self.calm = self.open == 1 && at.since(self.moved) >= CALM_NS;
+        self.readers.add(task);
+        self.wanders |= self.callers.may_have(task);
+    }
+
+    /// A thread has made a call while it served nothing.
+    pub(super) fn wanders(&mut self, task: TaskId) {
+        self.callers.add(task);
+        self.wanders |= self.readers.may_have(task);
+    }
+}
+
+/// How long nothing is seen of a process before it is taken to do nothing by itself: what comes more often than
+/// that has been seen.
+pub(super) const CALM_NS: u64 = 1_000_000_000;
+
+/// Most threads that are remembered.
+const THREADS_MAX: usize = 64;
+
+/// Some threads of a process. Of more than [`THREADS_MAX`] it is any.
+#[derive(Debug, Default)]
+struct Threads {
+    some: Vec<TaskId>,
+}
+
+impl Threads {
+    fn add(&mut self, task: TaskId) {
+        if self.some.len() < THREADS_MAX && !self.some.contains(&task) {
+            self.some.push(task);
+        }
+    }
+
+    fn may_have(&self, task: TaskId) -> bool {
+        self.some.len() == THREADS_MAX || self.some.contains(&task)
     }
 }
 
@@ -111,9 +158,9 @@ impl Tasks {
 /// * A goroutine waits in what it calls, whatever its sockets: as a thread on a blocking socket.
 /// * A thread is exact where its server socket blocks: it cannot have served anything else between.
 ///   Until the process has shown that its threads answer what they read, that remains to be proved
-///   by the parent's own answer.
+///   by the parent's own answer; what it asks of others, always.
 /// * A thread on a non-blocking socket says something only while the process has a single request
-///   open, and then not for certain; nothing if it was seen to call anyone while it had none.
+///   open, and then not for certain; nothing if one like it was seen to call anyone while it had none.
 pub(super) fn within(
     task: TaskId,
     process: &Process,
@@ -133,6 +180,12 @@ pub(super) fn within(
     }
     (process.open_servers == 1 && !process.wanders)
         .then_some((Method::Thread, Confidence::Inferred))
+}
+
+/// Whether a call by a thread that serves a request on a non-blocking socket may be for that: what the process
+/// does by itself, or still for requests before, would have been seen in the time before it.
+pub(super) fn is_calm(process: &Process) -> bool {
+    process.calm
 }
 
 /// Whether a thread is one that serves several requests at once, each to where it waits: the last socket

@@ -177,6 +177,7 @@ impl Tracker {
                 }
             }
             Event::Fork { tgid, tid, at, .. } => {
+                self.state.tick(*at);
                 let kind = agent_common::task_kind::THREAD;
                 let task = TaskId { tgid: *tgid, kind, id: u64::from(tid.0) };
                 self.calls.thread(task, *at, None, &mut self.state);
@@ -200,7 +201,10 @@ impl Tracker {
                 }
                 self.state.exit(*tgid);
             }
-            Event::Exec { tgid, at, .. } => self.calls.exit(*tgid, *at, None, &mut self.state),
+            Event::Exec { tgid, at, .. } => {
+                self.state.tick(*at);
+                self.calls.exit(*tgid, *at, None, &mut self.state);
+            }
             // Whoever looks at processes has announced what is to be said of it.
             Event::Cgroup { .. } | Event::Listen(_) => {}
         }
@@ -209,6 +213,7 @@ impl Tracker {
     /// Hands out every span that ended before `horizon`: by then all events up to its end, from
     /// every CPU, have been taken in. One that was seen to end after one that ended later waits for it.
     pub fn collect(&mut self, horizon: MonoNs, spans: &mut Vec<Span>) {
+        self.state.tick(horizon);
         self.leave(horizon);
         self.look(horizon);
         if self.state.exchanges.len() >= EXCHANGES_MAX {

@@ -13,6 +13,7 @@ import calls
 import kit
 import messages
 import processes
+import sockmap
 
 
 def main():

@@ -3,6 +3,7 @@ import ctypes
 import os
 import socket
 import struct
+import subprocess
 import tempfile
 
 from kit import IPPROTO_MPTCP, LIBC, ask, ask_to_the_end, both, connect, fork, head, listen, lost, message, pipelined_asks
@@ -368,3 +369,62 @@ def splice_from_an_answer():
 
     both(listen(), lambda sock: (serve(sock, 2, BODY), serve(sock)), client)
 
+def abort(sock):
+    """Has the kernel give up a connection, as `ss --kill` does."""
+    near, far = sock.getsockname()[1], sock.getpeername()[1]
+    kill = ["ss", "--kill", "--tcp", "--no-header", "sport", "=", f":{near}", "and", "dport", "=", f":{far}"]
+    subprocess.run(kill, check=True, stdout=subprocess.DEVNULL)
+
+
+@shape
+def given_up_by_the_kernel_unanswered():
+    def server(sock):
+        port = port_of(sock)
+        head(sock)
+        abort(sock)
+        try:
+            sock.sendall(response())
+        except OSError:
+            pass
+        tell("server", "/given-up", "-", 0, "-", port)
+
+    def client(port):
+        sock = connect(port)
+        sock.sendall(request("/given-up"))
+        try:
+            assert sock.recv(1) == b""
+        except ConnectionResetError:
+            pass
+        tell("client", "/given-up", "-", 0, "-", port)
+
+    both(listen(), server, client)
+
+
+@shape
+def given_up_by_the_kernel_half_answered():
+    """What is there of an answer whose length is known is no whole one."""
+
+    def server(sock):
+        port = port_of(sock)
+        head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        try:
+            sock.recv(1)
+        except OSError:
+            pass
+        tell("server", "/half-given", 200, 0, 4, port)
+
+    def client(port):
+        sock = connect(port)
+        sock.sendall(request("/half-given"))
+        seen = b""
+        while not seen.endswith(b"half"):
+            seen += sock.recv(4096)
+        abort(sock)
+        try:
+            sock.recv(1)
+        except OSError:
+            pass
+        tell("client", "/half-given", 200, 0, 4, port)
+
+    both(listen(), server, client)

@@ -12,6 +12,7 @@ from kit import request, response, serve, shape, stranger, tell, wait, within
 
 CLONE_FILES, CLONE_NEWNET = 0x400, 0x40000000
 SYS_CLONE, SYS_CLOSE_RANGE = {"x86_64": 56}.get(MACHINE, 220), 436
+SYS_PIDFD_GETFD = 438
 
 
 def pass_on(channel, sock):
@@ -492,3 +493,30 @@ def threads_hand_on():
     wait(*[fork(role) for role in roles])
     listener.close()
     back.close()
+
+
+@shape
+def taken_by_pidfd():
+    """Another process takes the socket of a request out of the one that has read it, and answers."""
+    listener = listen()
+    mine, theirs = socket.socketpair()
+
+    def reader():
+        connection, _ = listener.accept()
+        message(connection)
+        tell("server", "/pidfd/1", 200, 0, 2, port_of(connection))
+        mine.send(struct.pack("ii", os.getpid(), connection.fileno()))
+        assert mine.recv(1) == b"."
+
+    def writer():
+        pid, fd = struct.unpack("ii", theirs.recv(8))
+        pidfd = os.pidfd_open(pid)
+        sock = socket.socket(fileno=LIBC.syscall(ctypes.c_long(SYS_PIDFD_GETFD), pidfd, fd, 0))
+        theirs.send(b".")
+        sock.sendall(response())
+        serve(sock)
+
+    pids = [fork(reader), fork(writer)]
+    pids.append(fork(lambda: pipelined_asks(["/pidfd/1", "/pidfd/2"])(port_of(listener))))
+    listener.close()
+    wait(*pids)

@@ -239,6 +239,7 @@ fn an_event_loop_says_something_only_with_one_request_open() {
     let mut scene = two();
     let (a, b) = (scene.outside(1), scene.outside(1));
     scene.nonblocking(&[a, b]);
+    scene.calm();
     scene.asked(FRONT, a, "/a");
     scene.call(FRONT, "/of-a");
     scene.asked((1, 5), b, "/b");
@@ -261,24 +262,85 @@ fn an_event_loop_that_calls_for_nobody_says_nothing() {
     let mut scene = two();
     let s = scene.outside(1);
     scene.nonblocking(&[s]);
-    // Before it has served anything, a call says nothing of it.
-    scene.call(FRONT, "/at-start");
+    scene.calm();
     scene.asked(FRONT, s, "/a");
     scene.call(FRONT, "/of-a");
     scene.answered(FRONT, s);
     scene.call(FRONT, "/in-the-background");
+    scene.calm();
     scene.asked(FRONT, s, "/b");
     scene.call(FRONT, "/of-b-or-in-the-background");
     scene.answered(FRONT, s);
     check(
         &mut scene,
         expect![[r#"
-            front → /at-start 200
             front /a 200
               front → /of-a 200 (thread inferred)
             front → /in-the-background 200
             front /b 200
             front → /of-b-or-in-the-background 200
+        "#]],
+    );
+}
+
+#[test]
+fn a_thread_that_has_called_for_nobody_before_it_served_says_nothing() {
+    let mut scene = two();
+    let s = scene.outside(1);
+    scene.nonblocking(&[s]);
+    scene.call(FRONT, "/is-it-well");
+    // One that never serves anybody says nothing of those that do.
+    scene.call((1, 7), "/by-another");
+    scene.calm();
+    scene.asked((1, 5), s, "/a");
+    scene.call((1, 5), "/of-a");
+    scene.answered((1, 5), s);
+    scene.calm();
+    scene.asked(FRONT, s, "/b");
+    scene.call(FRONT, "/of-b-or-is-it-well");
+    scene.answered(FRONT, s);
+    check(
+        &mut scene,
+        expect![[r#"
+            front → /is-it-well 200
+            front → /by-another 200
+            front /a 200
+              front → /of-a 200 (thread inferred)
+            front /b 200
+            front → /of-b-or-is-it-well 200
+        "#]],
+    );
+}
+
+#[test]
+fn an_event_loop_that_was_busy_a_moment_ago_says_nothing() {
+    let mut scene = two();
+    let s = scene.outside(1);
+    scene.nonblocking(&[s]);
+    // Nobody has watched what it did before.
+    scene.asked(FRONT, s, "/first");
+    scene.call(FRONT, "/of-the-first-or-not");
+    scene.answered(FRONT, s);
+    scene.calm();
+    scene.asked(FRONT, s, "/a");
+    scene.answered(FRONT, s);
+    scene.asked(FRONT, s, "/b");
+    scene.call(FRONT, "/of-a-or-b");
+    scene.answered(FRONT, s);
+    scene.calm();
+    scene.asked(FRONT, s, "/c");
+    scene.call(FRONT, "/of-c");
+    scene.answered(FRONT, s);
+    check(
+        &mut scene,
+        expect![[r#"
+            front /first 200
+            front → /of-the-first-or-not 200
+            front /a 200
+            front /b 200
+            front → /of-a-or-b 200
+            front /c 200
+              front → /of-c 200 (thread inferred)
         "#]],
     );
 }

@@ -220,6 +220,9 @@ impl Tracker {
                 None => self.state.begin_call(key, operation, &mut self.calls),
             },
         }
+        if let Some(process) = self.state.processes.get_mut(&operation.task.tgid) {
+            process.moved = operation.at;
+        }
         let Some(socket) = self.sockets.get_mut(socket_key) else { return };
         socket.exchanges.push_back((number, key));
         socket.last_begun = Some(key);

@@ -14,6 +14,7 @@ use crate::span::state::Operation;
 
 impl Tracker {
     pub(super) fn io(&mut self, io: &Io<'_>) {
+        self.state.tick(io.at);
         if !self.state.processes.contains_key(&io.tgid) {
             self.state.tallies.unknown_process += 1;
             return;
@@ -90,8 +91,11 @@ impl Tracker {
         let (tcp_seq, behalf, waits) = (None, io.behalf, io.waits);
         let mut operation =
             Operation { at, task, waits, behalf, tcp_seq, nonblocking, segment_age_ns };
+        if io.tcp_seq.is_some_and(|seq| self.stands_still(key, io, seq)) {
+            self.unnumber(key);
+        }
         let Some(socket) = self.sockets.get_mut(key) else { return operation };
-        let Some(seq) = io.tcp_seq else {
+        let Some(seq) = io.tcp_seq.filter(|_| !socket.is_unnumbered) else {
             socket.is_unnumbered = true;
             if skipped > 0 {
                 // Nothing tells in which direction.
@@ -133,6 +137,30 @@ impl Tracker {
             self.gap(key, opposite, None, at);
         }
         operation
+    }
+
+    /// Whether an operation ends where the one before it had ended, though it has moved bytes: not by TCP then, but
+    /// by a program of the kernel's that puts them into the other socket's queue (`sk_msg`). (Or two threads have
+    /// read at one time.)
+    fn stands_still(&self, key: SocketKey, io: &Io<'_>, seq: u32) -> bool {
+        let Outcome::Moved(segment) = io.outcome else { return false };
+        let Some(socket) = self.sockets.get(key) else { return false };
+        let [inbound, outbound] = socket.expected;
+        let expected = if io.direction == Direction::Inbound { inbound } else { outbound };
+        !socket.is_unnumbered && expected == Some(seq.wrapping_add(segment.len as u32))
+    }
+
+    /// The positions of a connection's bytes turn out to say nothing.
+    fn unnumber(&mut self, key: SocketKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.is_unnumbered = true;
+        socket.expected = [None; 2];
+        // Counterparts may have been looked for by them.
+        let lone = socket.unjoined_first().next();
+        let kind = lone.and_then(|lone| self.state.exchanges.get(lone)).map(|lone| lone.kind);
+        if let Some((lone, kind)) = lone.zip(kind) {
+            self.join(lone, kind, key);
+        }
     }
 
     /// Something was missed on a socket: what is open there may have missed it.

@@ -1,12 +1,14 @@
-//! The scenes' endpoints on axum: `axum-server PORT`. A program under test.
+//! The scenes' endpoints on axum: `axum-server PORT [BACK]`; with what it asks at port BACK. A program under test.
 
 use std::convert::Infallible;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+
+mod whose;
 
 /// Not inlined, so that it is there to be traced.
 #[inline(never)]
@@ -37,7 +39,8 @@ async fn moved() -> Response {
 
 fn main() -> std::io::Result<()> {
     let port = std::env::args().nth(1).unwrap_or_default();
-    let app = Router::new()
+    let back = std::env::args().nth(2).and_then(|back| back.parse().ok());
+    let mut app = Router::new()
         .route("/hello", get(hello))
         .route("/big", get(|| async { vec![0_u8; 1 << 20] }))
         .route("/echo", post(|body: Bytes| async { body }))
@@ -45,6 +48,9 @@ fn main() -> std::io::Result<()> {
         .route("/flood", get(flood))
         .route("/moved", get(moved))
         .route("/none", get(|| async { StatusCode::NO_CONTENT }));
+    if let Some(back) = back {
+        app = app.fallback(move |uri: Uri| whose::whose(uri, back));
+    }
     tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?.block_on(
         async {
             let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
