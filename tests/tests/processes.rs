@@ -272,18 +272,20 @@ fn exec_gives_the_program_what_the_agent_was_given() {
 }
 
 #[test]
-fn exec_says_when_the_program_cannot_be_started() {
+fn exec_says_when_the_program_cannot_be_started_and_when_it_fails() {
     if !is_root() {
         return;
     }
-    let mut command = Command::new(binary());
-    command.args(["exec", "--", "/no/such/program"]);
-    let ended = Agent::start(&mut command).end();
-    assert!(
-        ended.log.iter().any(|line| line.contains("cannot start /no/such/program")),
-        "{:?}",
-        ended.log
-    );
+    for (program, code, message) in [
+        ("/no/such/program", 1, "cannot start /no/such/program"),
+        ("false", 0, "the command has failed status=exit status: 1"),
+    ] {
+        let mut command = Command::new(binary());
+        command.args(["exec", "--file", "/dev/null", "--", program]);
+        let ended = Agent::start(&mut command).end();
+        assert_eq!(ended.code, Some(code), "{:?}", ended.log);
+        assert!(ended.log.iter().any(|line| line.contains(message)), "{:?}", ended.log);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! or nothing is left.
 
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::RunError;
 use super::inbox::Inbox;
@@ -44,6 +44,9 @@ const QUIETER: u32 = 8;
 /// How often the clocks are compared, while awake.
 const CLOCK_NS: u64 = 10_000_000_000;
 
+/// How long the end of a command may take to be told twice: by its record, and by the system with its status.
+const COMMAND_ENDS: Duration = Duration::from_secs(1);
+
 /// How long the exporters may take at the end.
 const FLUSH: Duration = Duration::from_secs(5);
 
@@ -80,7 +83,7 @@ impl Agent {
             self.hand_on();
             self.keep_time(began);
             if self.is_over() {
-                return Ok(());
+                return self.await_command();
             }
             idle = if drained == 0 { idle + 1 } else { 0 };
             let full = drained >= DRAIN_MAX;
@@ -201,12 +204,30 @@ impl Agent {
         over
     }
 
+    /// Waits a moment for what the system says of a command whose end was told by a record.
+    fn await_command(&mut self) -> Result<(), RunError> {
+        let end = Instant::now() + COMMAND_ENDS;
+        while self.command.as_ref().is_some_and(Launched::is_running) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            self.capture.rouse()?;
+            self.capture.wait(Until::Woken, [Some(self.signals.as_fd())], Some(left))?;
+            if self.is_asked_to_end() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn is_asked_to_end(&mut self) -> bool {
         let mut asked = false;
         while let Some(signal) = self.signals.next() {
             match (signal, &mut self.command) {
                 (Signal::Child, Some(command)) => match command.ended() {
-                    Ok(Some(status)) => tracing::info!(%status, "the command has ended"),
+                    Ok(Some(status)) if status.success() => tracing::info!("the command has ended"),
+                    Ok(Some(status)) => tracing::warn!(%status, "the command has failed"),
                     Ok(None) => {}
                     Err(error) => tracing::warn!(%error, "cannot wait for the command"),
                 },
