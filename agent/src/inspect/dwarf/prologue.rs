@@ -388,7 +388,7 @@ fn high_byte(register: Register) -> bool {
 }
 
 /// DWARF's number (System V psABI, figure 3.36).
-fn dwarf(register: Register) -> u8 {
+pub(super) fn dwarf(register: Register) -> u8 {
     use agent_common::function::register as number;
     match register {
         Register::RAX => number::RAX,
