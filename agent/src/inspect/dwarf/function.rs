@@ -344,6 +344,13 @@ impl<'a> Site<'_, 'a> {
         while let Some(entry) = list.next().map_err(|_| Unreadable::Location)? {
             if entry.range.begin <= self.pc.0 && self.pc.0 < entry.range.end {
                 let place = location::evaluate(entry.data, encoding, &self.frame)?;
+                // What the function itself puts there later, its entry's own value being of no use, may be said to
+                // hold from the entry on.
+                if matches!(&place, Place::Bytes(_))
+                    || matches!(&place, Place::Value(steps) if matches!(steps.first(), Some(Step::Constant(_))))
+                {
+                    return Err(Unreadable::NoLocation);
+                }
                 return match self.about.language {
                     Language::Go => golang::place(types, ty, place),
                     _ => Ok(place),

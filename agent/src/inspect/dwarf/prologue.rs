@@ -169,7 +169,10 @@ impl State {
             && match instruction.mnemonic() {
                 Mnemonic::Sub => true,
                 Mnemonic::Add => instruction.try_immediate(1).is_ok_and(|by| (by as i64) < 0),
-                Mnemonic::Lea => (instruction.memory_displacement64() as i64) < 0,
+                Mnemonic::Lea => {
+                    instruction.memory_base() == RSP
+                        && (instruction.memory_displacement64() as i64) < 0
+                }
                 _ => false,
             };
         let is_over = match instruction.mnemonic() {

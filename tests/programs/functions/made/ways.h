@@ -106,6 +106,7 @@ static void fibre(void)
 struct thread {
 	pthread_t id;
 	int tid, fibres;
+	size_t apart;
 	unsigned entries;
 	int *log;
 };
@@ -117,12 +118,13 @@ static void *run(void *of)
 	thread->tid = gettid();
 	here = &lanes[0];
 	fibres = thread->fibres;
+	/* Each at the end of its room, beside the next one or far from it. */
+	const size_t bytes = 1 << 16;
+	char *room = (char *)mmap(NULL, fibres * thread->apart + 1, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	for (int at = 1; at <= fibres; at++) {
-		/* Far from each other. */
-		const size_t bytes = 1 << 18, apart = 8 << 20;
-		char *room = (char *)mmap(NULL, apart, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		getcontext(&lanes[at].context);
-		lanes[at].context.uc_stack.ss_sp = room + apart / 2;
+		lanes[at].context.uc_stack.ss_sp = room + at * thread->apart - bytes;
 		lanes[at].context.uc_stack.ss_size = bytes;
 		makecontext(&lanes[at].context, fibre, 0);
 	}
@@ -140,7 +142,7 @@ static void *run(void *of)
 	return NULL;
 }
 
-static int runs(int count, int fibres, const char *path)
+static int runs(int count, int fibres, size_t apart, const char *path)
 {
 	struct thread threads[8];
 	struct sigaction action = {};
@@ -149,6 +151,7 @@ static int runs(int count, int fibres, const char *path)
 	sigaction(SIGUSR1, &action, NULL);
 	for (int n = 0; n < count; n++) {
 		threads[n].fibres = fibres;
+		threads[n].apart = apart;
 		pthread_create(&threads[n].id, NULL, run, &threads[n]);
 	}
 	FILE *file = fopen(path, "w");

@@ -242,6 +242,11 @@ fn of_stacks_is_told_what_is_true() {
 }
 
 #[test]
+fn of_pools_is_told_what_is_true() {
+    of_ways(Stacks::Near, 0..4);
+}
+
+#[test]
 fn of_rust_is_told_what_is_true() {
     of("rs", 0..6, rust::program, |seed, source, out| {
         let mut dice = Dice::new(!seed);

@@ -16,6 +16,8 @@ pub(crate) enum Stacks {
     Own,
     /// Others, with room between them.
     Apart,
+    /// Others, one beside the other, as a pool of them is.
+    Near,
 }
 
 /// Makes up a program.
@@ -65,9 +67,10 @@ pub(crate) fn program(seed: u64, stacks: Stacks) -> Planned {
     }
     let threads = if dice.percent(40) { 3 } else { 1 };
     let fibres = if stacks == Stacks::Own { 0 } else { 2 + dice.below(4) };
+    let apart = if stacks == Stacks::Near { "1 << 16" } else { "8 << 20" };
     let source = format!(
         "{HEAD}\n{heads}\n{bodies}\nvoid calls(void)\n{{\n{calls}}}\n\n\
-         int main(int argc, char **argv) {{ return runs({threads}, {fibres}, argv[argc - 1]); }}\n"
+         int main(int argc, char **argv) {{ return runs({threads}, {fibres}, {apart}, argv[argc - 1]); }}\n"
     );
     Planned { source, functions }
 }
