@@ -12,7 +12,9 @@ use super::prologue::{self, Prologue, Source};
 use super::resolve::{Resolver, children, number};
 use super::types::{Shape, TypeNo, Types};
 use super::units::{Attr, Die, Entry, Part, Unit, View};
-use super::{DescribeError, Described, Language, Parameter, golang, ranges, returns, source};
+use super::{
+    DescribeError, Described, Language, Parameter, golang, ranges, returns, source, unused,
+};
 use crate::inspect::address::VirtAddr;
 
 /// Most parameters that are described.
@@ -342,6 +344,13 @@ impl<'a> Site<'_, 'a> {
         while let Some(entry) = list.next().map_err(|_| Unreadable::Location)? {
             if entry.range.begin <= self.pc.0 && self.pc.0 < entry.range.end {
                 let place = location::evaluate(entry.data, encoding, &self.frame)?;
+                // What the function itself puts there later, its entry's own value being of no use, may be said to
+                // hold from the entry on.
+                if matches!(&place, Place::Bytes(_))
+                    || matches!(&place, Place::Value(steps) if matches!(steps.first(), Some(Step::Constant(_))))
+                {
+                    return Err(Unreadable::NoLocation);
+                }
                 return match self.about.language {
                     Language::Go => golang::place(types, ty, place),
                     _ => Ok(place),
@@ -372,8 +381,9 @@ impl<'a> Site<'_, 'a> {
         !self.about.is_gcc() && used.all(|register| !self.prologue.writes(register))
     }
 
-    /// Refuses what LLVM's callers leave out: an argument on the stack of which the function reads nothing.
-    /// Its place is described all the same.
+    /// Refuses what callers leave out because the function does not need it, though it is described all the same:
+    /// LLVM's an argument on the stack; everybody's an object that is given by its address; Go's own start of a
+    /// function over again what is in a register.
     fn given(
         &self,
         types: &Types,
@@ -381,24 +391,27 @@ impl<'a> Site<'_, 'a> {
         place: Place,
         body: &dyn Fn() -> (Vec<u8>, VirtAddr),
     ) -> Result<Place, Unreadable> {
-        let at = match &place {
-            Place::Memory(steps) => match steps.as_slice() {
-                [Step::Cfa] => 0,
-                [Step::Cfa, Step::Add(at)] if *at >= 0 => *at,
-                _ => return Ok(place),
+        if self.about.language == Language::Go {
+            let (code, address) = body();
+            return golang::kept(place, &code, address);
+        }
+        let is_given = match &place {
+            Place::Memory(steps) => match *steps.as_slice() {
+                [Step::Cfa] | [Step::Cfa, Step::Add(0..)] if !self.about.is_gcc() => {
+                    let at = if let Some(Step::Add(at)) = steps.get(1) { *at } else { 0 };
+                    let (code, address) = body();
+                    let range = at..at.saturating_add_unsigned(types.size(ty));
+                    self.prologue.is_used(&code, address, &range)
+                }
+                [Step::Register(number)] | [Step::Register(number), Step::Add(_)] => {
+                    let (code, address) = body();
+                    !unused::is_spoilt(&code, address, number)
+                }
+                _ => true,
             },
-            _ => return Ok(place),
+            _ => true,
         };
-        if self.about.is_gcc() || self.about.language == Language::Go {
-            return Ok(place);
-        }
-        let (code, address) = body();
-        let range = at..at.saturating_add_unsigned(types.size(ty));
-        if self.prologue.is_used(&code, address, &range) {
-            Ok(place)
-        } else {
-            Err(Unreadable::OptimizedOut)
-        }
+        if is_given { Ok(place) } else { Err(Unreadable::OptimizedOut) }
     }
 
     /// A place relative to a register of the function's body, relative to the frame.

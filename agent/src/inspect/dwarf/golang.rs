@@ -3,6 +3,8 @@
 
 use super::place::{Piece, Place, Step, Unreadable};
 use super::types::{DEPTH_MAX, Shape, TypeNo, Types};
+use super::unused;
+use crate::inspect::address::VirtAddr;
 
 /// Most numbers of a struct in registers; there are 9 and 15 of those.
 const PARTS_MAX: usize = 32;
@@ -14,6 +16,29 @@ pub(super) fn place(types: &Types, ty: TypeNo, place: Place) -> Result<Place, Un
         other => other,
     };
     if is_filled_later(&place) { Err(Unreadable::NotStored) } else { Ok(place) }
+}
+
+/// Without what a function loses that begins anew, because its stack was too small or another goroutine was to
+/// run: it keeps what it needs, and the entry is seen behind that.
+pub(super) fn kept(place: Place, code: &[u8], address: VirtAddr) -> Result<Place, Unreadable> {
+    let Some(kept) = unused::kept_by_go(code, address) else { return Ok(place) };
+    let is_lost = |place: &Place| match place {
+        Place::Value(steps) | Place::Memory(steps) => {
+            matches!(steps.first(), Some(Step::Register(number)) if !kept.contains(number))
+        }
+        Place::Bytes(_) | Place::Pieces(_) => false,
+    };
+    if is_lost(&place) {
+        return Err(Unreadable::OptimizedOut);
+    }
+    let Place::Pieces(pieces) = place else { return Ok(place) };
+    let known = |piece: Piece| Piece {
+        place: piece.place.and_then(|place| {
+            if is_lost(&place) { Err(Unreadable::OptimizedOut) } else { Ok(place) }
+        }),
+        ..piece
+    };
+    Ok(Place::Pieces(pieces.into_iter().map(known).collect()))
 }
 
 /// Whether a place is in the function's own frame: nothing is there at the entry.

@@ -22,6 +22,7 @@ mod source;
 mod tests;
 pub mod types;
 mod units;
+mod unused;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -169,7 +169,10 @@ impl State {
             && match instruction.mnemonic() {
                 Mnemonic::Sub => true,
                 Mnemonic::Add => instruction.try_immediate(1).is_ok_and(|by| (by as i64) < 0),
-                Mnemonic::Lea => (instruction.memory_displacement64() as i64) < 0,
+                Mnemonic::Lea => {
+                    instruction.memory_base() == RSP
+                        && (instruction.memory_displacement64() as i64) < 0
+                }
                 _ => false,
             };
         let is_over = match instruction.mnemonic() {
@@ -388,7 +391,7 @@ fn high_byte(register: Register) -> bool {
 }
 
 /// DWARF's number (System V psABI, figure 3.36).
-fn dwarf(register: Register) -> u8 {
+pub(super) fn dwarf(register: Register) -> u8 {
     use agent_common::function::register as number;
     match register {
         Register::RAX => number::RAX,

@@ -6,6 +6,7 @@ mod c;
 mod dice;
 mod expected;
 mod golang;
+mod nesting;
 mod planned;
 mod play;
 mod rust;
@@ -17,6 +18,7 @@ use remora_tests::{Scratch, is_root};
 
 use self::c::Dialect;
 use self::dice::Dice;
+use self::nesting::Stacks;
 use self::planned::Planned;
 use self::play::{Report, play};
 
@@ -208,6 +210,40 @@ fn of(
         table.add(seed, &row, &format!("{command:?}"), report);
     }
     table.judge();
+}
+
+fn of_ways(stacks: Stacks, always: std::ops::Range<u64>) {
+    of(
+        "cc",
+        always,
+        |seed| nesting::program(seed, stacks),
+        |seed, source, out| {
+            let mut dice = Dice::new(!seed);
+            let compiler = ["g++", "clang++"][(seed % 2) as usize];
+            let level = LEVELS[(seed / 2 % 6) as usize];
+            let way = Way::of_c(&mut dice, compiler, level);
+            let mut command = Command::new(compiler);
+            // What jumps is not fortified: that refuses jumps between stacks.
+            command.arg(level).args(&way.more).arg("-U_FORTIFY_SOURCE").arg("-w");
+            command.arg("-o").arg(out).arg(source);
+            (format!("{compiler} {level}"), command)
+        },
+    );
+}
+
+#[test]
+fn of_ways_is_told_what_is_true() {
+    of_ways(Stacks::Own, 0..6);
+}
+
+#[test]
+fn of_stacks_is_told_what_is_true() {
+    of_ways(Stacks::Apart, 0..4);
+}
+
+#[test]
+fn of_pools_is_told_what_is_true() {
+    of_ways(Stacks::Near, 0..4);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(crate) struct Function {
 #[derive(Clone)]
 pub(crate) enum Outcome {
     Nothing,
+    /// Something that is not looked at.
+    Unknown,
     /// Row by row.
     Rows(Vec<Expected>),
     /// What it was given.
