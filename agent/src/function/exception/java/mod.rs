@@ -19,6 +19,7 @@ use agent_common::function::{Op, register};
 use super::catch;
 use super::chunks::{Chunks, word};
 use super::code::Code;
+use super::seen::clean;
 use super::{Decode, Fate, MESSAGE_MAX, NAME_MAX, Passed, Raised, Seen, Surroundings};
 #[cfg(test)]
 use crate::inspect::address::VirtAddr;
@@ -311,7 +312,7 @@ pub(super) fn decode_uncaught(chunks: Chunks<'_>) -> Seen {
 
 fn passed(chunks: Chunks<'_>, fate: Fate) -> Seen {
     let Some(object) = object(chunks) else { return Seen::Nothing };
-    let message = message(chunks).map(|text| super::clean(&text));
+    let message = message(chunks).map(|text| clean(&text));
     Seen::Passed(Passed { object, message, fate })
 }
 
