@@ -40,7 +40,7 @@ fn find(
         let is_it = |known: &&str| {
             name.strip_prefix(known.as_bytes()).is_some_and(|behind| behind.first() == Some(&0))
         };
-        if let Some(place) = names.iter().position(|known| is_it(&known))
+        if let Some(place) = names.iter().position(is_it)
             && let Some(slot @ None) = found.get_mut(place)
         {
             *slot = Some(VirtAddr(u64::from_le_bytes(*rest.first_chunk()?)));

@@ -4,6 +4,7 @@ use agent_common::function::OPS_MAX;
 use proptest::prelude::*;
 
 use super::chunks::written;
+use super::seen::clean;
 use super::*;
 
 #[test]

@@ -2,10 +2,10 @@
 //! calls that has a stack trace. So it is the making of an exception that is seen, not its throwing, and
 //! before it has been given its message.
 //!
-//! That is read where the same object comes by when it is thrown: where a handler is looked for in the
-//! interpreter, in what either compiler has made, and where the virtual machine or native code has thrown
-//! it. Whether it was caught the interpreter alone tells, by the handler that it goes on with, and the end
-//! of a thread. What compiled code handles within itself does not come by.
+//! That is read where the same object comes by when it was thrown, by whomever: where a handler is looked
+//! for in the interpreter and in what either compiler has made. Whether it was caught the interpreter alone
+//! tells, by the handler that it goes on with, and the end of a thread. What the second compiler's code
+//! handles within itself does not come by, nor what native code handles.
 //!
 //! An object is where it is until it is moved. Two collectors count that in a way that can be relied on;
 //! with others objects are not known again.
@@ -19,6 +19,7 @@ use agent_common::function::{Op, register};
 use super::catch;
 use super::chunks::{Chunks, word};
 use super::code::Code;
+use super::seen::clean;
 use super::{Decode, Fate, MESSAGE_MAX, NAME_MAX, Passed, Raised, Seen, Surroundings};
 #[cfg(test)]
 use crate::inspect::address::VirtAddr;
@@ -47,8 +48,6 @@ const INTERPRETED: &str = "InterpreterRuntime::exception_handler_for_exception";
 /// Where code of either compiler does: the thread has the exception.
 const COMPILED: [&str; 2] =
     ["Runtime1::exception_handler_for_pc", "OptoRuntime::handle_exception_C"];
-/// Where native code and the virtual machine throw: a pointer to the exception is the fourth argument.
-const NATIVE: &str = "Exceptions::_throw";
 /// The end of a thread, which may have an exception that nobody has looked at.
 const ENDED: &str = "JavaThread::exit";
 
@@ -81,7 +80,7 @@ const OWN: [&str; 4] = ["java/", "jdk/", "sun/", "com/sun/"];
 const HOLDER_BYTES: i32 = 8;
 
 pub(super) fn is_hook(name: &str) -> bool {
-    [MADE, INTERPRETED, NATIVE, ENDED].contains(&name) || COMPILED.contains(&name)
+    [MADE, INTERPRETED, ENDED].contains(&name) || COMPILED.contains(&name)
 }
 
 /// Whether a function is a hook where it returns.
@@ -100,27 +99,18 @@ pub(super) fn code(name: &str, seen: Surroundings<'_>) -> Option<(Vec<Op>, Decod
         handled(&mut code, &machine, &objects, seen.saved)?;
         return Some((code.finish(), Decode::JavaPassed));
     }
-    // Slot 0 becomes the object.
-    match name {
-        NATIVE => {
-            code.register(register::RCX).follow(0);
-        }
-        ENDED => {
-            code.register(register::RDI);
-            let field = machine.tables.offset("ThreadShadow", &["_pending_exception"])?;
-            machine.follow(&mut code, field)?;
-            let one = code.jump_unless(0);
-            code.drop_hit();
-            code.land(one);
-        }
-        _ => {
-            code.register(register::RDI);
-            machine.follow(&mut code, machine.tables.offset("JavaThread", &["_exception_oop"])?)?;
-        }
-    }
+    code.register(register::RDI);
+    let (field, decode) = if name == ENDED {
+        (machine.tables.offset("ThreadShadow", &["_pending_exception"])?, Decode::JavaUncaught)
+    } else {
+        (machine.tables.offset("JavaThread", &["_exception_oop"])?, Decode::JavaPassed)
+    };
+    machine.follow(&mut code, field)?;
+    let one = code.jump_unless(0);
+    code.drop_hit();
+    code.land(one);
     code.save(0);
     tell(&mut code, &machine, &objects)?;
-    let decode = if name == ENDED { Decode::JavaUncaught } else { Decode::JavaPassed };
     Some((code.finish(), decode))
 }
 
@@ -311,7 +301,7 @@ pub(super) fn decode_uncaught(chunks: Chunks<'_>) -> Seen {
 
 fn passed(chunks: Chunks<'_>, fate: Fate) -> Seen {
     let Some(object) = object(chunks) else { return Seen::Nothing };
-    let message = message(chunks).map(|text| super::clean(&text));
+    let message = message(chunks).map(|text| clean(&text));
     Seen::Passed(Passed { object, message, fate })
 }
 

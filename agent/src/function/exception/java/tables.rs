@@ -220,7 +220,7 @@ impl Names {
         let mut sections = module.sections().iter();
         let section = sections.find(|section| holds(section.address.0, section.size))?;
         let bytes = (section.size <= NAMES_MAX).then(|| module.section_bytes(section).ok())??;
-        Some(Self { start: section.address.0, bytes: bytes.into() })
+        Some(Self { start: section.address.0, bytes })
     }
 
     fn name(&self, address: VirtAddr) -> Option<&str> {
