@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use remora_tests::agent::{Agent, Ended};
+use remora_tests::agent::{Agent, Ended, binary};
 use remora_tests::program::{Program, own_port, scripts, tree};
 use remora_tests::servers::{self, Site};
 use remora_tests::spans::{SERVER, Span, check_honest};
@@ -99,7 +99,7 @@ impl Seen {
             });
             let answer = ask(&mut open, &path);
             if let Some((_, true)) = answer
-                && number % 2 == 0
+                && number.is_multiple_of(2)
             {
                 stream = Some(open);
             }
@@ -279,6 +279,30 @@ fn workers_that_node_passes_connections_to() {
         },
         signals: &[("HUP", true), ("HUP", true)],
     });
+}
+
+/// What would be traced is what is.
+#[test]
+fn workers_that_connections_are_passed_to_are_planned() {
+    if !is_root() {
+        return;
+    }
+    let port = own_port();
+    let mut command = Command::new("node");
+    let server = Program::start(command.arg(sources().join("cluster.js")).arg(port.to_string()));
+    until("a worker", || {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+        ask(&mut stream, "/").and_then(|_| (tree(server.pid()).len() == 3).then_some(()))
+    });
+    let mut plan = Command::new(binary());
+    let plan = plan.args(["plan", "--json", "--port", &port.to_string()]).output();
+    let plan = String::from_utf8(plan.expect("it runs").stdout).expect("text");
+    let rows = plan.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let planned: BTreeSet<u64> = rows
+        .filter(|row: &serde_json::Value| row["kind"] == "process")
+        .filter_map(|row| row["pid"].as_u64())
+        .collect();
+    assert_eq!(planned, tree(server.pid()).into_iter().map(u64::from).collect());
 }
 
 #[test]
