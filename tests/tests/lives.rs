@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use remora_tests::agent::{Agent, Ended};
+use remora_tests::agent::{Agent, Ended, binary};
 use remora_tests::program::{Program, own_port, scripts, tree};
 use remora_tests::servers::{self, Site};
 use remora_tests::spans::{SERVER, Span, check_honest};
@@ -30,6 +30,11 @@ const REQUESTS: usize = 90;
 
 /// The path of a request, and what its client has read: the process that answered, or nothing.
 type Outcome = (String, Option<u32>);
+
+/// Where a server that cannot say in its answers which process gives them writes it: a line of a path and a process
+/// for each. It answers with [`NO_PROCESS`].
+const LOG: &str = "answered";
+const NO_PROCESS: u32 = 0;
 
 /// One request; the process that has answered, and whether the connection stays.
 fn ask(stream: &mut TcpStream, path: &str) -> Option<(u32, bool)> {
@@ -94,7 +99,7 @@ impl Seen {
             });
             let answer = ask(&mut open, &path);
             if let Some((_, true)) = answer
-                && number % 2 == 0
+                && number.is_multiple_of(2)
             {
                 stream = Some(open);
             }
@@ -129,7 +134,7 @@ fn load(port: u16, pid: u32, signals: &[(&str, bool)]) -> Vec<Outcome> {
     })
 }
 
-fn faults(ended: &Ended, outcomes: &[Outcome]) -> Vec<String> {
+fn faults(ended: &Ended, outcomes: &[Outcome], is_logged: bool) -> Vec<String> {
     check_honest(&ended.spans);
     let mut spans: BTreeMap<&str, Vec<&Span>> = BTreeMap::new();
     for span in &ended.spans {
@@ -149,7 +154,7 @@ fn faults(ended: &Ended, outcomes: &[Outcome]) -> Vec<String> {
             .collect();
         let is_right = match answered {
             Some(pid) => {
-                let size = pid.to_string().len() as i64;
+                let size = if is_logged { 1 } else { pid.to_string().len() as i64 };
                 said == [(Some(u64::from(*pid)), Some(200), Some(size), None)]
             }
             // What was read of it before its worker went may be told.
@@ -183,9 +188,16 @@ fn check(row: &Row) {
         let follow: &[&str] = if how == "--pid" { &["--follow"] } else { &[] };
         let agent =
             Agent::run(&scratch, &[&["--stats", "--ring-mib", "64", how, &which], follow].concat());
-        let outcomes = load(site.port, first, row.signals);
+        let mut outcomes = load(site.port, first, row.signals);
         let ended = agent.stop();
         drop(program);
+        if let Ok(text) = std::fs::read_to_string(scratch.file(LOG)) {
+            let lines: BTreeMap<_, _> =
+                text.lines().filter_map(|line| line.split_once(' ')).collect();
+            for (path, pid) in &mut outcomes {
+                *pid = pid.map(|_| lines[path.as_str()].parse().expect("a process id"));
+            }
+        }
         // What is no child any more: the first process, or who has taken its place.
         for file in ["nginx.pid", "nginx.pid.oldbin"] {
             let pid = std::fs::read_to_string(scratch.file(file)).ok();
@@ -199,9 +211,10 @@ fn check(row: &Row) {
         let workers: std::collections::BTreeSet<_> =
             outcomes.iter().filter_map(|(_, pid)| *pid).collect();
         let answered = outcomes.iter().filter(|(_, pid)| pid.is_some()).count();
+        assert!(workers.len() >= row.signals.len().min(2), "nobody has come");
         println!("{how}: {answered} answers of {}, by {} processes", outcomes.len(), workers.len());
         assert_eq!(ended.count("lost"), 0, "{:#?}", ended.log);
-        let faults = faults(&ended, &outcomes);
+        let faults = faults(&ended, &outcomes, scratch.file(LOG).exists());
         assert!(faults.is_empty(), "{how}: {faults:#?} {:#?}", ended.log);
     }
 }
@@ -268,6 +281,30 @@ fn workers_that_node_passes_connections_to() {
     });
 }
 
+/// What would be traced is what is.
+#[test]
+fn workers_that_connections_are_passed_to_are_planned() {
+    if !is_root() {
+        return;
+    }
+    let port = own_port();
+    let mut command = Command::new("node");
+    let server = Program::start(command.arg(sources().join("cluster.js")).arg(port.to_string()));
+    until("a worker", || {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+        ask(&mut stream, "/").and_then(|_| (tree(server.pid()).len() == 3).then_some(()))
+    });
+    let mut plan = Command::new(binary());
+    let plan = plan.args(["plan", "--json", "--port", &port.to_string()]).output();
+    let plan = String::from_utf8(plan.expect("it runs").stdout).expect("text");
+    let rows = plan.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let planned: BTreeSet<u64> = rows
+        .filter(|row: &serde_json::Value| row["kind"] == "process")
+        .filter_map(|row| row["pid"].as_u64())
+        .collect();
+    assert_eq!(planned, tree(server.pid()).into_iter().map(u64::from).collect());
+}
+
 #[test]
 fn nginx_that_is_told_to_begin_anew() {
     check(&Row {
@@ -292,6 +329,24 @@ fn nginx_whose_program_is_replaced() {
             nginx
         },
         signals: &[("USR2", true), ("WINCH", false), ("QUIT", false)],
+    });
+}
+
+/// Its first process makes another set of workers; those that are there answer what they have read and end.
+#[test]
+fn apache_that_begins_anew_with_grace() {
+    check(&Row {
+        start: |site| {
+            let (zero, log) =
+                (site.scratch.write("zero", &NO_PROCESS.to_string()), site.scratch.file(LOG));
+            let more = format!(
+                "LogFormat \"%U %P\" pids\nCustomLog {} pids\nAliasMatch ^/ {}\n",
+                log.display(),
+                zero.display()
+            );
+            servers::apache(site, &more).expect("set-up has installed it")
+        },
+        signals: &[("USR1", false), ("USR1", false)],
     });
 }
 

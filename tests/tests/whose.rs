@@ -235,6 +235,16 @@ fn haproxy_that_closes_is_not_guessed_at() {
     check(&passes_on(|site| haproxy(site, "option httpclose")));
 }
 
+/// The first one to ask is not there, and asked again and again until another one is.
+#[test]
+fn haproxy_that_tries_again_is_not_guessed_at() {
+    check(&passes_on(|site| {
+        let dead = own_port();
+        let again = "retries 3\n option redispatch 1\n timeout connect 1s\n balance first";
+        haproxy(site, &format!("{again}\n server dead 127.0.0.1:{dead}"))
+    }));
+}
+
 #[test]
 fn apache_is_not_guessed_at() {
     check(&passes_on(apache));

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::CliError;
 use super::options::{RunOptions, Selection, UsageError};
 use super::table::{json_lines, print, table};
+use crate::discover::process::Facts;
 use crate::discover::rules::Rules;
 use crate::discover::{listeners, process, resource};
 use crate::event::ids::Tgid;
@@ -89,11 +90,17 @@ fn processes(rules: &Rules, wishes: &Wishes, rows: &mut Vec<Row>) -> Result<(), 
             rows.push(Row::Missing { pid: tgid.0, error: error.to_string() });
         }
     }
-    for tgid in list {
-        let Ok(facts) = process::read(proc, tgid) else { continue };
-        let mine = ports.remove(&tgid).unwrap_or_default();
+    let all: Vec<Facts> = list.iter().filter_map(|tgid| process::read(proc, *tgid).ok()).collect();
+    let mut by_port: HashMap<Tgid, u16> = HashMap::new();
+    for tgid in &list {
+        let mine = ports.remove(tgid).unwrap_or_default();
         let port = rules.ports.iter().find(|port| mine.contains(port));
-        let matched_by = match port {
+        by_port.extend(port.map(|port| (*tgid, *port)));
+    }
+    add_workers(&all, &mut by_port);
+    for facts in all {
+        let tgid = facts.tgid;
+        let matched_by = match by_port.get(&tgid) {
             _ if tgid == Tgid(std::process::id()) => continue,
             _ if rules.pids.contains(&tgid) => "--pid".to_owned(),
             Some(port) => format!("--port {port}"),
@@ -114,6 +121,22 @@ fn processes(rules: &Rules, wishes: &Wishes, rows: &mut Vec<Row>) -> Result<(), 
         functions(tgid, wishes, knows_goroutines, rows);
     }
     Ok(())
+}
+
+/// Adds those to whom the ones that listen may pass connections on, as `run` does.
+fn add_workers(all: &[Facts], by_port: &mut HashMap<Tgid, u16>) {
+    let by_id: HashMap<Tgid, &Facts> = all.iter().map(|facts| (facts.tgid, facts)).collect();
+    let is_worker =
+        |facts: &&Facts| by_id.get(&facts.parent).is_some_and(|parent| facts.runs_as(parent));
+    let mut known = 0;
+    while known < by_port.len() {
+        known = by_port.len();
+        for facts in all.iter().filter(is_worker) {
+            if let Some(port) = by_port.get(&facts.parent).copied() {
+                by_port.entry(facts.tgid).or_insert(port);
+            }
+        }
+    }
 }
 
 /// The probes on functions of a process, and on what raises exceptions in it, and its static tracepoints.

@@ -141,8 +141,7 @@ impl Targets {
         }
         // Who listens may accept connections for its workers, which have no listener then. What else it has
         // started (the first process of a host, which listens for services, all of them) is another program.
-        let is_worker =
-            |parent: &Facts, child: &Facts| child.exe_id.is_some() && child.exe_id == parent.exe_id;
+        let is_worker = |parent: &Facts, child: &Facts| child.runs_as(parent);
         self.start_descendants(selection, &all, listening_here, is_worker, announce)?;
         self.forget_gone(selection);
         Ok(())

@@ -428,3 +428,58 @@ def given_up_by_the_kernel_half_answered():
         tell("client", "/half-given", 200, 0, 4, port)
 
     both(listen(), server, client)
+
+
+SO_ZEROCOPY, MSG_ZEROCOPY, TCP_ZEROCOPY_RECEIVE = 60, 0x4000000, 35
+
+
+@shape
+def sent_without_a_copy():
+    def server(sock):
+        sock.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
+        for number in range(2):
+            message(sock)
+            assert sock.send(response(BODY), MSG_ZEROCOPY) == len(response(BODY))
+            tell("server", f"/zerocopy/{number}", 200, 0, len(BODY), port_of(sock))
+            # What the kernel tells of it, by a queue that is none of the stream's.
+            while True:
+                try:
+                    sock.recvmsg(1, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+                    break
+                except BlockingIOError:
+                    pass
+
+    both(listen(), server, pipelined_asks(["/zerocopy/0", "/zerocopy/1"]))
+
+
+@shape
+def read_without_a_copy():
+    """A body that getsockopt(2) hands out is seen by no source."""
+
+    def server(sock):
+        head(sock, lambda: sock.recv(1))
+        left, size = len(BODY), 1 << 16
+        LIBC.mmap.restype = ctypes.c_void_p
+        place = LIBC.mmap(None, ctypes.c_size_t(size), 1, 1, sock.fileno(), ctypes.c_long(0))
+        copy = ctypes.create_string_buffer(size)
+        while left:
+            # What does not fill pages is copied.
+            asked = struct.pack("QIIIiQiI", place, size, 0, 0, 0, ctypes.addressof(copy), size, 0)
+            result, length = ctypes.create_string_buffer(asked, 64), ctypes.c_uint32(len(asked))
+            option = sock.fileno(), socket.IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE
+            assert LIBC.getsockopt(*option, result, ctypes.byref(length)) == 0
+            _, mapped, _, _, _, _, copied, _ = struct.unpack_from("QIIIiQiI", result.raw)
+            left -= mapped + max(copied, 0)
+        sock.sendall(response())
+        tell("server", "/mapped/0", 200, len(BODY), 2, port_of(sock), method="POST")
+        serve(sock)
+
+    both(listen(), server, post_and_ask("/mapped"))
+
+
+@shape
+def a_listener_without_a_queue():
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    both(listener, lambda sock: serve(sock, 2), pipelined_asks(["/no-queue/0", "/no-queue/1"]))
