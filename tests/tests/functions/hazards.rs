@@ -119,18 +119,24 @@ fn what_a_debugger_holds_stops_at_its_breakpoints() {
     }
     let scratch = Scratch::new();
     let Some(program) = compile(&scratch, "hazards/debugged.c", &[O2]) else { return };
-    let mut debugger = Waiting::start(&scratch, "debugger", &mut Command::new(program));
-    let child = until("the child's id", || {
-        let printed = debugger.printed();
-        printed.strip_prefix("ready\nchild ")?.strip_suffix('\n')?.parse().ok()
-    });
-    let agent = probing(&scratch, child, &["work"], ALL);
-    debugger.tell("go");
-    let shown = debugger.end();
-    let ended = ended(&scratch, agent);
-    assert!(shown.stdout.ends_with("\nstops 20 of 20\n"), "{shown:?} {:#?}", ended.log);
-    assert!(ended.log.iter().any(|line| line.contains("a debugger holds it")), "{:#?}", ended.log);
-    assert_eq!((ended.code, ended.spans.len()), (Some(0), 0), "{:#?}", ended.log);
+    // The one that is held is probed, or the debugger, which runs the same file, with its children or without.
+    for (is_probed, options) in [(true, ALL), (false, ALL), (false, &[ALL, &["--follow"]].concat())]
+    {
+        let mut debugger = Waiting::start(&scratch, "debugger", &mut Command::new(&program));
+        let child = until("the child's id", || {
+            let printed = debugger.printed();
+            printed.strip_prefix("ready\nchild ")?.strip_suffix('\n')?.parse().ok()
+        });
+        let probed = if is_probed { child } else { debugger.pid() };
+        let agent = probing(&scratch, probed, &["work"], options);
+        debugger.tell("go");
+        let shown = debugger.end();
+        let ended = ended(&scratch, agent);
+        assert!(shown.stdout.ends_with("\nstops 20 of 20\n"), "{shown:?} {:#?}", ended.log);
+        let said = ended.log.iter().any(|line| line.contains("a debugger holds it"));
+        assert_eq!(said, is_probed || options != ALL, "{:#?}", ended.log);
+        assert_eq!((ended.code, ended.spans.len()), (Some(0), 0), "{:#?}", ended.log);
+    }
 }
 
 /// Probes in a program's file are in all who run it.

@@ -9,7 +9,7 @@ use super::file::{Content, File, FileId, Mapped, Version};
 use super::lease::Lease;
 use super::numbered::{self, Numbered};
 use super::tell::list;
-use super::{Functions, Reach, rewritten};
+use super::{Functions, Reach, Spared, rewritten};
 use crate::discover::process;
 use crate::event::ids::{SiteNo, Tgid};
 use crate::function::FunctionNo;
@@ -42,6 +42,10 @@ impl Functions {
         }
         // Gone with its process.
         let Ok(open) = regular::must_open(&module.open) else { return };
+        let reach = match reach {
+            Reach::Everywhere if self.harms_others(tgid, module) => Reach::Alone,
+            reach => reach,
+        };
         // Before it is compared: from here on it stays as it is.
         let lease = match reach {
             Reach::Everywhere => open.try_clone().and_then(Lease::take),
@@ -74,7 +78,11 @@ impl Functions {
             }
             // On these kernels every probe is one of all processes.
             Err(error) if !self.trust.sees_threads => {
-                tracing::warn!(module = name, %error, "not probed: the file may be written while it is");
+                tracing::warn!(
+                    module = name,
+                    %error,
+                    "not probed: the file may be written while it is, or another process may not have probes"
+                );
                 return;
             }
             Err(error) => {
@@ -106,6 +114,14 @@ impl Functions {
         tracing::info!(module = name, pid = tgid.0, "functions are probed");
     }
 
+    /// Whether the probes of an executable would be in processes that are not to have any.
+    fn harms_others(&self, tgid: Tgid, module: &Mapped) -> bool {
+        others(tgid, module).into_iter().any(|other| {
+            let known = self.processes.get(&other).map(|process| process.spared);
+            known.unwrap_or_else(|| Spared::of_process(other)).includes(true)
+        })
+    }
+
     /// Takes out the functions that a process has changed which is about to have probes.
     fn spare_rewritten(
         &mut self,
@@ -117,13 +133,8 @@ impl Functions {
         let places = self.probes.places(sites);
         let proc = Path::new("/proc");
         let mut concerned = vec![tgid];
-        if scope.is_none() && module.is_executable {
-            // Whoever runs it has them, traced or not.
-            let runs = |other: &Tgid| {
-                let exe = process::directory(proc, *other).join("exe");
-                *other != tgid && FileId::of(&exe) == Some(module.id)
-            };
-            concerned.extend(process::all(proc).unwrap_or_default().into_iter().filter(runs));
+        if scope.is_none() {
+            concerned.extend(others(tgid, module));
         }
         let mut changed = HashSet::new();
         for tgid in concerned {
@@ -319,4 +330,17 @@ impl Functions {
             }
         }
     }
+}
+
+/// Who else runs an executable, traced or not: probes in all of its processes are in these, too.
+fn others(tgid: Tgid, module: &Mapped) -> Vec<Tgid> {
+    if !module.is_executable {
+        return Vec::new();
+    }
+    let proc = Path::new("/proc");
+    let runs = |other: &Tgid| {
+        let exe = process::directory(proc, *other).join("exe");
+        *other != tgid && FileId::of(&exe) == Some(module.id)
+    };
+    process::all(proc).unwrap_or_default().into_iter().filter(runs).collect()
 }
