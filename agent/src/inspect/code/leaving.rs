@@ -1,7 +1,7 @@
 //! Which instruction tells that a function is about to return where that need not be the return itself:
 //! the last that every way there passes once, and that the kernel emulates.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Mnemonic, Register};
 
@@ -42,36 +42,52 @@ pub fn place_leaving(
 }
 
 fn choose(flow: &Flow) -> Option<(u64, i32)> {
-    let returns = |at: u64| {
+    let is_return = |at: u64| {
         let next = flow.steps.get(&at).map(|step| &step.next);
         matches!(next, Some(Next::End(Ending::Return)))
     };
-    let other_end = flow
-        .steps
-        .values()
-        .any(|step| matches!(step.next, Next::End(Ending::TailCall) | Next::EndIf(_)));
-    if other_end {
+    let is_other_end =
+        |step: &Step| matches!(step.next, Next::End(Ending::TailCall) | Next::EndIf(_));
+    if flow.steps.values().any(is_other_end) {
         return None;
     }
     let is_passed_once = |at: u64| {
         !reaches(flow, flow.successors(at).collect(), None, |to| to == at)
-            && !reaches(flow, vec![flow.entry], Some(at), returns)
+            && !reaches(flow, vec![flow.entry], Some(at), is_return)
     };
-    let is_cheap = |(at, step): &(&u64, &Step)| {
-        // A call is emulated as well, but writes onto the stack.
-        step.handling == Handling::Emulated
-            && matches!(step.next, Next::Follows | Next::Branch(_))
-            && step.instruction.mnemonic() != Mnemonic::Push
-            && !flow.overlaps(VirtAddr(**at))
+    // A call is emulated as well, but writes onto the stack.
+    let is_cheap = |at: &u64| {
+        flow.steps.get(at).is_some_and(|step| {
+            step.handling == Handling::Emulated
+                && matches!(step.next, Next::Follows | Next::Branch(_))
+                && step.instruction.mnemonic() != Mnemonic::Push
+                && !flow.overlaps(VirtAddr(*at))
+        })
     };
-    let cheap = flow.steps.iter().filter(is_cheap).map(|(at, _)| *at);
-    let passed: BTreeSet<u64> = cheap.filter(|at| is_passed_once(*at)).collect();
-    let is_last = |at: &&u64| {
-        let behind = flow.successors(**at).collect();
-        !reaches(flow, behind, None, |to| passed.contains(&to))
-    };
-    let last = passed.iter().find(is_last)?;
-    Some((*last, flow.pushed(VirtAddr(*last))?))
+    // Of those that every way passes, the last is the nearest.
+    let nearest = nearest(flow, is_return);
+    let last = nearest.into_iter().filter(is_cheap).find(|at| is_passed_once(*at))?;
+    Some((last, flow.pushed(VirtAddr(last))?))
+}
+
+/// All instructions from which some are reached, the nearest first.
+fn nearest(flow: &Flow, is_end: impl Fn(u64) -> bool) -> Vec<u64> {
+    let mut before: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for at in flow.steps.keys() {
+        for next in flow.successors(*at) {
+            before.entry(next).or_default().push(*at);
+        }
+    }
+    let mut found: Vec<u64> = flow.steps.keys().copied().filter(|at| is_end(*at)).collect();
+    let mut seen: BTreeSet<u64> = found.iter().copied().collect();
+    let mut next = 0;
+    while let Some(at) = found.get(next) {
+        let more = before.get(at).into_iter().flatten().copied();
+        let more: Vec<u64> = more.filter(|at| seen.insert(*at)).collect();
+        found.extend(more);
+        next += 1;
+    }
+    found
 }
 
 /// What the first instructions push: a frame pointer may be set in between, and nothing else.
