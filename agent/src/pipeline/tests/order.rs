@@ -93,3 +93,29 @@ fn the_story_is_what_it_should_be() {
     "#]]
     .assert_eq(&scene.trees());
 }
+
+#[test]
+fn spans_that_are_taken_back_leave_nothing_to_those_to_come() {
+    let play = |reuse: bool| {
+        let mut scene = Scene::new();
+        scene.process(1, "server");
+        let s = scene.outside(1);
+        let mut told = Vec::new();
+        for (number, path) in
+            ["/a?b=c", "/", "/a/longer/path?with=a&query=too", "/"].into_iter().enumerate()
+        {
+            scene.asked((1, 1), s, path);
+            scene.answered((1, 1), s);
+            scene.collect();
+            assert_eq!(scene.spans.len(), 1, "{number}");
+            told.extend(scene.spans.iter().cloned());
+            if reuse {
+                scene.pipeline.reuse(&mut scene.spans);
+                assert!(scene.spans.is_empty());
+            }
+            scene.spans.clear();
+        }
+        told
+    };
+    assert_eq!(play(true), play(false));
+}

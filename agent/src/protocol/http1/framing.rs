@@ -18,7 +18,7 @@ pub(super) enum Framing {
 /// As [`framing`]. Where a request has both a length and a coding, servers differ in which they believe, and
 /// so in what the next request is.
 pub(super) fn request_framing(headers: &[Header<'_>], minor_version: u8) -> Framing {
-    let has_length = |header: &Header<'_>| header.name.eq_ignore_ascii_case(CONTENT_LENGTH);
+    let has_length = |header: &Header<'_>| is_named(header, CONTENT_LENGTH);
     match framing(headers, minor_version) {
         Framing::Chunked if headers.iter().any(has_length) => Framing::Invalid,
         framing => framing,
@@ -35,7 +35,7 @@ pub(super) fn framing(headers: &[Header<'_>], minor_version: u8) -> Framing {
         if !matches!(header.name.len(), CONTENT_LENGTH_BYTES | TRANSFER_ENCODING_BYTES) {
             continue;
         }
-        if header.name.eq_ignore_ascii_case(CONTENT_LENGTH) {
+        if is_named(header, CONTENT_LENGTH) {
             for value in header.value.split(|byte| *byte == b',') {
                 let Some(value) = parse_length(value) else { return Framing::Invalid };
                 if length.is_some_and(|length| length != value) {
@@ -43,7 +43,7 @@ pub(super) fn framing(headers: &[Header<'_>], minor_version: u8) -> Framing {
                 }
                 length = Some(value);
             }
-        } else if header.name.eq_ignore_ascii_case(TRANSFER_ENCODING) {
+        } else if is_named(header, TRANSFER_ENCODING) {
             let last = header.value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
             coding = Some(last.trim_ascii());
         }
@@ -61,8 +61,14 @@ pub(super) fn framing(headers: &[Header<'_>], minor_version: u8) -> Framing {
     }
 }
 
-const CONTENT_LENGTH: &str = "content-length";
-const TRANSFER_ENCODING: &str = "transfer-encoding";
+/// Whether a header is called so, in whatever letters.
+fn is_named(header: &Header<'_>, name: &str) -> bool {
+    header.name == name || header.name.eq_ignore_ascii_case(name)
+}
+
+// As nearly everybody writes them.
+const CONTENT_LENGTH: &str = "Content-Length";
+const TRANSFER_ENCODING: &str = "Transfer-Encoding";
 const CONTENT_LENGTH_BYTES: usize = CONTENT_LENGTH.len();
 const TRANSFER_ENCODING_BYTES: usize = TRANSFER_ENCODING.len();
 
