@@ -178,7 +178,7 @@ impl Maker {
              int main(int argc, char **argv) {{ return runs({threads}, argv[argc - 1]); }}\n",
             self.declared, self.globals
         );
-        Planned { source, functions }
+        Planned { source, functions, stacks_are_close: false }
     }
 
     fn draft(&mut self, number: usize, count: usize) -> Draft {
