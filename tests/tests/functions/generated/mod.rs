@@ -104,9 +104,12 @@ fn keep(scratch: &Scratch, name: &str) {
 /// Which seeds: those of every run, or those that somebody asks for.
 fn seeds(always: std::ops::Range<u64>) -> std::ops::Range<u64> {
     let asked = std::env::var("REMORA_TEST_SEEDS").ok();
-    let asked = asked.as_deref().and_then(|asked| asked.split_once(".."));
-    asked
-        .map_or(always, |(from, to)| from.parse().expect("a number")..to.parse().expect("a number"))
+    if let Some((from, to)) = asked.as_deref().and_then(|asked| asked.split_once("..")) {
+        return from.parse().expect("a number")..to.parse().expect("a number");
+    }
+    // Ten times as many when everything is to be tested.
+    let times = if takes_its_time() { 10 } else { 1 };
+    always.start..always.end * times
 }
 
 const LEVELS: [&str; 6] = ["-O0", "-O1", "-O2", "-O3", "-Os", "-Og"];
