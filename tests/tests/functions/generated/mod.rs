@@ -3,6 +3,7 @@
 //! known. `REMORA_TEST_SEEDS` names others than those of every run, as `from..to`.
 
 mod c;
+mod c_types;
 mod dice;
 mod expected;
 mod golang;
