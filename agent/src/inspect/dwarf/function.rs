@@ -254,13 +254,13 @@ fn is_split(unit: &Unit<'_>) -> bool {
     root.has_attr(gimli::DW_AT_dwo_name) || root.has_attr(gimli::DW_AT_GNU_dwo_name)
 }
 
-/// Whether LLVM marks the function as one that is not called as its type says: it took away
-/// parameters or the result.
+/// Whether LLVM marks the function as one that is not called as its type says, since it took away parameters or
+/// the result, or by another convention than the platform's.
 fn is_nocall(entry: &Entry<'_>) -> bool {
-    matches!(
-        entry.attr_value(gimli::DW_AT_calling_convention),
-        Some(AttributeValue::CallingConvention(gimli::DW_CC_nocall))
-    )
+    match entry.attr_value(gimli::DW_AT_calling_convention) {
+        Some(AttributeValue::CallingConvention(convention)) => convention != gimli::DW_CC_normal,
+        _ => false,
+    }
 }
 
 /// Whether the compiler may have optimised. Only GCC names its options.

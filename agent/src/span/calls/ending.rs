@@ -34,6 +34,7 @@ impl Calls {
         status: Option<ExitStatus>,
         state: &mut State,
     ) {
+        self.close.remove(&tgid);
         let tasks: Vec<_> = self.tasks.keys().filter(|task| task.tgid == tgid).copied().collect();
         for task in tasks {
             self.forget(task, at, "exit", status, state);

@@ -119,7 +119,7 @@ fn span(call: Ended, trace: &Trace, request: Option<Parent>) -> Span {
         Some(span_id) => Some(Parent {
             span_id,
             method: Method::Stack,
-            confidence: Confidence::Exact,
+            confidence: if frame.close { Confidence::Inferred } else { Confidence::Exact },
             remote: false,
         }),
         None => request,

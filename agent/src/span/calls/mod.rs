@@ -12,7 +12,7 @@ mod raises;
 mod stack;
 mod taken;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use agent_common::function::site_number::PLACE_MASK;
@@ -25,7 +25,7 @@ use super::sampler::Sampler;
 use super::state::State;
 use super::{redact, tasks};
 use crate::event::Hit;
-use crate::event::ids::{SiteNo, StackPointer, TaskId};
+use crate::event::ids::{SiteNo, StackPointer, TaskId, Tgid};
 use crate::function::facts::{FunctionFacts, Role};
 use crate::function::future;
 use crate::function::site::SiteKind;
@@ -73,6 +73,8 @@ pub(super) struct Frame {
     /// Calls of the function that were left out before it.
     suppressed: u32,
     jumped: Option<Jump>,
+    /// Its stack lies close to others of its task, and may be another one than it was taken for.
+    close: bool,
     /// It makes no span; what lies within it lies within what it lies within.
     silent: bool,
     /// A span that was or will be handed out names it as its parent.
@@ -162,6 +164,8 @@ pub(super) struct Calls {
     unproved: VecDeque<Ended>,
     /// Stacks of hits to come.
     waiting: Waiting,
+    /// Processes that have stacks close to each other.
+    close: HashSet<Tgid>,
     /// Room for what one hit ends.
     gone: Vec<Gone>,
     tallies: CallTallies,
@@ -272,6 +276,7 @@ impl Calls {
     ) {
         let mut gone = std::mem::take(&mut self.gone);
         let stacks = self.stacks(hit);
+        let close = stacks.close;
         stacks.before_entry(hit.sp, function.facts.number, hit.at, &mut gone);
         self.leave(&mut gone, hit.task, state);
         self.gone = gone;
@@ -322,6 +327,7 @@ impl Calls {
             lost: 0,
             suppressed: hit.suppressed,
             jumped: None,
+            close,
             silent: in_request && !is_within,
             needed: false,
         };
@@ -338,7 +344,9 @@ impl Calls {
             self.tasks.retain(|task, stacks| *task == hit.task || !stacks.is_idle());
             self.tasks_max = self.tasks.len() * 2;
         }
-        self.tasks.entry(hit.task).or_default()
+        let stacks = self.tasks.entry(hit.task).or_default();
+        stacks.close |= self.close.contains(&hit.tgid);
+        stacks
     }
 
     fn returned(
@@ -352,8 +360,10 @@ impl Calls {
             return;
         };
         let mut gone = std::mem::take(&mut self.gone);
-        let is_it = |frame: &Frame| Arc::ptr_eq(&frame.function, function);
-        let returned = stacks.returned(hit.sp, hit.at, is_it, &mut gone);
+        let returned = stacks.returned(hit.sp, hit.at, function, &mut gone);
+        if stacks.close && !self.close.contains(&hit.tgid) {
+            self.close.insert(hit.tgid);
+        }
         self.tallies.unentered += u64::from(returned.call.is_none());
         let mut outward = Outward::default();
         self.leave_each(&mut gone, hit.task, &mut outward, state);

@@ -119,7 +119,7 @@ static void *run(void *of)
 	here = &lanes[0];
 	fibres = thread->fibres;
 	/* Each at the end of its room, beside the next one or far from it. */
-	const size_t bytes = 1 << 16;
+	const size_t bytes = 1 << 17;
 	char *room = (char *)mmap(NULL, fibres * thread->apart + 1, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	for (int at = 1; at <= fibres; at++) {

@@ -3,6 +3,9 @@
 use std::fmt::Write as _;
 use std::rc::Rc;
 
+use super::c_types::{
+    Member, Shape, Type, bare, character, index, integer, is_small, members_text, plain, use_of,
+};
 use super::dice::Dice;
 use super::expected::Expected;
 use super::planned::{Function, Outcome, Planned, ROWS};
@@ -12,53 +15,6 @@ const HEAD: &str = include_str!("../../../programs/functions/made/log.h");
 
 /// Deepest nesting of structs.
 const NESTED_MAX: u32 = 2;
-
-/// A type, with a name that is one word or several before what has it.
-struct Type {
-    name: String,
-    shape: Shape,
-}
-
-enum Shape {
-    Int {
-        bits: u32,
-        signed: bool,
-    },
-    Char,
-    Bool,
-    Enum {
-        names: Vec<(String, i128)>,
-        bits: u32,
-        signed: bool,
-    },
-    /// Anything that is no whole number; how one is written.
-    Float(&'static str),
-    /// An address that is not followed.
-    Address,
-    /// Addresses of functions.
-    Code,
-    CString,
-    Pointer(Rc<Type>),
-    Struct(Vec<Member>),
-    Union(Vec<Member>),
-    Vector(Rc<Type>, usize),
-    /// An array with a name; a member only.
-    Row(Rc<Type>, usize),
-    /// C++: passed by its address, since it has a destructor.
-    StdString,
-    View,
-    Elements(Rc<Type>),
-    Reference(Rc<Type>),
-}
-
-struct Member {
-    name: String,
-    ty: Rc<Type>,
-    /// Of a bit field: how many.
-    bits: Option<u32>,
-    /// Of an array: how many.
-    count: Option<usize>,
-}
 
 /// Which language is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -178,7 +134,7 @@ impl Maker {
              int main(int argc, char **argv) {{ return runs({threads}, argv[argc - 1]); }}\n",
             self.declared, self.globals
         );
-        Planned { source, functions }
+        Planned { source, functions, stacks_are_close: false }
     }
 
     fn draft(&mut self, number: usize, count: usize) -> Draft {
@@ -783,77 +739,4 @@ fn head(number: usize, draft: &Draft) -> String {
     let linkage = if draft.is_static { "static " } else { "" };
     let result = draft.result.as_ref().map_or("void", |result| &result.name);
     format!("KEEP {linkage}{result} g_{number}({given})")
-}
-
-fn bare(ty: &Rc<Type>) -> &Rc<Type> {
-    match &ty.shape {
-        Shape::Reference(to) => to,
-        _ => ty,
-    }
-}
-
-/// How a value is used: as a number, if it fits into a register.
-fn use_of(ty: &Type) -> &'static str {
-    match &ty.shape {
-        Shape::Int { bits: 8..=64, .. } | Shape::Char | Shape::Bool | Shape::Enum { .. } => {
-            "USE_NUMBER"
-        }
-        Shape::Address | Shape::Code | Shape::CString | Shape::Pointer(_) => "USE_NUMBER",
-        _ => "USE",
-    }
-}
-
-/// Whether a value can be written where it is given.
-fn is_small(ty: &Type) -> bool {
-    matches!(ty.shape, Shape::Int { .. } | Shape::Char | Shape::Bool | Shape::Enum { .. })
-}
-
-fn members_text(members: &[Member]) -> String {
-    let mut text = String::new();
-    for member in members {
-        let _ = write!(text, "{} {}", member.ty.name, member.name);
-        let _ = match (member.bits, member.count) {
-            (Some(bits), _) => write!(text, " : {bits}; "),
-            (_, Some(count)) => write!(text, "[{count}]; "),
-            _ => write!(text, "; "),
-        };
-    }
-    text
-}
-
-fn index(bits: u32) -> usize {
-    bits.trailing_zeros() as usize - 3
-}
-
-/// An integer as C writes it.
-fn integer(number: i128, bits: u32, signed: bool) -> String {
-    match (bits, signed) {
-        (128, _) => {
-            let (high, low) = ((number >> 64) as u64, number as u64);
-            let word = if signed { "__int128" } else { "unsigned __int128" };
-            format!("({word})((unsigned __int128){high:#x}ULL << 64 | {low:#x}ULL)")
-        }
-        (64, true) if number == i128::from(i64::MIN) => "(-9223372036854775807LL - 1)".to_owned(),
-        (64, true) => format!("{number}LL"),
-        (64, false) => format!("{number}ULL"),
-        (32, true) if number == i128::from(i32::MIN) => "(-2147483647 - 1)".to_owned(),
-        (32, false) => format!("{number}U"),
-        _ => number.to_string(),
-    }
-}
-
-/// What is told of an element: nothing is followed from within a list.
-fn plain(told: Expected) -> Expected {
-    match told {
-        Expected::Behind(_) | Expected::Text(_) => Expected::Address,
-        other => other,
-    }
-}
-
-/// A `char` as it is told.
-fn character(number: i128) -> String {
-    match u8::try_from(number) {
-        Ok(byte) if byte.is_ascii_graphic() || byte == b' ' => format!("{:?}", char::from(byte)),
-        _ => number.to_string(),
-    }
 }

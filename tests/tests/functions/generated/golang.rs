@@ -112,7 +112,7 @@ impl Maker {
         }
         let source =
             format!("{HEAD}\n{}\n{bodies}\nfunc main() {{\n{main}\tend()\n}}\n", self.declared);
-        Planned { source, functions }
+        Planned { source, functions, stacks_are_close: false }
     }
 
     fn draft(&mut self, number: usize, count: usize) -> Draft {

@@ -67,10 +67,10 @@ pub(crate) fn program(seed: u64, stacks: Stacks) -> Planned {
     }
     let threads = if dice.percent(40) { 3 } else { 1 };
     let fibres = if stacks == Stacks::Own { 0 } else { 2 + dice.below(4) };
-    let apart = if stacks == Stacks::Near { "1 << 16" } else { "8 << 20" };
+    let apart = if stacks == Stacks::Near { "1 << 17" } else { "8 << 20" };
     let source = format!(
         "{HEAD}\n{heads}\n{bodies}\nvoid calls(void)\n{{\n{calls}}}\n\n\
          int main(int argc, char **argv) {{ return runs({threads}, {fibres}, {apart}, argv[argc - 1]); }}\n"
     );
-    Planned { source, functions }
+    Planned { source, functions, stacks_are_close: stacks == Stacks::Near }
 }

@@ -14,6 +14,8 @@ pub(crate) struct Planned {
     pub(crate) source: String,
     /// Its functions: `g_0`, `g_1` and so on.
     pub(crate) functions: Vec<Function>,
+    /// It switches between stacks that could be one.
+    pub(crate) stacks_are_close: bool,
 }
 
 /// A function of one.

@@ -119,7 +119,7 @@ impl Maker {
         }
         let source =
             format!("{HEAD}\n{}\n{bodies}\nfn main() {{\n{main}    end();\n}}\n", self.declared);
-        Planned { source, functions }
+        Planned { source, functions, stacks_are_close: false }
     }
 
     fn draft(&mut self, number: usize, count: usize) -> Draft {

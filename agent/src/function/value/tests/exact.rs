@@ -305,3 +305,24 @@ fn conventions_are_kept_to_in_their_corners() {
         case("rustc", "-g -Copt-level=2 -Awarnings", "conventions.rs", 0),
     ]);
 }
+
+/// What made-up programs have shown to be told wrongly.
+#[test]
+fn what_was_once_read_wrongly_is_not() {
+    check_all(&[
+        case("gcc", "-g -O0", "corners.c", 4),
+        case("gcc", "-g -O0 -gdwarf-4", "corners.c", 4),
+        case("gcc", "-g -O2", "corners.c", 0),
+        case("gcc", "-g -O1 -fno-var-tracking", "corners.c", 6),
+        case("gcc", "-g -O2 -mavx2 -mstackrealign", "corners.c", 0),
+        case("clang", "-g -O0 -gdwarf-4", "corners.c", 6),
+        case("clang", "-g -O1", "corners.c", 10),
+        case("clang", "-g -O2", "corners.c", 10),
+        case("g++", "-g -O1", "corners.cpp", 2),
+        case("clang++", "-g -O2", "corners.cpp", 6),
+        case("rustc", "-g --edition=2024 -Copt-level=0 -Awarnings", "corners.rs", 6),
+        case("rustc", "-g --edition=2024 -Copt-level=2 -Awarnings", "corners.rs", 6),
+        case("go", "build", "corners.go", 4),
+        case("go", "build -gcflags=-N -gcflags=-l", "corners.go", 4),
+    ]);
+}
