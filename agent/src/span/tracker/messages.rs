@@ -205,7 +205,7 @@ impl Tracker {
             response_bytes: None,
             gaps: 0,
             lost_before: self.state.lost,
-            queue_ns: operation.segment_age_ns.filter(|age| kind == Kind::Server && *age > 0),
+            queue_ns: operation.segment_age_ns.filter(|_| kind == Kind::Server),
             exit: None,
             stopped: false,
             done: false,
