@@ -144,7 +144,8 @@ pub struct Io {
     pub op: u32,
     /// TCP sequence number behind the last byte.
     pub tcp_seq: u32,
-    /// Nanoseconds between the socket's last segment (in or out) and [`Header::ts_ns`]; capped.
+    /// Of a read how many nanoseconds at least, by the kernel's ticks, the socket's last data had been there, capped
+    /// below; `u32::MAX` where that is not known.
     pub segment_age_ns: u32,
     /// Payload bytes that follow.
     pub copied: u16,

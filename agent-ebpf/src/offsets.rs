@@ -55,8 +55,8 @@ pub struct Offsets {
     pub tcp_bytes_received: u32,
     /// `tcp_sock.inet_conn.icsk_ulp_ops`
     pub tcp_ulp_ops: u32,
-    /// `tcp_sock.tcp_clock_cache`
-    pub tcp_clock_cache: u32,
+    /// `tcp_sock.inet_conn.icsk_ack.lrcvtime`
+    pub tcp_last_received: u32,
     /// `unix_sock.peer`
     pub unix_peer: u32,
     /// `unix_sock.addr`
@@ -139,6 +139,8 @@ pub struct Offsets {
     pub inet_sport: u32,
     /// `sock.__sk_common.skc_flags`
     pub skc_flags: u32,
+    /// No offset: nanoseconds of a tick (`jiffies`).
+    pub tick_ns: u32,
 }
 
 /// Overridden at load time.
@@ -167,7 +169,7 @@ pub static OFFSETS: Offsets = Offsets {
     tcp_bytes_acked: 0,
     tcp_bytes_received: 0,
     tcp_ulp_ops: 0,
-    tcp_clock_cache: 0,
+    tcp_last_received: 0,
     unix_peer: 0,
     unix_addr: 0,
     task_pid: 0,
@@ -209,6 +211,7 @@ pub static OFFSETS: Offsets = Offsets {
     node_name: 0,
     inet_sport: 0,
     skc_flags: 0,
+    tick_ns: 0,
 };
 
 /// Reads one offset. Volatile, because the compiler must not fold the zero it sees here; the

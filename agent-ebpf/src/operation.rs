@@ -98,9 +98,9 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
         flags |= io_flags::OVER;
     }
     let mut tcp_seq = 0;
-    let mut segment_ns = 0;
+    let mut segment_age_ns = u32::MAX;
     if let Some(position) = socket::tcp_position(sock, way) {
-        segment_ns = position.segment_ns;
+        segment_age_ns = position.segment_age_ns;
         if let Some(seq) = position.seq {
             tcp_seq = seq;
             flags |= io_flags::TCP_SEQ;
@@ -152,8 +152,6 @@ pub fn on_io<S: Sock>(sock: S, moved: Moved, syscall: impl FnOnce(*const u8) -> 
         }
     }
     let header = emit::header(slot, record::IO, flags);
-    let age = header.ts_ns.saturating_sub(segment_ns);
-    let segment_age_ns = if age > u64::from(u32::MAX) { u32::MAX } else { age as u32 };
     scratch.io = Io {
         header,
         socket: state.id,

@@ -3,7 +3,7 @@
 use core::ptr;
 
 use agent_common::{Socket, counter, family, kind, socket_flags};
-use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_jiffies64};
 
 use crate::emit::{self, Slot};
 use crate::offsets::offset;
@@ -186,8 +186,8 @@ pub struct Position {
     /// Sequence number behind the last byte moved; `None` where what the process moves is not what
     /// TCP moves (kernel TLS).
     pub seq: Option<u32>,
-    /// When the last segment passed, `CLOCK_MONOTONIC`, nanoseconds.
-    pub segment_ns: u64,
+    /// How long, at least, before a read the last data had come, nanoseconds; `u32::MAX` if that is not known.
+    pub segment_age_ns: u32,
 }
 
 /// The socket's position; `None` for sockets that are not plain TCP.
@@ -199,8 +199,23 @@ pub fn tcp_position(sock: impl Sock, way: Way) -> Option<Position> {
         Way::Inbound => read_position(tcp),
     };
     let layered = tcp.load::<u64>(offset!(tcp_ulp_ops)) != 0;
-    let segment_ns = tcp.load::<u64>(offset!(tcp_clock_cache));
-    Some(Position { seq: if layered { None } else { Some(seq) }, segment_ns })
+    let segment_age_ns = if way == Way::Inbound { age_of_last(tcp) } else { u32::MAX };
+    Some(Position { seq: if layered { None } else { Some(seq) }, segment_age_ns })
+}
+
+/// By the kernel's ticks: what it knows of more precisely is that of the read itself, which looks at the clock
+/// (`tcp_rcv_space_adjust`).
+#[inline(always)]
+fn age_of_last(tcp: impl Sock) -> u32 {
+    // SAFETY: takes no arguments.
+    let now = unsafe { bpf_jiffies64() } as u32;
+    let ticks = now.wrapping_sub(tcp.load::<u32>(offset!(tcp_last_received)));
+    if ticks > u32::MAX / 2 {
+        return u32::MAX;
+    }
+    // Of the first tick nearly nothing may have passed.
+    let ns = u64::from(ticks.saturating_sub(1)) * offset!(tick_ns) as u64;
+    if ns < u64::from(u32::MAX) { ns as u32 } else { u32::MAX - 1 }
 }
 
 /// Where the next byte to be read stands. The peer's FIN, which the kernel counts with the last bytes that it

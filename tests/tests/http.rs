@@ -3,12 +3,13 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use remora_tests::agent::{Agent, Ended};
 use remora_tests::program::{python, service};
 use remora_tests::spans::{Span, check_honest};
 use remora_tests::wire::{Wire, get};
-use remora_tests::{Scratch, is_root};
+use remora_tests::{Scratch, is_root, until};
 
 /// Traces a server that takes `steps` while `client` talks to it.
 fn scene(steps: &[&str], client: impl FnOnce(&mut Wire)) -> Ended {
@@ -478,4 +479,44 @@ fn what_is_read_long_after_a_reset_is_still_a_request() {
     let expected = ["GET /1 200 - 0/0", "GET /later 200 - 0/5", "GET /2 - connection_closed 0/-"];
     check(&ended, &expected);
     assert_eq!(ended.count("remora_events_of_unknown_socket_total"), 0, "{:?}", ended.log);
+}
+
+#[test]
+fn how_long_a_request_has_waited_to_be_read() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (server, port) = service("held", &[]);
+    let agent = Agent::run(&scratch, &["--pid", &server.pid().to_string()]);
+    let signal = |name: &str| {
+        let status = Command::new("kill").args(["-s", name, &server.pid().to_string()]).status();
+        assert!(status.expect("kill(1) is there").success());
+    };
+    let mut wire = Wire::to(port);
+    wire.send(b"GET /at-once HTTP/1.1\r\nHost: h\r\n\r\n").expect("held");
+    let held = Duration::from_millis(200);
+    // On a connection that its server knows, and on one that waits to be accepted.
+    let mut longest = Duration::ZERO;
+    for path in ["/held", "/held-new"] {
+        signal("STOP");
+        let begun = Instant::now();
+        wire.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+        let sent = Instant::now();
+        until("a while", || (sent.elapsed() >= held).then_some(()));
+        signal("CONT");
+        wire.expect("held");
+        longest = longest.max(begun.elapsed());
+        wire = Wire::to(port);
+    }
+    let ended = agent.stop();
+    let queued = |path: &str| {
+        let span = ended.spans.iter().find(|span| span.path() == path).expect("it is told");
+        Duration::from_nanos(span.int("remora.queue_ns").unwrap_or(0) as u64)
+    };
+    // A tick is ten milliseconds at most, and the last one does not count.
+    let least = held - Duration::from_millis(20);
+    for path in ["/held", "/held-new"] {
+        assert!((least..=longest).contains(&queued(path)), "{path}: {:?}", queued(path));
+    }
 }

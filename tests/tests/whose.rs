@@ -123,14 +123,14 @@ fn haproxy(site: &Site<'_>, options: &str) -> Vec<Command> {
     commands
 }
 
-/// Apache before the same.
-fn apache(site: &Site<'_>) -> Vec<Command> {
+/// Apache before the same, with more settings.
+fn apache(site: &Site<'_>, more: &str) -> Vec<Command> {
     let behind = Site { scratch: site.scratch, port: own_port(), inner_port: site.inner_port };
     let modules = "/usr/lib/apache2/modules";
     let proxy = format!(
         "LoadModule proxy_module {modules}/mod_proxy.so\n\
          LoadModule proxy_http_module {modules}/mod_proxy_http.so\n\
-         ProxyPass / http://127.0.0.1:{}/\n",
+         ProxyPass / http://127.0.0.1:{}/\n{more}\n",
         behind.port
     );
     let mut commands = uvicorn(&behind);
@@ -176,9 +176,11 @@ fn links(ended: &Ended) -> BTreeMap<String, (usize, Vec<String>)> {
     links
 }
 
-fn check(row: &Row) {
+/// How often each link was told, with one client and with several.
+fn check(row: &Row) -> Vec<BTreeMap<String, usize>> {
+    let mut all = Vec::new();
     if !is_root() {
-        return;
+        return all;
     }
     for clients in [1, 6] {
         let scratch = Scratch::new();
@@ -206,8 +208,8 @@ fn check(row: &Row) {
         let ended = agent.stop();
         assert_eq!(ended.count("lost"), 0, "{:?}", ended.log);
         let links = links(&ended);
-        let told: BTreeMap<&str, usize> =
-            links.iter().map(|(link, (count, _))| (link.as_str(), *count)).collect();
+        let told: BTreeMap<String, usize> =
+            links.iter().map(|(link, (count, _))| (link.clone(), *count)).collect();
         println!("{clients} clients: {told:?}");
         let served = ended.spans.iter().filter(|span| span.kind == SERVER);
         assert!(served.clone().all(|span| span.int("http.response.status_code") == Some(200)));
@@ -215,7 +217,9 @@ fn check(row: &Row) {
         assert_eq!(ended.spans.iter().filter(|span| is_for_one(span)).count(), each(row.asks));
         let wrong: Vec<&String> = links.values().flat_map(|(_, wrong)| wrong).collect();
         assert!(wrong.is_empty(), "{wrong:#?}");
+        all.push(told);
     }
+    all
 }
 
 #[test]
@@ -247,7 +251,23 @@ fn haproxy_that_tries_again_is_not_guessed_at() {
 
 #[test]
 fn apache_is_not_guessed_at() {
-    check(&passes_on(apache));
+    check(&passes_on(|site| apache(site, "")));
+}
+
+/// Of processes that serve one request at a time what they ask is known: others wait for them.
+#[test]
+fn processes_of_apache_are_known_by_whom_they_let_wait() {
+    let told = check(&passes_on(|site| {
+        let commands = apache(site, "KeepAlive Off\nServerLimit 2\nMaxRequestWorkers 2\n");
+        let text = std::fs::read_to_string(site.scratch.file("apache.conf"));
+        let text = text.expect("it was written").replace("mpm_event", "mpm_prefork");
+        let threads = "MinSpareThreads 8\nThreadsPerChild 8\nMaxRequestWorkers 16\n";
+        site.scratch.write("apache.conf", &text.replace(threads, ""));
+        commands
+    }));
+    if let Some(told) = told.last() {
+        assert!(told.contains_key("thread inferred"), "{told:?}");
+    }
 }
 
 #[test]

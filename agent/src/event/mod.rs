@@ -151,7 +151,7 @@ pub struct Io<'a> {
     pub op: u32,
     /// TCP sequence number of its first byte.
     pub tcp_seq: Option<u32>,
-    /// How long before its return the socket's last segment came or went.
+    /// Of a read how long at least the socket's last data had been there; `u32::MAX` if that is not known.
     pub segment_age_ns: u32,
     /// Whether the socket was in non-blocking mode.
     pub nonblocking: bool,

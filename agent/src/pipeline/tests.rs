@@ -49,6 +49,8 @@ struct Scene {
     /// What is sent to others is for a request of nginx's that came by this socket, and whether it is what
     /// that is served with.
     serving: Option<(End, bool)>,
+    /// How long what is read had been there.
+    age_ns: u32,
     /// Which goroutine does everything, and whether it waits for another one that does.
     goroutine: Option<(u64, bool)>,
 }
@@ -70,6 +72,7 @@ impl Scene {
             one_cpu: false,
             serving: None,
             goroutine: None,
+            age_ns: u32::MAX,
         };
         scene.step(&Step::Clock(WallOffset { ns: 1_000_000_000 }));
         scene
@@ -231,7 +234,7 @@ impl Scene {
             op,
             tcp_seq,
             copied,
-            segment_age_ns: u32::MAX,
+            segment_age_ns: self.age_ns,
             task,
             task_kind,
             task_flags,

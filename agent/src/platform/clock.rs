@@ -67,6 +67,15 @@ pub fn wall_now() -> UnixNs {
     UnixNs(read(libc::CLOCK_REALTIME))
 }
 
+/// How long a tick of the kernel is, nanoseconds: what its coarse clocks can tell apart.
+pub fn tick_ns() -> u32 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec. This clock exists on every Linux since 2.6.32.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    // A hundredth of a second at most.
+    time.tv_nsec as u32
+}
+
 fn read(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec. The two clocks used here exist on every Linux, so the

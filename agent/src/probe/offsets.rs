@@ -1,6 +1,7 @@
 //! The kernel half's table of field offsets, filled from BTF.
 
 use crate::platform::btf::{Btf, BtfError};
+use crate::platform::clock;
 
 /// A member of a struct.
 struct Field {
@@ -43,7 +44,7 @@ const FIELDS: [Field; 65] = [
     needed("tcp_sock", "bytes_acked"),
     needed("tcp_sock", "bytes_received"),
     needed("tcp_sock", "inet_conn.icsk_ulp_ops"),
-    needed("tcp_sock", "tcp_clock_cache"),
+    needed("tcp_sock", "inet_conn.icsk_ack.lrcvtime"),
     needed("unix_sock", "peer"),
     needed("unix_sock", "addr"),
     needed("task_struct", "pid"),
@@ -87,11 +88,11 @@ const FIELDS: [Field; 65] = [
     needed("sock", "__sk_common.skc_flags"),
 ];
 
-/// Resolves every field.
+/// Resolves every field, and adds what else the kernel half is to see as a constant.
 pub(super) fn resolve(btf: &Btf) -> Result<Vec<u32>, BtfError> {
     let resolve = |field: &Field| match btf.offset(field.of, field.name) {
         Err(_) if field.is_optional => Ok(0),
         result => result,
     };
-    FIELDS.iter().map(resolve).collect()
+    FIELDS.iter().map(resolve).chain([Ok(clock::tick_ns())]).collect()
 }

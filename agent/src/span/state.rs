@@ -145,7 +145,16 @@ impl State {
         let interleaved = before.is_some_and(|before| {
             before.socket != socket && before.end.is_none() && before.gaps == 0
         });
+        let has_ended = before.is_none_or(|before| before.end.is_some());
+        // Since when the request has been there, at least.
+        let came = operation.segment_age_ns.map(|age| operation.at.before(u64::from(age)));
+        let waited = self.tasks.take_waited(task).zip(came);
+        let let_wait = waited
+            .is_some_and(|((other, since), came)| has_ended && other != socket && came < since);
         if let Some(process) = self.processes.get_mut(&task.tgid) {
+            if let_wait {
+                process.lets_wait();
+            }
             process.open_servers += 1;
             process.interleaves |= interleaved;
             if operation.nonblocking {
@@ -196,7 +205,7 @@ impl State {
         else {
             return;
         };
-        if method == Method::Thread && server.nonblocking && !tasks::is_calm(process) {
+        if method == Method::Thread && server.nonblocking && !tasks::is_believed(process) {
             return;
         }
         let confidence = self.before_its_answer(current, method, confidence);
@@ -451,6 +460,17 @@ impl State {
             self.proved.extend(mem::take(&mut exchange.awaited_by));
         }
         self.ended.push_back((at, key));
+        let (task, start) = (exchange.task, exchange.start);
+        if exchange.kind == Kind::Client
+            && matches!(end, Some(End::Complete))
+            && let Some(served) = self.tasks.current(task)
+            && let Some(served) = self.exchanges.get(served)
+            && served.nonblocking
+            && served.start <= start
+        {
+            self.tasks.has_waited(task, served.socket, start);
+        }
+        let Some(exchange) = self.exchanges.get(key) else { return false };
         let process = self.processes.get_mut(&exchange.tgid);
         let is_server = exchange.kind == Kind::Server;
         if let Some(process) = process {

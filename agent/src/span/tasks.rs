@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use agent_common::task_kind;
 
-use super::exchange::ExchangeKey;
+use super::exchange::{ExchangeKey, SocketKey};
 use super::model::{Confidence, Method, Resource};
 use crate::event::ids::{TaskId, Tgid};
 use crate::platform::clock::MonoNs;
@@ -38,6 +38,8 @@ pub(super) struct Process {
     pub(super) moved: MonoNs,
     /// Nothing of it had been seen for [`CALM_NS`] when the last request was read.
     calm: bool,
+    /// How often a thread has waited for an answer while another request waited for the thread.
+    let_wait: u32,
     /// Server exchanges open now.
     pub(super) open_servers: u32,
     /// Exchanges open now.
@@ -57,6 +59,7 @@ impl Process {
             wanders: false,
             moved: since,
             calm: false,
+            let_wait: 0,
             open_servers: 0,
             open: 0,
         }
@@ -69,6 +72,12 @@ impl Process {
         self.wanders |= self.callers.may_have(task);
     }
 
+    /// A request had been there when the thread that reads it began to wait for an answer that it needed for the one
+    /// before, on another connection. An event loop would have read it.
+    pub(super) fn lets_wait(&mut self) {
+        self.let_wait = self.let_wait.saturating_add(1);
+    }
+
     /// A thread has made a call while it served nothing.
     pub(super) fn wanders(&mut self, task: TaskId) {
         self.callers.add(task);
@@ -79,6 +88,9 @@ impl Process {
 /// How long nothing is seen of a process before it is taken to do nothing by itself: what comes more often than
 /// that has been seen.
 pub(super) const CALM_NS: u64 = 1_000_000_000;
+
+/// How often a thread must have let requests wait: an event loop may seem to if it was held up itself.
+const LET_WAIT_MIN: u32 = 8;
 
 /// Most threads that are remembered.
 const THREADS_MAX: usize = 64;
@@ -101,10 +113,15 @@ impl Threads {
     }
 }
 
+/// Most tasks of which it is remembered that they have waited.
+const WAITED_MAX: usize = 1 << 12;
+
 /// The current server exchange of every task that has one.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     current: HashMap<TaskId, ExchangeKey, foldhash::fast::RandomState>,
+    /// On whose connection's behalf a task was last seen to get an answer, and since when it had waited for that.
+    waited: HashMap<TaskId, (SocketKey, MonoNs), foldhash::fast::RandomState>,
     /// The exchange on whose socket each task was last seen to read or write.
     touched: HashMap<TaskId, ExchangeKey, foldhash::fast::RandomState>,
 }
@@ -130,15 +147,31 @@ impl Tasks {
         };
     }
 
+    /// The task has got an answer that it had asked for at a time, to serve a request on a non-blocking socket.
+    pub(super) fn has_waited(&mut self, task: TaskId, socket: SocketKey, since: MonoNs) {
+        // Nobody tells of every thread's end.
+        if self.waited.len() >= WAITED_MAX {
+            self.waited.clear();
+        }
+        self.waited.insert(task, (socket, since));
+    }
+
+    /// What [`has_waited`](Self::has_waited) has told last, once.
+    pub(super) fn take_waited(&mut self, task: TaskId) -> Option<(SocketKey, MonoNs)> {
+        if self.waited.is_empty() { None } else { self.waited.remove(&task) }
+    }
+
     /// The task is a new one that has the id of another.
     pub(super) fn forget(&mut self, task: TaskId) {
         self.current.remove(&task);
+        self.waited.remove(&task);
         self.touched.remove(&task);
     }
 
     /// The process is a new one, or gone.
     pub(super) fn forget_process(&mut self, tgid: Tgid) {
         self.current.retain(|task, _| task.tgid != tgid);
+        self.waited.retain(|task, _| task.tgid != tgid);
         self.touched.retain(|task, _| task.tgid != tgid);
     }
 
@@ -182,10 +215,10 @@ pub(super) fn within(
         .then_some((Method::Thread, Confidence::Inferred))
 }
 
-/// Whether a call by a thread that serves a request on a non-blocking socket may be for that: what the process
-/// does by itself, or still for requests before, would have been seen in the time before it.
-pub(super) fn is_calm(process: &Process) -> bool {
-    process.calm
+/// Whether a call by a thread that serves a request on a non-blocking socket may be for that: it does one thing at a
+/// time, or what the process does by itself, or still for requests before, would have been seen in the time before.
+pub(super) fn is_believed(process: &Process) -> bool {
+    process.calm || process.let_wait >= LET_WAIT_MIN
 }
 
 /// Whether a thread is one that serves several requests at once, each to where it waits: the last socket

@@ -345,6 +345,27 @@ fn an_event_loop_that_was_busy_a_moment_ago_says_nothing() {
     );
 }
 
+/// Who waits for an answer while the next request waits for it serves one at a time.
+#[test]
+fn a_thread_that_lets_others_wait_is_believed() {
+    let mut scene = two();
+    let ends: Vec<End> = (0..12).map(|_| scene.outside(1)).collect();
+    scene.nonblocking(&ends);
+    let mut came = None;
+    for (number, s) in ends.iter().enumerate() {
+        scene.age_ns = came.map_or(u32::MAX, |came| (scene.now - came) as u32);
+        scene.asked(FRONT, *s, &format!("/{number}"));
+        scene.age_ns = u32::MAX;
+        // What comes before it asks waits till the end; the last ones come too late to say anything.
+        came = (number < 8).then_some(scene.now - 1);
+        scene.call(FRONT, "/of-it");
+        scene.answered(FRONT, *s);
+    }
+    let trees = scene.trees();
+    let believed = trees.matches("  front → /of-it 200 (thread inferred)").count();
+    assert_eq!(believed, 4, "{trees}");
+}
+
 #[test]
 fn a_runtime_with_its_own_tasks_has_no_threads() {
     let mut scene = Scene::new();
