@@ -5,7 +5,6 @@
 mod program;
 mod scene;
 
-use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
