@@ -26,32 +26,13 @@ type Ranks = HashMap<FunctionNo, u32>;
 pub struct Step {
     /// Of which functions there are probes now.
     pub functions: BTreeSet<FunctionNo>,
-    /// What the kernel refuses: which place of those of this step it is, whose, and why.
-    pub refused: Vec<(usize, FunctionNo, io::Error)>,
+    /// Which sites the kernel refuses, whose they are, and why.
+    pub refused: Vec<(SiteNo, FunctionNo, io::Error)>,
 }
 
 impl FunctionProbes {
-    /// Attaches sites that were written to an open file; those that the kernel refuses are told once.
-    pub fn attach_set(
-        &mut self,
-        set: SitesNo,
-        file: &File,
-        tgid: Option<u32>,
-    ) -> Result<(LinkNo, Vec<(usize, io::Error)>), FunctionError> {
-        let link = self.begin(set, file, tgid)?;
-        match self.go_on(link, usize::MAX) {
-            Ok(Step { refused, .. }) => {
-                let refused = refused.into_iter().map(|(index, _, error)| (index, error));
-                Ok((link, refused.collect()))
-            }
-            Err(error) => {
-                self.detach(link);
-                Err(error)
-            }
-        }
-    }
-
-    /// A link of sites that were written, with an open file: [`go_on`](Self::go_on) attaches them.
+    /// A link of sites that were written, with an open file: [`go_on`](Self::go_on) attaches them, the last
+    /// functions first. (What is watched besides functions has the last numbers, and is to be seen at once.)
     pub fn begin(
         &mut self,
         set: SitesNo,
@@ -60,8 +41,8 @@ impl FunctionProbes {
     ) -> Result<LinkNo, FunctionError> {
         let file = Target::of(file)?;
         self.reap();
-        let rest: VecDeque<Place> =
-            self.sets.get(&set).map(|set| set.places.iter().copied().collect()).unwrap_or_default();
+        let places = self.sets.get(&set).map(|set| set.places.iter().rev().copied().collect());
+        let rest: VecDeque<Place> = places.unwrap_or_default();
         self.has_room(rest.len())?;
         // Seen by one thread only, a probe would lie; in all processes it slows those that share the file.
         let tgid = if self.test.sees_threads { tgid } else { None };
@@ -96,26 +77,24 @@ impl FunctionProbes {
                 return Err(error);
             }
         };
-        let refused: HashSet<usize> = linked.refused.iter().map(|(index, _)| *index).collect();
-        let stay = places.iter().enumerate().filter(|(index, _)| !refused.contains(index));
-        let stay: Arc<[Place]> = stay.map(|(_, place)| *place).collect();
+        let refused = linked.refused.into_iter().filter_map(|(index, error)| {
+            places.get(index).map(|place| (place.site, place.function, error))
+        });
+        let refused: Vec<_> = refused.collect();
+        // What was refused once is not tried again.
+        let gone: HashSet<SiteNo> = refused.iter().map(|(site, ..)| *site).collect();
+        let stays = |place: &&Place| !gone.contains(&place.site);
+        let stay: Arc<[Place]> = places.iter().filter(stays).copied().collect();
         let Some(known) = self.links.get_mut(&link) else { return Ok(Step::default()) };
         if let Some(set) = self.sets.get_mut(&known.set) {
             set.links += 1;
-            if !refused.is_empty() {
-                // What was refused once is not tried again.
-                let refused: HashSet<SiteNo> =
-                    refused.iter().filter_map(|index| Some(places.get(*index)?.site)).collect();
-                let stays = |place: &&Place| !refused.contains(&place.site);
+            if !gone.is_empty() {
                 set.places = set.places.iter().filter(stays).copied().collect();
             }
         }
         let functions = stay.iter().map(|place| place.function).collect();
         known.parts.push(Part { number, fds: linked.links, places: stay, generation });
-        let refused = linked.refused.into_iter().filter_map(|(index, error)| {
-            places.get(index).map(|place| (index, place.function, error))
-        });
-        Ok(Step { functions, refused: refused.collect() })
+        Ok(Step { functions, refused })
     }
 
     /// How many sites of a link are not attached yet.

@@ -251,13 +251,16 @@ impl FunctionProbes {
         let opened = File::open(file)
             .map_err(|source| FunctionError::Attach { path: file.to_owned(), source })?;
         let (set, sites) = self.write(points)?;
-        match self.attach_set(set, &opened, tgid) {
-            Ok((link, refused)) => Ok(Attached { link, set, sites, refused }),
-            Err(error) => {
-                self.free(set);
-                Err(error)
-            }
-        }
+        let attached = self.begin(set, &opened, tgid).and_then(|link| {
+            let step = self.go_on(link, usize::MAX).inspect_err(|_| self.detach(link))?;
+            Ok((link, step.refused))
+        });
+        let (link, refused) = attached.inspect_err(|_| self.free(set))?;
+        let refused = refused.into_iter().filter_map(|(refused, _, error)| {
+            sites.iter().position(|site| *site == refused).map(|index| (index, error))
+        });
+        let refused = refused.collect();
+        Ok(Attached { link, set, sites, refused })
     }
 
     /// Writes the sites of points, to be attached: the number of each, in their order.

@@ -170,10 +170,9 @@ impl Functions {
     /// Attaches the next `size` sites of a link.
     fn step(&mut self, ramp: &mut Ramp, size: usize, now: MonoNs) -> Result<(), FunctionError> {
         let step = self.probes.go_on(ramp.link, size)?;
-        let numbered = self.files.values().filter_map(File::numbered);
-        let numbered: Vec<_> = numbered.collect();
         for (_, function, error) in &step.refused {
-            let name = numbered.iter().find_map(|numbered| numbered.name(*function));
+            let mut numbered = self.files.values().filter_map(File::numbered);
+            let name = numbered.find_map(|numbered| numbered.name(*function));
             tracing::warn!(module = ramp.module, function = name, %error, "the kernel refuses a probe");
         }
         let first = step.functions.first().map_or(0, |first| first.0);
