@@ -195,6 +195,15 @@ pub fn start_ticks(proc: &Path, tgid: Tgid) -> Option<u64> {
     stat(&proc.join(tgid.0.to_string()), tgid).ok().map(|stat| stat.start_ticks)
 }
 
+/// Whether something runs in a process, so that its end is yet to be told: not in one that only waits for its
+/// parent to ask how it has ended.
+pub(crate) fn runs(proc: &Path, tgid: Tgid) -> bool {
+    let directory = proc.join(tgid.0.to_string());
+    let runs = |thread: &Path| stat(thread, tgid).is_ok_and(|stat| !stat.is_ending);
+    let threads = || std::fs::read_dir(directory.join("task")).into_iter().flatten().flatten();
+    runs(&directory) || threads().any(|thread| runs(&thread.path()))
+}
+
 /// Device and inode of the program that a process runs now.
 pub fn exe_id(proc: &Path, tgid: Tgid) -> Option<(u64, u64)> {
     let exe = directory(proc, tgid).join("exe");
@@ -272,5 +281,20 @@ mod tests {
         }
         child.wait().expect("it was running");
         assert!(matches!(read(Path::new("/proc"), tgid), Err(ProcessError::Gone { .. })));
+    }
+
+    #[test]
+    fn nothing_runs_in_what_has_ended_and_was_not_asked_how() {
+        let proc = Path::new("/proc");
+        assert!(runs(proc, Tgid(std::process::id())));
+        let mut command = std::process::Command::new("true");
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("it starts");
+        let tgid = Tgid(child.id());
+        // Its files are closed when it is about to end.
+        let mut output = child.stdout.take().expect("piped");
+        std::io::copy(&mut output, &mut std::io::sink()).expect("it ends");
+        assert!(start_ticks(proc, tgid).is_some() && !runs(proc, tgid));
+        child.wait().expect("it has ended");
+        assert!(!runs(proc, tgid));
     }
 }

@@ -340,8 +340,15 @@ impl Targets {
         follow: bool,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), CaptureError> {
-        selection.select(facts.tgid.0, follow, self.payload_limit)?;
-        self.settle(selection, facts, why, follow, announce)
+        let tgid = facts.tgid;
+        selection.select(tgid.0, follow, self.payload_limit)?;
+        self.settle(selection, facts, why, follow, announce)?;
+        // Its end has been told before it was selected, or may have been.
+        if !process::runs(&self.proc, tgid) {
+            selection.deselect(tgid.0);
+            self.traced.remove(&tgid);
+        }
+        Ok(())
     }
 
     /// As [`select`](Self::select), for a process that the kernel half has told of.

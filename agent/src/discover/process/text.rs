@@ -8,9 +8,14 @@ use crate::event::ids::Tgid;
 pub(crate) struct Stat {
     pub(crate) comm: String,
     pub(crate) parent: Tgid,
+    /// Whether the thread is about to end, or has.
+    pub(crate) is_ending: bool,
     /// In clock ticks since boot.
     pub(crate) start_ticks: u64,
 }
+
+/// `PF_EXITING` of the kernel's `sched.h`: set before anybody is told of the end.
+const EXITING: u32 = 1 << 2;
 
 impl Stat {
     /// The name is in parentheses and may hold anything.
@@ -19,8 +24,10 @@ impl Stat {
         let (comm, rest) = rest.rsplit_once(')')?;
         let mut fields = rest.split_whitespace();
         let parent = Tgid(fields.nth(1)?.parse().ok()?);
-        let start_ticks = fields.nth(17)?.parse().ok()?;
-        Some(Self { comm: comm.to_owned(), parent, start_ticks })
+        let flags: u32 = fields.nth(4)?.parse().ok()?;
+        let start_ticks = fields.nth(12)?.parse().ok()?;
+        let is_ending = flags & EXITING != 0;
+        Some(Self { comm: comm.to_owned(), parent, is_ending, start_ticks })
     }
 }
 
@@ -104,14 +111,18 @@ mod tests {
 
     #[test]
     fn a_name_may_hold_anything() {
-        let stat = |comm: &str| {
-            format!("7 ({comm}) S 3 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0 1\n")
+        let stat = |comm: &str, state: &str, flags: u32| {
+            format!("7 ({comm}) {state} 3 7 7 0 -1 {flags} 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0 1\n")
         };
         for comm in ["sh", "a b", "(sd-pam)", ") S 9 9", "a\nb", ""] {
-            let expected = Stat { comm: comm.to_owned(), parent: Tgid(3), start_ticks: 4711 };
-            assert_eq!(Stat::parse(&stat(comm)), Some(expected), "{comm}");
+            for (state, flags, is_ending) in [("S", 4_194_560, false), ("Z", 4_227_084, true)] {
+                let (comm, parent, start_ticks) = (comm.to_owned(), Tgid(3), 4711);
+                let text = stat(&comm, state, flags);
+                let expected = Stat { comm, parent, is_ending, start_ticks };
+                assert_eq!(Stat::parse(&text), Some(expected), "{text}");
+            }
         }
-        let whole = stat("sh");
+        let whole = stat("sh", "S", 0);
         for length in 0..whole.find("4711").expect("it is there") {
             assert_eq!(Stat::parse(&whole[..length]), None, "{length}");
         }
