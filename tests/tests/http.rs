@@ -481,6 +481,16 @@ fn what_is_read_long_after_a_reset_is_still_a_request() {
     assert_eq!(ended.count("remora_events_of_unknown_socket_total"), 0, "{:?}", ended.log);
 }
 
+/// Whether every thread of a process is.
+fn all_are_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is there");
+    threads.flatten().all(|thread| {
+        // One that has just ended is not there the next time.
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
+}
+
 #[test]
 fn how_long_a_request_has_waited_to_be_read() {
     if !is_root() {
@@ -500,6 +510,8 @@ fn how_long_a_request_has_waited_to_be_read() {
     let mut longest = Duration::ZERO;
     for path in ["/held", "/held-new"] {
         signal("STOP");
+        // One that waits in read(2) may still find what comes meanwhile.
+        until("its stop", || all_are_stopped(server.pid()).then_some(()));
         let begun = Instant::now();
         wire.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
         let sent = Instant::now();
