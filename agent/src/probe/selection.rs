@@ -86,9 +86,7 @@ impl Selection {
 
     /// As [`select_functions`](Self::select_functions), of the program that `tgid` is about to become.
     pub fn select_next_functions(&mut self, tgid: u32) -> Result<(), CaptureError> {
-        let known = self.known(tgid).unwrap_or_default();
-        let bits = known.bits | select::FUNCTIONS_NEXT;
-        self.put(tgid, Selected { bits, ..known }, Entry::Any)
+        self.add(tgid, select::FUNCTIONS_NEXT)
     }
 
     /// Has the hits of function probes told of `tgid`, beside what else is told of it, until it execs
@@ -97,6 +95,17 @@ impl Selection {
         let known = self.known(tgid).unwrap_or_default();
         let bits = known.bits | select::FUNCTIONS;
         self.put(tgid, Selected { bits, ..known }, Entry::Any)
+    }
+
+    /// As [`select_functions`](Self::select_functions), for a process that is selected. If it has exited
+    /// meanwhile, it stays forgotten.
+    pub fn confirm_functions(&mut self, tgid: u32) -> Result<(), CaptureError> {
+        self.add(tgid, select::FUNCTIONS)
+    }
+
+    fn add(&mut self, tgid: u32, bit: u32) -> Result<(), CaptureError> {
+        let Some(known) = self.known(tgid) else { return Ok(()) };
+        self.put(tgid, Selected { bits: known.bits | bit, ..known }, Entry::Present)
     }
 
     /// Forgets `tgid`.

@@ -33,8 +33,9 @@ pub(super) const PROOF_NS: u64 = 500_000_000;
 /// Room for the attributes of an ordinary request, encoded.
 const ATTRIBUTE_BYTES: usize = 640;
 
-/// Of how many requests that memory is kept for those to come. More of them end seldom at one time.
-const SPARES: usize = 1 << 10;
+/// Of how many requests that memory is kept for those to come: more than end in one slice of records. After a
+/// burst, of which many end together, the others go back.
+const SPARES: usize = 1 << 8;
 
 /// All that a parser's messages may touch while its socket's connection is taken out.
 pub(super) struct State {

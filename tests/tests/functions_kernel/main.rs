@@ -587,6 +587,19 @@ fn a_function_goes_and_the_others_stay() {
     });
 }
 
+/// Nobody would take it out again, and its end be waited for.
+#[test]
+fn what_is_not_selected_any_more_is_not_selected_for_functions() {
+    let Some((program, mut scene)) = started() else { return };
+    let selection = scene.capture.selection();
+    selection.confirm_functions(program.id()).expect("there is nothing to do");
+    assert_eq!(selection.bits(program.id()), None);
+    selection.select(program.id(), false, 64).expect("room for one");
+    let before = selection.bits(program.id());
+    selection.confirm_functions(program.id()).expect("it is there");
+    assert_ne!(selection.bits(program.id()), before);
+}
+
 /// A path below `/proc/PID` leads elsewhere when its process has another program, or is another one.
 #[test]
 fn what_stays_is_in_the_same_file_whatever_its_path_leads_to() {

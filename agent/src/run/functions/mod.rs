@@ -238,7 +238,7 @@ impl Functions {
             self.detach(&before.links);
         }
         self.modules(tgid, announce);
-        selection.select_functions(tgid.0)?;
+        selection.confirm_functions(tgid.0)?;
         self.foretell_process(tgid, announce);
         if let Some(before) = before {
             self.leave(tgid, before.seen);
