@@ -97,7 +97,7 @@ fn processes(rules: &Rules, wishes: &Wishes, rows: &mut Vec<Row>) -> Result<(), 
         let port = rules.ports.iter().find(|port| mine.contains(port));
         by_port.extend(port.map(|port| (*tgid, *port)));
     }
-    add_workers(&all, &mut by_port);
+    listeners::add_workers(&all, &mut by_port);
     for facts in all {
         let tgid = facts.tgid;
         let matched_by = match by_port.get(&tgid) {
@@ -121,22 +121,6 @@ fn processes(rules: &Rules, wishes: &Wishes, rows: &mut Vec<Row>) -> Result<(), 
         functions(tgid, wishes, knows_goroutines, rows);
     }
     Ok(())
-}
-
-/// Adds those to whom the ones that listen may pass connections on, as `run` does.
-fn add_workers(all: &[Facts], by_port: &mut HashMap<Tgid, u16>) {
-    let by_id: HashMap<Tgid, &Facts> = all.iter().map(|facts| (facts.tgid, facts)).collect();
-    let is_worker =
-        |facts: &&Facts| by_id.get(&facts.parent).is_some_and(|parent| facts.runs_as(parent));
-    let mut known = 0;
-    while known < by_port.len() {
-        known = by_port.len();
-        for facts in all.iter().filter(is_worker) {
-            if let Some(port) = by_port.get(&facts.parent).copied() {
-                by_port.entry(facts.tgid).or_insert(port);
-            }
-        }
-    }
 }
 
 /// The probes on functions of a process, and on what raises exceptions in it, and its static tracepoints.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use procfs::process::{FDTarget, Process};
 
-use super::process;
+use super::process::{self, Facts};
 use crate::event::ids::Tgid;
 
 /// Listening ports by process. Processes that vanish meanwhile, or that may not be looked into, are
@@ -30,6 +30,31 @@ pub fn by_process(tgids: &[Tgid]) -> HashMap<Tgid, BTreeSet<u16>> {
         }
     }
     ports
+}
+
+/// Adds those to whom the processes of a port may pass connections on, which have no listener then: children that
+/// run the same program, and theirs. What else a process has started (the first one of a host, which listens for
+/// services, all of them) is another program. Who was added.
+pub fn add_workers<'f>(all: &'f [Facts], by_port: &mut HashMap<Tgid, u16>) -> Vec<&'f Facts> {
+    let mut children: HashMap<Tgid, Vec<&Facts>> = HashMap::new();
+    for facts in all {
+        children.entry(facts.parent).or_default().push(facts);
+    }
+    let mut parents: Vec<&Facts> =
+        all.iter().filter(|facts| by_port.contains_key(&facts.tgid)).collect();
+    let mut added = Vec::new();
+    while let Some(parent) = parents.pop() {
+        let Some(port) = by_port.get(&parent.tgid).copied() else { continue };
+        for child in children.remove(&parent.tgid).unwrap_or_default() {
+            let is_worker = child.exe_id.is_some() && child.exe_id == parent.exe_id;
+            if is_worker && !by_port.contains_key(&child.tgid) {
+                by_port.insert(child.tgid, port);
+                added.push(child);
+                parents.push(child);
+            }
+        }
+    }
+    added
 }
 
 /// Inodes of the sockets that a process has open.

@@ -82,14 +82,6 @@ pub struct Facts {
     pub cwd: PathBuf,
 }
 
-impl Facts {
-    /// Whether both run one program: a child that does is a worker of its parent's, rather than something else that it
-    /// has started.
-    pub fn runs_as(&self, parent: &Self) -> bool {
-        self.exe_id.is_some() && self.exe_id == parent.exe_id
-    }
-}
-
 /// Where `/proc` tells of what a process has: of its memory, its files, its program. That is where it tells
 /// of its first thread, or if that has ended and others go on, where it tells of one of those.
 pub fn directory(proc: &Path, tgid: Tgid) -> PathBuf {

@@ -216,7 +216,6 @@ fn go_up(functions: &mut Functions, capture: &Capture) -> Result<(), RunError> {
         functions.keep_to_budget(now)?;
         functions.go_up(now)?;
     }
-    functions.tell_ramps();
     Ok(())
 }
 

@@ -113,8 +113,7 @@ impl Targets {
         // After the named ones were selected, so that a child that is forked meanwhile is followed.
         let all = process::all(&self.proc).map_err(TargetError::List)?;
         if self.follow {
-            let named = self.traced.keys().copied().collect();
-            self.start_descendants(selection, &all, named, |_, _| true, announce)?;
+            self.start_descendants(selection, &all, announce)?;
         }
         if !rules_match {
             self.forget_gone(selection);
@@ -124,25 +123,30 @@ impl Targets {
             true => HashMap::new(),
             false => listeners::by_process(&all),
         };
-        let mut listening_here = Vec::new();
-        for tgid in all.iter().copied() {
+        let (mut seen, mut by_port) = (Vec::new(), HashMap::new());
+        for tgid in all {
             // Gone, or a kernel thread: nothing to trace.
             let Ok(facts) = process::read(&self.proc, tgid) else { continue };
+            if !self.rules.ports.is_empty() {
+                seen.push(facts.clone());
+            }
             if tgid.0 == std::process::id() || self.traced.contains_key(&tgid) {
                 continue;
             }
             let mine = listening.get(&tgid);
-            if mine.is_some_and(|mine| self.rules.ports.iter().any(|port| mine.contains(port))) {
+            let is_wanted = |port: &&u16| mine.is_some_and(|mine| mine.contains(*port));
+            if let Some(port) = self.rules.ports.iter().find(is_wanted) {
+                by_port.insert(tgid, *port);
                 self.select(selection, facts, Why::Named, true, announce)?;
-                listening_here.push(tgid);
             } else if self.rules.wants(&facts) {
                 self.select(selection, facts, Why::Program, true, announce)?;
             }
         }
-        // Who listens may accept connections for its workers, which have no listener then. What else it has
-        // started (the first process of a host, which listens for services, all of them) is another program.
-        let is_worker = |parent: &Facts, child: &Facts| child.runs_as(parent);
-        self.start_descendants(selection, &all, listening_here, is_worker, announce)?;
+        for facts in listeners::add_workers(&seen, &mut by_port) {
+            if facts.tgid.0 != std::process::id() && !self.traced.contains_key(&facts.tgid) {
+                self.select(selection, facts.clone(), Why::Named, true, announce)?;
+            }
+        }
         self.forget_gone(selection);
         Ok(())
     }
@@ -158,32 +162,23 @@ impl Targets {
         self.traced.retain(|tgid, _| selection.bits(tgid.0).is_some());
     }
 
-    /// Selects running descendants of these processes, which are traced: the children that are wanted by what
-    /// their parent and they are, and the same of each of them.
+    /// Selects the running descendants of the processes selected so far.
     fn start_descendants(
         &mut self,
         selection: &mut Selection,
         all: &[Tgid],
-        mut parents: Vec<Tgid>,
-        wanted: impl Fn(&Facts, &Facts) -> bool,
         announce: &mut dyn FnMut(&Step<'_>),
     ) -> Result<(), TargetError> {
-        if parents.is_empty() {
-            return Ok(());
-        }
         let facts = all.iter().filter_map(|tgid| process::read(&self.proc, *tgid).ok());
         let mut children: HashMap<Tgid, Vec<Facts>> = HashMap::new();
         for facts in facts {
             children.entry(facts.parent).or_default().push(facts);
         }
+        let mut parents: Vec<Tgid> = self.traced.keys().copied().collect();
         while let Some(parent) = parents.pop() {
-            let Some(of) = self.traced.get(&parent).map(|target| target.facts.clone()) else {
-                continue;
-            };
             for facts in children.remove(&parent).unwrap_or_default() {
                 let tgid = facts.tgid;
-                let is_known = tgid.0 == std::process::id() || self.traced.contains_key(&tgid);
-                if is_known || !wanted(&of, &facts) {
+                if tgid.0 == std::process::id() || self.traced.contains_key(&tgid) {
                     continue;
                 }
                 self.select(selection, facts, Why::Named, true, announce)?;

@@ -282,16 +282,9 @@ fn node() {
 
 /// What the interpreter handles is known, whoever has thrown it; what compiled code handles has a message.
 /// `caught` is what is told of what is caught.
-fn java(java: &Path, options: &[&str], caught: &str) {
-    if !is_root() {
-        return;
-    }
-    let scratch = Scratch::new();
-    let Some(classes) = compile_java(&scratch, "exceptions/Fates.java") else { return };
-    let mut command = Command::new(java);
-    command.args(options).arg("-cp").arg(&classes).args(["Fates", caught]);
-    let (shown, ended) = ends_within(command, &["/thread", "/ends"]).expect("it is run by root");
-    assert_eq!(told(&ended.spans), expected(&shown), "{java:?} {options:?}: {:#?}", ended.log);
+fn java(jdk: &Path, options: &[&str], caught: &str) {
+    let Some((shown, ended)) = java_ends(jdk, options, caught) else { return };
+    assert_eq!(told(&ended.spans), expected(&shown), "{jdk:?} {options:?}: {:#?}", ended.log);
     let request = |path: &str, status, error: &str| (path.to_owned(), status, error.to_owned());
     let expected = [
         request("/answers", Some(200), ""),
@@ -299,6 +292,18 @@ fn java(java: &Path, options: &[&str], caught: &str) {
         request("/thread", None, "java.lang.IllegalStateException"),
     ];
     assert_eq!(requests(&ended.spans), expected);
+}
+
+/// The program's account and the agent's; `None` without root.
+fn java_ends(jdk: &Path, options: &[&str], caught: &str) -> Option<(Shown, Ended)> {
+    if !is_root() {
+        return None;
+    }
+    let scratch = Scratch::new();
+    let classes = compile_java(&scratch, "exceptions/Fates.java")?;
+    let mut command = Command::new(jdk);
+    command.args(options).arg("-cp").arg(&classes).args(["Fates", caught]);
+    ends_within(command, &["/thread", "/ends"])
 }
 
 /// As objects are moved in one way or another, and refer to others by four bytes or eight.
@@ -334,17 +339,9 @@ fn java_that_is_compiled() {
 /// What the second compiler's code handles within itself is not seen to be thrown. What is told is true.
 #[test]
 fn java_that_is_compiled_into_one() {
-    if !is_root() {
-        return;
-    }
     for jdk in servers::jdks() {
-        let scratch = Scratch::new();
-        let Some(classes) = compile_java(&scratch, "exceptions/Fates.java") else { return };
-        let mut command = Command::new(jdk);
-        command.args(COMPILED).args(["-XX:-TieredCompilation", "-cp"]).arg(&classes);
-        command.args(["Fates", "-"]);
-        let (shown, ended) =
-            ends_within(command, &["/thread", "/ends"]).expect("it is run by root");
+        let options = [&COMPILED[..], &["-XX:-TieredCompilation"]].concat();
+        let Some((shown, ended)) = java_ends(&jdk, &options, "-") else { return };
         let (told, expected) = (told(&ended.spans), expected(&shown));
         let is_true = |((message, fate), count): (&(String, String), &u64)| {
             let most = expected.get(&pair(message, fate)).copied().unwrap_or_default();
@@ -361,16 +358,8 @@ fn java_that_is_compiled_into_one() {
 /// class.
 #[test]
 fn java_whose_objects_are_not_known_again() {
-    if !is_root() {
-        return;
-    }
     for jdk in servers::jdks() {
-        let scratch = Scratch::new();
-        let Some(classes) = compile_java(&scratch, "exceptions/Fates.java") else { return };
-        let mut command = Command::new(jdk);
-        command.args(["-XX:+UseZGC", "-cp"]).arg(&classes).args(["Fates", "caught"]);
-        let (shown, ended) =
-            ends_within(command, &["/thread", "/ends"]).expect("it is run by root");
+        let Some((shown, ended)) = java_ends(&jdk, &["-XX:+UseZGC"], "caught") else { return };
         let count = expected(&shown).values().sum();
         assert_eq!(told(&ended.spans), Fates::from([(pair("", "-"), count)]), "{:#?}", ended.log);
     }

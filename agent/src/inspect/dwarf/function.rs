@@ -1,6 +1,8 @@
 //! One function: its parameters and where they lie at the instruction that is probed, its results,
 //! where it is declared.
 
+use std::cell::LazyCell;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use gimli::{AttributeValue, DwAt};
@@ -138,7 +140,13 @@ pub(super) fn describe(
 
     let external = chain.has(gimli::DW_AT_external)
         && view.loaded.symbols.global.binary_search(&address).is_ok();
-    let body = || (body(view, &unit, &entry, address), address);
+    let code = LazyCell::new(|| body(view, &unit, &entry, address));
+    let body = || (code.clone(), address);
+    // What every parameter is held against, in Go's own code.
+    let kept = match about.language {
+        Language::Go if !parameters.is_empty() => unused::kept_by_go(&code, address),
+        _ => None,
+    };
     let facts = returns::Facts { altered, external, body: &body };
     let (results, hidden) = returns::places(&types, &results, &about, facts);
     let order: Vec<TypeNo> = parameters.iter().map(|(_, ty, _)| *ty).collect();
@@ -153,7 +161,10 @@ pub(super) fn describe(
             place: site
                 .place(&child, &types, ty, expected, optimized)
                 .and_then(|place| arguments::believable(&types, ty, convention, place))
-                .and_then(|place| site.given(&types, ty, place, &body)),
+                .and_then(|place| match about.language {
+                    Language::Go => golang::kept(place, kept.as_deref()),
+                    _ => site.given(&types, ty, place, (&code, address)),
+                }),
         })
         .collect();
     Ok(Described {
@@ -382,30 +393,23 @@ impl<'a> Site<'_, 'a> {
     }
 
     /// Refuses what callers leave out because the function does not need it, though it is described all the same:
-    /// LLVM's an argument on the stack; everybody's an object that is given by its address; Go's own start of a
-    /// function over again what is in a register.
+    /// LLVM's an argument on the stack; everybody's an object that is given by its address.
     fn given(
         &self,
         types: &Types,
         ty: TypeNo,
         place: Place,
-        body: &dyn Fn() -> (Vec<u8>, VirtAddr),
+        (code, address): (&impl Deref<Target = Vec<u8>>, VirtAddr),
     ) -> Result<Place, Unreadable> {
-        if self.about.language == Language::Go {
-            let (code, address) = body();
-            return golang::kept(place, &code, address);
-        }
         let is_given = match &place {
             Place::Memory(steps) => match *steps.as_slice() {
                 [Step::Cfa] | [Step::Cfa, Step::Add(0..)] if !self.about.is_gcc() => {
                     let at = if let Some(Step::Add(at)) = steps.get(1) { *at } else { 0 };
-                    let (code, address) = body();
                     let range = at..at.saturating_add_unsigned(types.size(ty));
-                    self.prologue.is_used(&code, address, &range)
+                    self.prologue.is_used(code, address, &range)
                 }
                 [Step::Register(number)] | [Step::Register(number), Step::Add(_)] => {
-                    let (code, address) = body();
-                    !unused::is_spoilt(&code, address, number)
+                    !unused::is_spoilt(code, address, number)
                 }
                 _ => true,
             },

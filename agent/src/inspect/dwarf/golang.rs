@@ -3,8 +3,6 @@
 
 use super::place::{Piece, Place, Step, Unreadable};
 use super::types::{DEPTH_MAX, Shape, TypeNo, Types};
-use super::unused;
-use crate::inspect::address::VirtAddr;
 
 /// Most numbers of a struct in registers; there are 9 and 15 of those.
 const PARTS_MAX: usize = 32;
@@ -19,9 +17,10 @@ pub(super) fn place(types: &Types, ty: TypeNo, place: Place) -> Result<Place, Un
 }
 
 /// Without what a function loses that begins anew, because its stack was too small or another goroutine was to
-/// run: it keeps what it needs, and the entry is seen behind that.
-pub(super) fn kept(place: Place, code: &[u8], address: VirtAddr) -> Result<Place, Unreadable> {
-    let Some(kept) = unused::kept_by_go(code, address) else { return Ok(place) };
+/// run: it keeps what it needs, and the entry is seen behind that. `kept`: the registers that it keeps; `None`: it
+/// does not begin anew.
+pub(super) fn kept(place: Place, kept: Option<&[u8]>) -> Result<Place, Unreadable> {
+    let Some(kept) = kept else { return Ok(place) };
     let is_lost = |place: &Place| match place {
         Place::Value(steps) | Place::Memory(steps) => {
             matches!(steps.first(), Some(Step::Register(number)) if !kept.contains(number))

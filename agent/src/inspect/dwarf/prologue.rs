@@ -67,16 +67,12 @@ impl Prologue {
         let other = self.other.iter().any(|(from, to)| *from < end && at < *to);
         (!other).then_some(*store)
     }
-}
 
-impl Prologue {
     /// Whether the first instructions put something else into a register, by DWARF's number.
     pub(super) fn writes(&self, register: u8) -> bool {
         self.written.checked_shr(register.into()).is_none_or(|bits| bits & 1 == 1)
     }
-}
 
-impl Prologue {
     /// Whether code uses what lies in the frame at these places, relative to the canonical frame address; or
     /// takes an address there. Reads straight through the code, with the stack where the first instructions
     /// have brought it.

@@ -2,6 +2,7 @@
 //! with the last one.
 
 use std::collections::{BTreeSet, HashSet};
+use std::iter;
 use std::ops::Range;
 use std::path::Path;
 
@@ -42,10 +43,8 @@ impl Functions {
         }
         // Gone with its process.
         let Ok(open) = regular::must_open(&module.open) else { return };
-        let reach = match reach {
-            Reach::Everywhere if self.harms_others(tgid, module) => Reach::Alone,
-            reach => reach,
-        };
+        let others = if reach == Reach::Everywhere { others(tgid, module) } else { Vec::new() };
+        let reach = if self.harms(&others) { Reach::Alone } else { reach };
         // Before it is compared: from here on it stays as it is.
         let lease = match reach {
             Reach::Everywhere => open.try_clone().and_then(Lease::take),
@@ -90,7 +89,8 @@ impl Functions {
                 (None, Some(tgid.0))
             }
         };
-        if let Err(error) = self.spare_rewritten(tgid, module, sites, scope) {
+        let others = if scope.is_none() { others.as_slice() } else { &[] };
+        if let Err(error) = self.spare_rewritten(tgid, others, module, sites) {
             tracing::warn!(module = name, %error, "functions are not probed");
             return;
         }
@@ -114,32 +114,27 @@ impl Functions {
         tracing::info!(module = name, pid = tgid.0, "functions are probed");
     }
 
-    /// Whether the probes of an executable would be in processes that are not to have any.
-    fn harms_others(&self, tgid: Tgid, module: &Mapped) -> bool {
-        others(tgid, module).into_iter().any(|other| {
-            let known = self.processes.get(&other).map(|process| process.spared);
-            known.unwrap_or_else(|| Spared::of_process(other)).includes(true)
+    /// Whether probes in all who run an executable would be in processes that are not to have any.
+    fn harms(&self, others: &[Tgid]) -> bool {
+        others.iter().any(|other| {
+            let known = self.processes.get(other).map(|process| process.spared);
+            known.unwrap_or_else(|| Spared::of_process(*other)).includes(true)
         })
     }
 
-    /// Takes out the functions that a process has changed which is about to have probes.
+    /// Takes out the functions that a process has changed which is about to have probes, or one of others.
     fn spare_rewritten(
         &mut self,
         tgid: Tgid,
+        others: &[Tgid],
         module: &Mapped,
         sites: SitesNo,
-        scope: Option<u32>,
     ) -> Result<(), FunctionError> {
         let places = self.probes.places(sites);
         let proc = Path::new("/proc");
-        let mut concerned = vec![tgid];
-        if scope.is_none() {
-            concerned.extend(others(tgid, module));
-        }
-        let mut changed = HashSet::new();
-        for tgid in concerned {
-            changed.extend(rewritten::functions(proc, tgid, module, &places));
-        }
+        let concerned = iter::once(&tgid).chain(others);
+        let of_one = |tgid: &Tgid| rewritten::functions(proc, *tgid, module, &places);
+        let changed: HashSet<FunctionNo> = concerned.flat_map(of_one).collect();
         if changed.is_empty() {
             return Ok(());
         }

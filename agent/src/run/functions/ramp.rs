@@ -30,12 +30,14 @@ const WATCHED_MOST_NS: u64 = 10_000_000_000;
 
 /// A link that is not whole yet.
 pub(super) struct Ramp {
-    pub(super) link: LinkNo,
-    pub(super) module: String,
+    link: LinkNo,
+    module: String,
     /// For whom it was begun; nothing happens while that is held.
-    pub(super) tgid: Tgid,
+    tgid: Tgid,
     /// The last step was too dear, and the next one waits for that.
     is_dear: bool,
+    /// It was said that some of it comes later.
+    is_said: bool,
     /// The last step's size and the smallest of this link's.
     size: usize,
     smallest: usize,
@@ -106,6 +108,7 @@ impl Functions {
             module: module.to_owned(),
             tgid,
             is_dear: false,
+            is_said: false,
             size,
             smallest,
             newest: 0..0,
@@ -116,6 +119,10 @@ impl Functions {
         };
         self.step(&mut ramp, size, now)?;
         if self.probes.sites_left(link) > 0 {
+            // Most is attached before anybody could miss it; what begins now runs without.
+            if self.is_held(tgid) {
+                self.say(&mut ramp);
+            }
             self.ramps.push(ramp);
         }
         Ok(())
@@ -162,6 +169,7 @@ impl Functions {
             Next::Wait(ns) => {
                 (ramp.is_dear, ramp.size, ramp.took_ns) = (true, ramp.smallest, 0);
                 (ramp.since, ramp.cost_ns, ramp.due) = (now, cost_ns, now.after(ns));
+                self.say(ramp);
             }
         }
         Ok(())
@@ -175,9 +183,12 @@ impl Functions {
             let name = numbered.find_map(|numbered| numbered.name(*function));
             tracing::warn!(module = ramp.module, function = name, %error, "the kernel refuses a probe");
         }
+        self.watch.add(step.functions.iter().copied());
+        if self.probes.sites_left(ramp.link) == 0 {
+            return Ok(());
+        }
         let first = step.functions.first().map_or(0, |first| first.0);
         let last = step.functions.last().map_or(0, |last| last.0 + 1);
-        self.watch.add(step.functions.iter().copied());
         ramp.newest = first..last;
         ramp.cost_ns = self.probes.cost_ns(ramp.newest.clone())?;
         let done = clock::now();
@@ -202,17 +213,18 @@ impl Functions {
         self.processes.get(&tgid).is_some_and(|process| process.is_held)
     }
 
-    /// Says what is not probed yet.
-    pub(in crate::run) fn tell_ramps(&self) {
-        for Ramp { link, module, tgid, .. } in &self.ramps {
-            tracing::warn!(
-                module,
-                pid = tgid.0,
-                functions = self.probes.functions_left(*link),
-                "probed a little later, step by step, so as to cost no more than --max-overhead \
-                 (0: all at once)"
-            );
+    /// Says once that some of a link's functions are not probed yet.
+    fn say(&self, ramp: &mut Ramp) {
+        if std::mem::replace(&mut ramp.is_said, true) {
+            return;
         }
+        tracing::warn!(
+            module = ramp.module,
+            pid = ramp.tgid.0,
+            functions = self.probes.functions_left(ramp.link),
+            "probed a little later, step by step, so as to cost no more than --max-overhead \
+             (0: all at once)"
+        );
     }
 }
 

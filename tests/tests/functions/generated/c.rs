@@ -165,16 +165,7 @@ impl Maker {
             parameters.push(Parameter { name: format!("p{number}"), ty, rows, constant, used });
         }
         let later = count - number - 1;
-        let mut calls = Vec::new();
-        if later > 0 && !self.dice.percent(35) {
-            for _ in 0..1 + self.dice.below(2) {
-                calls.push(number + 1 + self.dice.below(later));
-            }
-            // Now and then back to one before: it may recurse.
-            if self.dice.percent(15) {
-                calls.push(self.dice.below(number + 1));
-            }
-        }
+        let calls = self.dice.calls(number, count, 65);
         let result = if self.dice.percent(12) { None } else { Some(self.result_type()) };
         let own: Vec<usize> = match &result {
             Some(result) => (0..given)

@@ -31,6 +31,22 @@ impl Dice {
         &of[self.below(of.len())]
     }
 
+    /// Whom a function calls, of so many: it does so often, of a hundred times. Those behind it, and now and then
+    /// itself or one before: it may recurse.
+    pub(crate) fn calls(&mut self, number: usize, count: usize, often: usize) -> Vec<usize> {
+        let later = count - number - 1;
+        let mut calls = Vec::new();
+        if later > 0 && self.percent(often) {
+            for _ in 0..1 + self.below(2) {
+                calls.push(number + 1 + self.below(later));
+            }
+            if self.percent(15) {
+                calls.push(self.below(number + 1));
+            }
+        }
+        calls
+    }
+
     /// A number of so many bits, often at an end of its range.
     pub(crate) fn number(&mut self, bits: u32, signed: bool) -> i128 {
         let (least, most) = match (bits, signed) {

@@ -121,15 +121,7 @@ impl Maker {
             .map(|number| (format!("p{number}"), self.any_type(), self.dice.percent(70)))
             .collect();
         let later = count - number - 1;
-        let mut calls = Vec::new();
-        if later > 0 && self.dice.percent(60) {
-            for _ in 0..1 + self.dice.below(2) {
-                calls.push(number + 1 + self.dice.below(later));
-            }
-            if self.dice.percent(15) {
-                calls.push(self.dice.below(number + 1));
-            }
-        }
+        let calls = self.dice.calls(number, count, 60);
         let results = match self.dice.below(6) {
             0 => 0,
             1..=3 => 1,
